@@ -1,0 +1,1 @@
+"""The outside world behind our protocols: dialects, journals, stores, model clients."""

@@ -1,0 +1,1 @@
+"""Drift and outlier statistics: streaming, mergeable, calibrated."""

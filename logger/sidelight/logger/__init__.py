@@ -1,0 +1,1 @@
+"""Capture and collection: the proxy, the spool and the emitter; the door, the journals, pairing."""

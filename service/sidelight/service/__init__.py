@@ -1,0 +1,1 @@
+"""Configuration, wiring, pipelines, HTTP API, metrics, console, command line."""
