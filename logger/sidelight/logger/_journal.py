@@ -1,9 +1,9 @@
 """The two journals and the results, behind one interface of atomic commits.
 
-``events`` holds what arrived, ``inferences`` what it means. A consumer belongs to a group; what one
-step of its work changes moves together or not at all: its positions, its state, what it appends to
-the ``inferences`` journal, and the documents that it publishes. The embedded engine does that in one
-SQLite transaction, Kafka in one producer transaction.
+``events`` holds what arrived, ``inferences`` what it means. A consumer belongs to a group; what
+one step of its work changes moves together or not at all: its positions, its state, what it
+appends to the ``inferences`` journal, and the documents that it publishes. The embedded engine
+does that in one SQLite transaction, Kafka in one producer transaction.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,7 +12,7 @@ from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from sidelight.payloads import RawRef
 
-R = TypeVar("R", covariant=True)
+RecordT = TypeVar("RecordT")
 
 JournalName = Literal["events", "inferences"]
 
@@ -46,8 +46,10 @@ class EventRecord:
 
 @dataclass(frozen=True, slots=True)
 class BatchRecord:
-    """One record of the ``inferences`` journal: ``key`` is a deployment, ``payload`` an Arrow IPC
-    stream of one ``Batch`` (topic ``rows``) or JSON of labels (topic ``labels``).
+    """One record of the ``inferences`` journal; ``key`` is a deployment.
+
+    ``payload`` is the Arrow IPC stream of one ``Batch`` (topic ``rows``) or a JSON list of labels
+    in the form of the API (topic ``labels``).
     """
 
     partition: int
@@ -58,13 +60,13 @@ class BatchRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class Slice(Generic[R]):
+class Slice(Generic[RecordT]):
     """Consecutive records of one partition; ``first`` and ``last`` are both included."""
 
     partition: int
     first: int
     last: int
-    records: Sequence[R]
+    records: Sequence[RecordT]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,7 +158,7 @@ class Journals(Protocol):
         ...
 
     def commit(self, commit: Commit) -> None:
-        """Make one step durable, all of it or nothing; raise ``JournalError`` and change nothing."""
+        """Make one step durable, all of it or nothing; ``JournalError`` means nothing."""
         ...
 
 

@@ -73,7 +73,7 @@ class Schema:
     columns: tuple[Column, ...] = ()
 
     def __post_init__(self) -> None:
-        """A name may stand once among the features and once among the outputs."""
+        """Refuse a name that stands twice among the features, or twice among the outputs."""
         seen: set[tuple[str, bool]] = set()
         for column in self.columns:
             key = (column.name, column.role in _OUTPUT_ROLES)

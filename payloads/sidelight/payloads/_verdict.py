@@ -19,7 +19,8 @@ class Verdict:
     time : str
         Occurrence time of the last row of the look, RFC 3339.
     distance : float or None
-        Effect size in the detector's own unit, bias-corrected, not negative; None when insufficient.
+        Effect size in the detector's own unit, bias-corrected, not negative; None when
+        insufficient.
     p_value : float or None
         Of this look alone, in (0, 1]; None for sequential tests.
     log10_evidence : float or None
