@@ -1,0 +1,58 @@
+"""One captured request with its answer, and what a capture hands it to."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(slots=True, kw_only=True)
+class Exchange:
+    """One captured request and its answer, as the bytes went by.
+
+    Not frozen: freezing costs a microsecond for each of its fields, and one is built for every
+    captured request.
+
+    Attributes
+    ----------
+    method, target : bytes
+        As in the request line.
+    request_head, response_head : bytes
+        Raw, from the first line through the blank line; ``response_head`` is empty when the client
+        went away before there was one.
+    request_body, response_body : bytes
+        Without the framing of a chunked transfer, up to the capture bound.
+    status : int
+        As answered to the client; 502 or 504 when the proxy answered, 499 when the client went
+        away before the answer.
+    started_ns, finished_ns : int
+        Wall clock, nanoseconds since 1970.
+    latency_ms : float
+        Monotonic, from the complete head of the request to the last byte of the answer,
+        milliseconds.
+    request_cut, response_cut : int
+        Bytes beyond the capture bound that were forwarded but not kept.
+    """
+
+    method: bytes
+    target: bytes
+    request_head: bytes
+    request_body: bytes
+    response_head: bytes
+    response_body: bytes
+    status: int
+    started_ns: int
+    finished_ns: int
+    latency_ms: float
+    request_cut: int = 0
+    response_cut: int = 0
+
+
+class Tap(Protocol):
+    """Where captured exchanges go."""
+
+    def wants(self, method: bytes, target: bytes, head: bytes) -> bool:
+        """Whether the exchange that begins with this head is to be captured; cheap."""
+        ...
+
+    def offer(self, exchange: Exchange) -> None:
+        """Take one exchange; never blocks, never raises."""
+        ...
