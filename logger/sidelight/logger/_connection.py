@@ -1,0 +1,471 @@
+"""The server's side of one HTTP/1.1 connection: requests in, in order, one answered at a time."""
+
+import asyncio
+import logging
+from functools import partial
+from typing import Final
+
+from sidelight.logger._connections import Connections, Limits
+from sidelight.logger._exchange import Tap
+from sidelight.logger._http import Request, Service, problem
+from sidelight.logger._http_chunks import Chunks
+from sidelight.logger._http_head import CHUNKED, Refused, RequestHead
+from sidelight.logger._relay import Relay
+from sidelight.logger._upstream import Upstream
+
+log = logging.getLogger(__name__)
+
+_READY: Final = 0  # waiting for a head
+_COLLECTING: Final = 1  # waiting for the body of a request of ours
+_ANSWERING: Final = 2  # waiting for the service's answer
+_RELAYING: Final = 3  # the relay has it
+_ENDED: Final = 4  # what still comes is not looked at
+
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+_TOKEN_START: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ!#$%&'*+.^_`|~0123456789-")
+
+# Why a connection is not read.
+_WAITING_FULL: Final = 1
+UPSTREAM_FULL: Final = 2
+
+
+class Connection(asyncio.Protocol):
+    """One client's connection.
+
+    Parameters
+    ----------
+    service : Service
+        Decides about each request and answers what it collects.
+    upstream : Upstream, optional
+        Where relayed requests go; without one they are answered with 404.
+    tap : Tap, optional
+        Gets a copy of every relayed exchange that it wants.
+    limits : Limits, optional
+        Bounds.
+    connections : Connections, optional
+        What this connection shares with the others of its listener.
+
+    Notes
+    -----
+    Made for uvloop, works on any asyncio loop. A head equal to the one before on the same
+    connection is not read again: the usual client repeats itself.
+    """
+
+    __slots__ = (
+        "_body",
+        "_body_bytes",
+        "_body_limit",
+        "_buffer",
+        "_chunks",
+        "_closing",
+        "_head",
+        "_held",
+        "_last",
+        "_relay",
+        "_running",
+        "_serial",
+        "_service",
+        "_state",
+        "_tap",
+        "_touched",
+        "_upstream",
+        "_write_full",
+        "connections",
+        "limits",
+        "transport",
+    )
+
+    transport: asyncio.Transport
+    _head: RequestHead
+
+    def __init__(
+        self,
+        service: Service,
+        upstream: Upstream | None = None,
+        tap: Tap | None = None,
+        *,
+        limits: Limits | None = None,
+        connections: Connections | None = None,
+    ) -> None:
+        self._service = service
+        self._upstream = upstream
+        self._tap = tap
+        self.limits = limits if limits is not None else Limits()
+        self.connections = connections if connections is not None else Connections()
+        self._state = _READY
+        self._buffer = b""
+        self._last: RequestHead | None = None
+        self._relay: Relay | None = None
+        self._chunks: Chunks | None = None
+        self._body: list[bytes] = []
+        self._body_bytes = 0
+        self._body_limit = 0
+        self._serial = 0
+        self._running = False
+        self._closing = False
+        self._held = 0
+        self._write_full = False
+        self._touched = True
+
+    # What the loop calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        self.transport = transport  # type: ignore[assignment]  # servers make full transports
+        self.connections.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - a cut is an end too
+        """End: an answer that comes later is dropped, a relayed request is given up."""
+        self.connections.remove(self)
+        relaying = self._state == _RELAYING
+        self._state = _ENDED
+        self._serial += 1
+        self._buffer = b""
+        self._body.clear()
+        if relaying and self._relay is not None:
+            self._relay.client_lost()
+
+    def data_received(self, data: bytes) -> None:
+        """Take what came."""
+        self._touched = True
+        state = self._state
+        if state == _READY:
+            self._buffer = self._buffer + data if self._buffer else data
+            if not self._write_full:
+                self._run()
+        elif state == _COLLECTING:
+            self._buffer = data
+            self._collect()
+            self._run()
+        elif state == _RELAYING:
+            assert self._relay is not None  # noqa: S101 - the state says so
+            self._wait_with(self._relay.request_data(data))
+        elif state == _ANSWERING:
+            self._wait_with(data)
+
+    def pause_writing(self) -> None:
+        """Stop taking requests and answers: the client does not read."""
+        self._write_full = True
+        if self._state == _RELAYING and self._relay is not None:
+            self._relay.client_full()
+
+    def resume_writing(self) -> None:
+        """Go on."""
+        self._write_full = False
+        if self._state == _RELAYING and self._relay is not None:
+            self._relay.client_ready()
+        else:
+            self._run()
+
+    # What the listener calls.
+
+    def finish(self) -> None:
+        """End as soon as the request in work is answered; at once when there is none."""
+        self._closing = True
+        if self._state == _READY:
+            self._end()
+
+    def sweep(self) -> None:
+        """End a connection that was silent since the last call and has no request in work."""
+        if not self._touched:
+            if self._state == _READY and not self._buffer:
+                self._end()
+            elif self._state in {_READY, _COLLECTING}:
+                self._refuse(problem(408, "the request did not come to its end in time"))
+            elif self._state == _ENDED:
+                self.transport.abort()
+        self._touched = False
+
+    def cut(self) -> None:
+        """End now."""
+        self.transport.abort()
+
+    # What the relay calls.
+
+    def hold(self, reason: int) -> None:
+        """Do not read from the client until the reason is gone."""
+        if not self._held and not self.transport.is_closing():
+            self.transport.pause_reading()
+        self._held |= reason
+
+    def free(self, reason: int) -> None:
+        """Read again, unless there is another reason not to."""
+        if self._held & reason:
+            self._held &= ~reason
+            if not self._held and not self.transport.is_closing():
+                self.transport.resume_reading()
+
+    @property
+    def is_write_full(self) -> bool:
+        """Whether the client does not read what it was sent."""
+        return self._write_full
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether the connection ends with the answer in work."""
+        return self._closing
+
+    def relayed(self, *, keep_alive: bool, whole: bool) -> None:
+        """Go on after an answer that the relay has passed on.
+
+        Parameters
+        ----------
+        keep_alive : bool
+            Whether the connection may be used again.
+        whole : bool
+            Whether the request was read to its end.
+        """
+        if not whole:
+            self._linger()
+        elif keep_alive and not self._closing:
+            self._state = _READY
+            if self._buffer or self._held:
+                self._run()
+        else:
+            self._end()
+
+    def send_problem(self, payload: bytes, *, whole: bool) -> None:
+        """Answer the relayed request with an error of ours."""
+        keep_alive = whole and self._head.keep_alive and not self._closing
+        self._send(payload, keep_alive=keep_alive)
+        self.relayed(keep_alive=keep_alive, whole=whole)
+
+    # Requests, one after the other.
+
+    def _run(self) -> None:
+        # A loop, not recursion: an answer given at once inside of it only changes the state, so
+        # that a thousand pipelined requests do not nest.
+        if self._running:
+            return
+        self._running = True
+        try:
+            while self._state == _READY and self._buffer and not self._write_full:
+                if not self._next():
+                    break
+        finally:
+            self._running = False
+        if self._held & _WAITING_FULL and len(self._buffer) < self.limits.max_waiting_bytes:
+            self.free(_WAITING_FULL)
+
+    def _next(self) -> bool:
+        data = self._buffer
+        head = self._last
+        if head is None or not data.startswith(head.raw):
+            try:
+                head = self._read_head(data)
+            except Refused as refused:
+                self._refuse(refused.response())
+                return False
+            if head is None:
+                return False
+            data = self._buffer
+        self._head = head
+        self.connections.requests += 1
+        try:
+            verdict = self._service.admit(head.method, head.target, head.raw)
+        except Exception:
+            log.exception("service failed to admit a request")
+            verdict = problem(500, "the request could not be looked at")
+        if verdict is None and self._upstream is not None:
+            self._state = _RELAYING
+            self._buffer = b""
+            relay = self._relay
+            if relay is None:
+                relay = self._relay = Relay(self, self._upstream, self._tap)
+            self._wait_with(relay.begin(head, data))
+            return True
+        self._buffer = data[len(head.raw) :]
+        if isinstance(verdict, int):
+            self._begin_collecting(verdict)
+        else:
+            self._refuse_politely(
+                verdict
+                if verdict is not None
+                else problem(404, "nothing is served at this address", got=head.target)
+            )
+        return True
+
+    def _read_head(self, data: bytes) -> RequestHead | None:
+        if data[0] == 13 and data.startswith(b"\r\n"):  # noqa: PLR2004 - carriage return
+            # RFC 9112 2.2: empty lines before a request are to be ignored.
+            data = self._buffer = data.lstrip(b"\r\n")
+        bound = self.limits.max_head_bytes
+        end = data.find(b"\r\n\r\n", 0, bound) + 4
+        if end >= 4:  # noqa: PLR2004 - found
+            head = self._last = RequestHead(data[:end])
+            return head
+        if len(data) >= bound:
+            raise Refused(
+                431,
+                "the head of the request is too long",
+                expected=f"at most {bound} bytes",
+                hint="send long values in the body",
+            )
+        _check_beginning(data)
+        return None
+
+    def _begin_collecting(self, limit: int) -> None:
+        head = self._head
+        length = head.length
+        if length > limit:
+            self._refuse_too_long(limit)
+            return
+        if 0 <= length <= len(self._buffer):
+            body = self._buffer[:length]
+            self._buffer = self._buffer[length:]
+            self._handle(body)
+            return
+        self._state = _COLLECTING
+        self._body_limit = limit
+        self._body_bytes = 0
+        self._chunks = Chunks() if length == CHUNKED else None
+        if head.expects_continue and not self._buffer:
+            self.transport.write(_CONTINUE)
+        if self._buffer:
+            self._collect()
+
+    def _collect(self) -> None:
+        data = self._buffer
+        chunks = self._chunks
+        if chunks is None:
+            data, self._buffer = self._cut(data, self._head.length - self._body_bytes)
+            self._body.append(data)
+            self._body_bytes += len(data)
+            ended = self._body_bytes == self._head.length
+        else:
+            try:
+                _, parts = chunks.feed(data)
+            except Refused as refused:
+                self._refuse(refused.response())
+                return
+            self._body.extend(parts)
+            self._body_bytes += sum(map(len, parts))
+            if self._body_bytes > self._body_limit:
+                self._refuse_too_long(self._body_limit)
+                return
+            self._buffer = chunks.rest
+            ended = chunks.ended
+        if ended:
+            body = b"".join(self._body)
+            self._body.clear()
+            self._chunks = None
+            self._handle(body)
+
+    @staticmethod
+    def _cut(data: bytes, at: int) -> tuple[bytes, bytes]:
+        return (data, b"") if len(data) <= at else (data[:at], data[at:])
+
+    def _handle(self, body: bytes) -> None:
+        head = self._head
+        self._state = _ANSWERING
+        self._serial += 1
+        request = Request(head.method, head.target, head.raw, body)
+        respond = partial(self._answer, self._serial)
+        try:
+            self._service.handle(request, respond)
+        except Exception:
+            log.exception("service failed to handle a request")
+            respond(problem(500, "the request could not be handled"))
+
+    def _answer(self, serial: int, payload: bytes) -> None:
+        if serial != self._serial or self._state != _ANSWERING:
+            return
+        self._serial += 1
+        keep_alive = self._head.keep_alive and not self._closing
+        keep_alive = self._send(payload, keep_alive=keep_alive)
+        if keep_alive:
+            self._state = _READY
+            if self._buffer or self._held:
+                self._run()
+        else:
+            self._end()
+
+    def _wait_with(self, data: bytes) -> None:
+        # More than one request at a time is nobody's hurry: what came early waits, bounded.
+        if data:
+            self._buffer = self._buffer + data if self._buffer else data
+            if self._state == _READY:
+                self._run()
+            elif len(self._buffer) > self.limits.max_waiting_bytes:
+                self.hold(_WAITING_FULL)
+
+    # Answers of ours.
+
+    def _send(self, payload: bytes, *, keep_alive: bool) -> bool:
+        end = payload.find(b"\r\n\r\n") + 2
+        if payload.find(b"\r\nconnection: close\r\n", 0, end) >= 0:
+            keep_alive = False
+        elif not keep_alive:
+            payload = payload[:end] + b"connection: close\r\n" + payload[end:]
+            end += 19
+        elif self._head.is_http_10:
+            payload = payload[:end] + b"connection: keep-alive\r\n" + payload[end:]
+            end += 24
+        if self._head.method == b"HEAD":
+            payload = payload[: end + 2]
+        self.transport.write(payload)
+        return keep_alive
+
+    def _refuse_politely(self, payload: bytes) -> None:
+        """Refuse an understood request; its body, if it is here already, is passed over."""
+        length = self._head.length
+        if 0 <= length <= len(self._buffer):
+            self._buffer = self._buffer[length:]
+            self._state = _ANSWERING
+            self._answer(self._serial, payload)
+        else:
+            self._send(payload, keep_alive=False)
+            self._linger()
+
+    def _refuse_too_long(self, limit: int) -> None:
+        self.connections.refused += 1
+        self._send(
+            problem(413, "the body is too long", expected=f"at most {limit} bytes"),
+            keep_alive=False,
+        )
+        self._linger()
+
+    def _refuse(self, payload: bytes) -> None:
+        """Refuse what was not understood; nothing after it can be."""
+        self.connections.refused += 1
+        end = payload.find(b"\r\n\r\n") + 2
+        self.transport.write(payload[:end] + b"connection: close\r\n" + payload[end:])
+        self._linger()
+
+    def _linger(self) -> None:
+        # RFC 9112 9.6: closing while the client still sends resets the connection, and the reset
+        # can destroy the answer before the client has read it.
+        self._forget()
+        transport = self.transport
+        if transport.is_closing():
+            return
+        if transport.can_write_eof():
+            transport.write_eof()
+        self._held = 0
+        transport.resume_reading()
+        asyncio.get_running_loop().call_later(self.limits.linger_s, transport.abort)
+
+    def _end(self) -> None:
+        self._forget()
+        self.transport.close()
+
+    def _forget(self) -> None:
+        self._state = _ENDED
+        self._serial += 1
+        self._buffer = b""
+        self._body.clear()
+        self._chunks = None
+
+
+def _check_beginning(data: bytes) -> None:
+    """Refuse what cannot become a request, so that nobody waits for the end of its head."""
+    line_end = data.find(b"\n")
+    broken = line_end == 0 or (line_end > 0 and data[line_end - 1] != 13)  # noqa: PLR2004 - CR
+    if data and data[0] != 13 and (broken or data[0] not in _TOKEN_START):  # noqa: PLR2004 - CR
+        raise Refused(
+            400,
+            "this is no HTTP/1.1 request",
+            expected="METHOD target HTTP/1.1, lines that end with CR LF",
+            got=data[:40],
+            hint="TLS and HTTP/2 are not spoken here",
+        )

@@ -1,0 +1,143 @@
+"""What all connections of one listener share: bounds, counts, and the way to end them."""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Bounds of one listener.
+
+    Attributes
+    ----------
+    max_head_bytes : int
+        A longer head of a request is answered with 431, one of a response with 502.
+    max_waiting_bytes : int
+        What a client may send ahead of its answer, or of its upstream, before its connection is
+        no longer read.
+    capture_limit : int
+        Bytes of a body that are kept for the tap; more is forwarded and counted, not kept.
+    max_replay_bytes : int
+        A request longer than this is not sent a second time.
+    linger_s : float
+        How long a refused client may go on sending before its connection is cut, seconds.
+    idle_s : float
+        A connection without a request in work that was silent for this long to twice as long is
+        closed, seconds.
+    answer_s : float
+        How long the upstream may be silent before it is given up with 504, seconds (from this long
+        to twice as long).
+    """
+
+    max_head_bytes: int = 65536
+    max_waiting_bytes: int = 262144
+    capture_limit: int = 16 * 1024 * 1024
+    max_replay_bytes: int = 65536
+    linger_s: float = 2.0
+    idle_s: float = 75.0
+    answer_s: float = 3600.0
+
+
+class Closing(Protocol):
+    """A connection that can be asked to end."""
+
+    def finish(self) -> None:
+        """End as soon as the request in work is answered; at once when there is none."""
+        ...
+
+    def sweep(self) -> None:
+        """Look whether anything happened since the last call, and end if nothing did."""
+        ...
+
+    def cut(self) -> None:
+        """End now."""
+        ...
+
+
+class Connections:
+    """The open connections of one listener and what happened on them.
+
+    Attributes
+    ----------
+    requests : int
+        Requests whose head was understood.
+    refused : int
+        Requests answered with an error of ours: bad syntax, too long, no upstream.
+    captured : int
+        Exchanges offered to the tap.
+    tap_errors : int
+        Exchanges lost because the tap raised.
+    upstream_errors : int
+        Requests answered with 502 or 504, or cut in the middle, because the upstream failed.
+    retried : int
+        Requests sent a second time because a kept connection had gone stale.
+    """
+
+    __slots__ = (
+        "_ended",
+        "_open",
+        "captured",
+        "draining",
+        "refused",
+        "requests",
+        "retried",
+        "tap_errors",
+        "upstream_errors",
+    )
+
+    def __init__(self) -> None:
+        self._open: set[Closing] = set()
+        self._ended: asyncio.Event | None = None
+        self.draining = False
+        self.requests = 0
+        self.refused = 0
+        self.captured = 0
+        self.tap_errors = 0
+        self.upstream_errors = 0
+        self.retried = 0
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def add(self, connection: Closing) -> None:
+        """Count a connection that was made."""
+        self._open.add(connection)
+
+    def remove(self, connection: Closing) -> None:
+        """Forget a connection that was lost."""
+        self._open.discard(connection)
+        if not self._open and self._ended is not None:
+            self._ended.set()
+
+    def sweep(self) -> None:
+        """End what was silent for a whole interval; to be called every ``idle_s`` seconds."""
+        for connection in tuple(self._open):
+            connection.sweep()
+
+    async def drain(self, grace_s: float) -> int:
+        """End all connections: idle ones now, busy ones after their answer, all after the grace.
+
+        Parameters
+        ----------
+        grace_s : float
+            How long requests in work may take, seconds.
+
+        Returns
+        -------
+        int
+            Number of connections that had to be cut.
+        """
+        self.draining = True
+        self._ended = asyncio.Event()
+        for connection in tuple(self._open):
+            connection.finish()
+        if self._open:
+            try:
+                await asyncio.wait_for(self._ended.wait(), grace_s)
+            except TimeoutError:
+                left = tuple(self._open)
+                for connection in left:
+                    connection.cut()
+                return len(left)
+        return 0

@@ -1,0 +1,5 @@
+"""The model server behind the proxy."""
+
+
+class Upstream:
+    """Where relayed requests go."""
