@@ -4,6 +4,7 @@ from sidelight.payloads._batch import FEATURE_PREFIX, OUTPUT_PREFIX, ROW_SCHEMA,
 from sidelight.payloads._event import Event, EventKind, RawRef
 from sidelight.payloads._explanation import Attribution, Cost, ExplainedRow, Explanation, Quality
 from sidelight.payloads._inference import Inference, InferenceRow
+from sidelight.payloads._inferring import infer_schema
 from sidelight.payloads._schema import KINDS, ROLES, Column, Kind, Role, Schema
 from sidelight.payloads._verdict import Alarm, FeatureShare, Verdict
 from sidelight.payloads.errors import BatchError, PayloadError, SchemaError
@@ -35,4 +36,5 @@ __all__ = [
     "Schema",
     "SchemaError",
     "Verdict",
+    "infer_schema",
 ]

@@ -1,0 +1,48 @@
+# Two commands matter: `make demo` and `make test`. Everything they need is installed into .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+SOURCES := payloads detectors explainers logger adapters service
+
+.PHONY: demo test test-services lint types docs bench coverage clean
+
+.venv/.created:
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	touch $@
+
+.venv/.demo: .venv/.created pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable '.[demo]'
+	touch $@
+
+.venv/.dev: .venv/.created pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@ .venv/.demo
+
+demo: .venv/.demo  ## the main job on real data; DEMO="--quick --once" passes options on
+	$(BIN)/sidelight demo $(DEMO)
+
+test: .venv/.dev  ## unit, property and contract tests; no server but our own
+	$(BIN)/python -m pytest -q
+
+test-services: .venv/.dev  ## the process tree and real clients: kills, recovery, the demo
+	$(BIN)/python -m pytest -q -p no:cacheprovider --override-ini=norecursedirs=.git tests/services
+
+coverage: .venv/.dev  ## branch coverage of the unit tests
+	$(BIN)/python -m pytest -q --cov --cov-report=term
+
+lint: .venv/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+
+types: .venv/.dev
+	$(BIN)/mypy
+
+docs: .venv/.dev  ## the reference page must be what the code says
+	$(BIN)/python docs/reference.py --check
+
+bench: .venv/.dev  ## prints figures and ratios; asserts no time
+	for script in tests/benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+clean:
+	rm -rf .venv build dist .hypothesis .mypy_cache .ruff_cache .coverage*

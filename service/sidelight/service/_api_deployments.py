@@ -1,0 +1,50 @@
+"""Inventory and configuration of deployments."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Depends, Response
+
+from sidelight.service._context import Context, context_of
+from sidelight.service._deployments import deployment_json, deployment_names, put_settings
+from sidelight.service._settings import read_deployment
+from sidelight.service.errors import NotFound
+
+router = APIRouter(prefix="/v1/deployments", tags=["deployments"])
+Shared = Annotated[Context, Depends(context_of)]
+
+
+@router.get("")
+def list_deployments(context: Shared) -> dict[str, Any]:
+    """Every deployment that traffic or configuration has named."""
+    names = deployment_names(context.documents)
+    return {"items": [deployment_json(context.documents, name) for name in names], "next": None}
+
+
+@router.get("/{namespace}/{name}")
+def get_deployment(namespace: str, name: str, context: Shared) -> dict[str, Any]:
+    """One deployment: its versions, schema, reference and model."""
+    full_name = f"{namespace}/{name}"
+    if full_name not in deployment_names(context.documents):
+        raise NotFound(f"no deployment {full_name}", hint="GET /v1/deployments lists them")
+    return deployment_json(context.documents, full_name)
+
+
+@router.put("/{namespace}/{name}")
+def put_deployment(
+    namespace: str, name: str, context: Shared, value: Annotated[dict[str, Any], Body()]
+) -> dict[str, Any]:
+    """Configure a deployment with the keys of the YAML file; replaces what was configured."""
+    full_name = f"{namespace}/{name}"
+    value.pop("name", None)
+    put_settings(context.documents, read_deployment(full_name, value))
+    return deployment_json(context.documents, full_name)
+
+
+@router.delete("/{namespace}/{name}", status_code=204)
+def delete_deployment(namespace: str, name: str, context: Shared) -> Response:
+    """Forget configuration, schema and reference; what was stored stays in the audit trail."""
+    full_name = f"{namespace}/{name}"
+    if full_name not in deployment_names(context.documents):
+        raise NotFound(f"no deployment {full_name}", hint="GET /v1/deployments lists them")
+    put_settings(context.documents, None, name=full_name)
+    return Response(status_code=204)

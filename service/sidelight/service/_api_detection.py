@@ -1,0 +1,84 @@
+"""What the detectors said: verdicts and alarms."""
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Query
+
+from sidelight.logger import Document
+from sidelight.service._context import Context, context_of
+from sidelight.service._cursors import list_documents
+from sidelight.service.errors import NotFound
+
+router = APIRouter(prefix="/v1", tags=["detection"])
+Shared = Annotated[Context, Depends(context_of)]
+Limit = Annotated[int, Query(ge=1, le=1000)]
+Order = Literal["time", "-time"]
+
+
+@router.get("/verdicts")
+def list_verdicts(
+    context: Shared,
+    deployment: str | None = None,
+    detector: str | None = None,
+    feature: str | None = None,
+    state: Literal["ok", "drift", "insufficient"] | None = None,
+    order: Order = "-time",
+    limit: Limit = 100,
+    cursor: str | None = None,
+) -> dict[str, Any]:
+    """Answers of the detectors, look by look."""
+    wanted = {"detector": detector, "feature": feature, "state": state}
+    wanted = {name: value for name, value in wanted.items() if value is not None}
+    return list_documents(
+        context.documents,
+        "verdicts",
+        deployment=deployment,
+        order=order,
+        limit=limit,
+        cursor=cursor,
+        keep=lambda value: all(value[name] == item for name, item in wanted.items()),
+    )
+
+
+@router.get("/alarms")
+def list_alarms(
+    context: Shared,
+    deployment: str | None = None,
+    state: Literal["open", "acknowledged", "ended"] | None = None,
+    order: Order = "-time",
+    limit: Limit = 100,
+    cursor: str | None = None,
+) -> dict[str, Any]:
+    """Alarms in all states, unless one is asked for."""
+    page = list_documents(
+        context.documents,
+        "alarms",
+        deployment=deployment,
+        order=order,
+        limit=limit,
+        cursor=cursor,
+        keep=lambda value: state is None or shown_alarm(context, value)["state"] == state,
+    )
+    page["items"] = [shown_alarm(context, value) for value in page["items"]]
+    return page
+
+
+@router.post("/alarms/{alarm_id}/acknowledge")
+def acknowledge_alarm(alarm_id: str, context: Shared) -> dict[str, Any]:
+    """Say that somebody looks after an alarm; one that has ended stays ended."""
+    alarm = context.documents.get("alarms", alarm_id)
+    if alarm is None:
+        raise NotFound(f"no alarm {alarm_id}", hint="GET /v1/alarms lists them")
+    note = Document(
+        collection="acknowledgements", key=alarm_id, deployment=alarm["deployment"], value={}
+    )
+    context.documents.put([note])
+    return shown_alarm(context, alarm)
+
+
+def shown_alarm(context: Context, alarm: dict[str, Any]) -> dict[str, Any]:
+    """Return an alarm with its acknowledgement, which is kept apart from what detectors write."""
+    acknowledged = context.documents.get("acknowledgements", alarm["id"]) is not None
+    if alarm["state"] == "open" and acknowledged:
+        return {**alarm, "state": "acknowledged"}
+    return alarm

@@ -1,0 +1,69 @@
+"""Audit queries over what was stored."""
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Query
+from fastapi.responses import StreamingResponse
+
+from sidelight.service._context import Context, context_of
+from sidelight.service.errors import NotFound
+
+router = APIRouter(prefix="/v1/inferences", tags=["inferences"])
+Shared = Annotated[Context, Depends(context_of)]
+Order = Literal["time", "-time"]
+Limit = Annotated[int, Query(ge=1, le=1000)]
+From = Annotated[str | None, Query(alias="from")]
+
+_MEDIA = {"jsonl": "application/x-ndjson", "csv": "text/csv"}
+
+
+@router.get("")
+def find_inferences(
+    context: Shared,
+    from_: From = None,
+    deployment: str | None = None,
+    version: str | None = None,
+    to: str | None = None,
+    where: str | None = None,
+    order: Order = "-time",
+    limit: Limit = 100,
+    cursor: str | None = None,
+) -> dict[str, Any]:
+    """Inferences that match, with all their rows; `from` is included, `to` excluded."""
+    items, following = context.inferences.find(
+        deployment=deployment,
+        version=version,
+        from_=from_,
+        to=to,
+        where=where,
+        order=order,
+        limit=limit,
+        cursor=cursor,
+    )
+    return {"items": [item.to_json() for item in items], "next": following}
+
+
+@router.get("/export")
+def export_inferences(
+    context: Shared,
+    from_: From = None,
+    deployment: str | None = None,
+    version: str | None = None,
+    to: str | None = None,
+    where: str | None = None,
+    format: Literal["jsonl", "csv"] = "jsonl",  # noqa: A002 - the parameter's name on the wire
+) -> StreamingResponse:
+    """All inferences that match, oldest first, streamed."""
+    chunks = context.inferences.export(
+        deployment=deployment, version=version, from_=from_, to=to, where=where, format=format
+    )
+    return StreamingResponse(chunks, media_type=_MEDIA[format])
+
+
+@router.get("/{inference_id}")
+def get_inference(inference_id: str, context: Shared) -> dict[str, Any]:
+    """One inference by its id."""
+    inference = context.inferences.get(inference_id)
+    if inference is None:
+        raise NotFound(f"no inference {inference_id}", hint="GET /v1/inferences finds them")
+    return inference.to_json()

@@ -1,0 +1,56 @@
+"""Health, metrics and the console."""
+
+import time
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Response
+from fastapi.responses import HTMLResponse, JSONResponse
+
+from sidelight.service._console import render_console
+from sidelight.service._context import Context, context_of
+from sidelight.service._gauges import read_gauges
+from sidelight.service._metrics import Labels, render
+from sidelight.service._run_folder import RunFolder
+
+router = APIRouter(tags=["operation"])
+Shared = Annotated[Context, Depends(context_of)]
+
+# A consumer that writes its mark once a second is stuck or dead after this.
+_STALE_S = 10.0
+
+
+@router.get("/healthz")
+def health() -> dict[str, str]:
+    """Whether the API answers."""
+    return {"status": "ok"}
+
+
+@router.get("/readyz")
+async def readiness(context: Shared) -> JSONResponse:
+    """Whether the door takes events and the consumer works on them."""
+    age_s = RunFolder(context.settings.data).consumer_age_s(time.time())
+    door = bool(await context.ingest.counters())
+    consumer = age_s is not None and age_s < _STALE_S
+    parts = {"door": door, "consumer": consumer}
+    status = 200 if all(parts.values()) else 503
+    return JSONResponse({"status": "ok" if status == 200 else "not ready", **parts}, status)  # noqa: PLR2004
+
+
+@router.get("/metrics")
+async def metrics(context: Shared) -> Response:
+    """Everything in the Prometheus text format."""
+    counters: dict[tuple[str, Labels], float] = dict(context.documents.counters())
+    counters.update(context.explaining.counters())
+    door = await context.ingest.counters()
+    for outcome, by_reason in door.get("requests", {}).items():
+        for reason, value in by_reason.items():
+            labels = (("outcome", outcome), ("reason", reason))
+            counters["requests_total", labels] = float(value)
+    body = render(counters, read_gauges(context.documents))
+    return Response(body, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+@router.get("/", response_class=HTMLResponse, include_in_schema=False)
+def console(context: Shared) -> str:
+    """One page: deployments, open alarms, last inferences, links."""
+    return render_console(context)

@@ -1,0 +1,148 @@
+"""Commands and their options. Each imports what it needs when it runs, so that help is quick."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    name="sidelight",
+    help="Captures what deployed models are asked and answer; drift, outliers, explanations.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Config = Annotated[Path | None, typer.Option(help="YAML file; see docs/configuration.md.")]
+Host = Annotated[str | None, typer.Option(help="Address to listen on.  [default: 127.0.0.1]")]
+Port = Annotated[int | None, typer.Option(help="TCP port.  [default: 8090]")]
+Data = Annotated[Path | None, typer.Option(help="Data folder.  [default: ./sidelight-data]")]
+
+_USAGE = 2
+
+
+@app.command()
+def serve(config: Config = None, host: Host = None, port: Port = None, data: Data = None) -> None:
+    """Collect, store, watch and explain, in one process tree."""
+    from sidelight.service._logging import configure_logging
+    from sidelight.service._serve import run_serve
+    from sidelight.service._settings import load_settings
+    from sidelight.service.errors import ServiceError
+
+    configure_logging()
+    try:
+        settings = load_settings(config, _options(host=host, port=port, data=data))
+        status = run_serve(settings)
+    except ServiceError as error:
+        _fail(str(error), error.hint)
+    raise typer.Exit(status)
+
+
+@app.command()
+def proxy(
+    upstream: Annotated[str, typer.Option(help="The model server, http://HOST:PORT.")],
+    sink: Annotated[str, typer.Option(help="Where events go, as http://collector:8090/.")],
+    listen: Annotated[str, typer.Option(help="HOST:PORT of the model's door.")] = "0.0.0.0:9081",
+    deployment: Annotated[
+        str | None,
+        typer.Option(help="NS/NAME of the events.  [default: the model's name in the path]"),
+    ] = None,
+    sink_mode: Annotated[
+        str, typer.Option(help="batch, or binary for a Knative broker.")
+    ] = "batch",
+    admin: Annotated[str, typer.Option(help="HOST:PORT of health and metrics.")] = "127.0.0.1:9082",
+    spool: Annotated[Path, typer.Option(help="Folder for events that cannot be sent now.")] = Path(
+        "./sidelight-spool"
+    ),
+) -> None:
+    """Stand in front of a model server and send what passes as CloudEvents."""
+    from sidelight.service._proxy_process import ProxyOptions, run_proxy
+
+    from sidelight.service._logging import configure_logging
+    from sidelight.service.errors import ServiceError
+
+    configure_logging()
+    try:
+        options = ProxyOptions.read(
+            upstream=upstream,
+            sink=sink,
+            listen=listen,
+            deployment=deployment,
+            sink_mode=sink_mode,
+            admin=admin,
+            spool=spool,
+        )
+        run_proxy(options)
+    except ServiceError as error:
+        _fail(str(error), error.hint)
+
+
+@app.command()
+def query(
+    data: Data = None,
+    deployment: Annotated[str | None, typer.Option(help="NS/NAME.")] = None,
+    version: Annotated[str | None, typer.Option(help="Model version.")] = None,
+    from_: Annotated[
+        str | None, typer.Option("--from", help="Oldest time, included; RFC 3339.")
+    ] = None,
+    to: Annotated[str | None, typer.Option(help="Newest time, excluded; RFC 3339.")] = None,
+    where: Annotated[
+        str | None, typer.Option(help="As: features.age > 60 and status = 200.")
+    ] = None,
+    order: Annotated[str, typer.Option(help="time or -time.")] = "-time",
+    limit: Annotated[int, typer.Option(min=1, max=1000)] = 20,
+    cursor: Annotated[str | None, typer.Option(help="The `next` of the page before.")] = None,
+) -> None:
+    """Find stored inferences; prints JSON lines, and the cursor of the next page on stderr."""
+    from sidelight.service._offline import run_query
+
+    filters: dict[str, Any] = {
+        "deployment": deployment,
+        "version": version,
+        "from_": from_,
+        "to": to,
+        "where": where,
+        "order": order,
+        "limit": limit,
+        "cursor": cursor,
+    }
+    raise typer.Exit(run_query(data or Path("./sidelight-data"), filters))
+
+
+@app.command()
+def verify(data: Data = None) -> None:
+    """Check that the archive of raw events is byte for byte what was written."""
+    from sidelight.service._offline import run_verify
+
+    raise typer.Exit(run_verify(data or Path("./sidelight-data")))
+
+
+@app.command()
+def demo(
+    *,
+    quick: Annotated[bool, typer.Option(help="Fewer flights; fits in half a minute.")] = False,
+    once: Annotated[bool, typer.Option(help="End when done; JSON on the last line.")] = False,
+    port: Annotated[int, typer.Option(help="TCP port of the service; 0 for a free one.")] = 8090,
+    data: Annotated[Path, typer.Option(help="Data folder, made anew.")] = Path("./sidelight-demo"),
+) -> None:
+    """Show the main job on the flights of 2013: capture, drift, outliers, an explanation."""
+    try:
+        from sidelight.service._demo_run import run_demo
+    except ModuleNotFoundError as error:
+        if error.name not in {"pandas", "sklearn"}:
+            raise
+        _fail("the demo needs more packages", "pip install 'sidelight[demo]'")
+    raise typer.Exit(run_demo(quick=quick, once=once, port=port, data=data))
+
+
+def _options(*, host: str | None, port: int | None, data: Path | None) -> dict[str, Any]:
+    listen = {"host": host, "port": port}
+    listen = {name: value for name, value in listen.items() if value is not None}
+    options: dict[str, Any] = {"listen": listen} if listen else {}
+    return options if data is None else {**options, "data": data}
+
+
+def _fail(message: str, hint: str = "") -> None:
+    sys.stderr.write(f"sidelight: {message}\n" + (f"  {hint}\n" if hint else ""))
+    raise typer.Exit(_USAGE)

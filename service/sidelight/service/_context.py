@@ -1,0 +1,33 @@
+"""What the handlers of the API share."""
+
+from dataclasses import dataclass
+
+from fastapi import Request
+from sidelight.service._explaining import Explaining
+
+from sidelight.adapters import EmbeddedDocuments, Inferences
+from sidelight.service._ingest_client import IngestClient
+from sidelight.service._settings import Settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """One data folder, opened for queries, with the ways to the door and to live models."""
+
+    settings: Settings
+    documents: EmbeddedDocuments
+    inferences: Inferences
+    explaining: Explaining
+    ingest: IngestClient
+
+    async def close(self) -> None:
+        """End what runs in the background and close the files."""
+        self.explaining.close()
+        await self.ingest.close()
+        self.documents.close()
+
+
+def context_of(request: Request) -> Context:
+    """Return the context of the application that handles the request."""
+    context: Context = request.app.state.context
+    return context

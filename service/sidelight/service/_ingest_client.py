@@ -1,0 +1,62 @@
+"""The way of the API to the door: over its Unix socket, as any other sender of events."""
+
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import orjson
+
+from sidelight.logger.errors import JournalError
+
+
+class IngestClient:
+    """Sends what the API accepts as events, so that it is in the archive like everything else."""
+
+    def __init__(self, socket: Path) -> None:
+        self._client = httpx.AsyncClient(
+            transport=httpx.AsyncHTTPTransport(uds=str(socket)), base_url="http://door", timeout=10
+        )
+
+    async def send(self, event_type: str, items: list[dict[str, Any]]) -> None:
+        """Return when all items are durable, one event each.
+
+        Raises
+        ------
+        JournalError
+            If the door cannot be reached or refuses; nothing may have been stored.
+
+        """
+        batch = [
+            {
+                "specversion": "1.0",
+                "id": uuid4().hex,
+                "source": "sidelight-api",
+                "type": event_type,
+                "datacontenttype": "application/json",
+                "data": item,
+            }
+            for item in items
+        ]
+        headers = {"Content-Type": "application/cloudevents-batch+json"}
+        try:
+            answer = await self._client.post(
+                "/events", content=orjson.dumps(batch), headers=headers
+            )
+        except httpx.HTTPError as error:
+            raise JournalError("the door does not answer; send the request again") from error
+        if answer.status_code != 200:  # noqa: PLR2004 - OK
+            raise JournalError(f"the door answered {answer.status_code}; send the request again")
+
+    async def counters(self) -> dict[str, Any]:
+        """Return the door's own counters; empty when it does not answer."""
+        try:
+            answer = await self._client.get("/internal/door", timeout=2)
+        except httpx.HTTPError:
+            return {}
+        value: dict[str, Any] = orjson.loads(answer.content) if answer.is_success else {}
+        return value
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()

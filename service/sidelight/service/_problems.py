@@ -1,0 +1,120 @@
+"""Errors as ``application/problem+json`` (RFC 9457); the one table from error class to status."""
+
+from typing import Any
+
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from sidelight.adapters import CursorError, QueryError, WhereError
+from sidelight.explainers import (
+    BadAnswer,
+    DeadlineExceeded,
+    ExplainerError,
+    ModelUnavailable,
+)
+from sidelight.logger.errors import EnvelopeError, JournalError, JournalFull
+from sidelight.payloads import PayloadError
+from sidelight.service.errors import (
+    BadRequest,
+    ConfigurationError,
+    NotFound,
+    NotReady,
+    ServiceError,
+)
+
+# The first class that fits decides, so that a narrower one stands before its base.
+_STATUS: tuple[tuple[type[Exception], int, str], ...] = (
+    (NotFound, 404, "not found"),
+    (NotReady, 409, "something is missing first"),
+    (ConfigurationError, 400, "the configuration is wrong"),
+    (BadRequest, 400, "the request cannot be understood"),
+    (WhereError, 400, "the where expression cannot be understood"),
+    (CursorError, 400, "the cursor belongs to another query"),
+    (QueryError, 400, "the query cannot be understood"),
+    (PayloadError, 400, "the value cannot be understood"),
+    (EnvelopeError, 400, "no CloudEvent"),
+    (ModelUnavailable, 503, "the model cannot be reached"),
+    (BadAnswer, 502, "the model answered with something that is no prediction"),
+    (DeadlineExceeded, 504, "no valid estimate before the deadline"),
+    (ExplainerError, 400, "the explanation cannot be computed"),
+    (JournalFull, 503, "no room on the disk"),
+    (JournalError, 503, "the journal cannot take this now"),
+    (ServiceError, 500, "internal error"),
+)
+
+
+def problem(
+    status: int,
+    title: str,
+    detail: str,
+    *,
+    expected: str = "",
+    got: str = "",
+    hint: str = "",
+) -> dict[str, Any]:
+    """Return a problem document; empty members are left out."""
+    optional = {"expected": expected, "got": got, "hint": hint}
+    return {
+        "type": "about:blank",
+        "title": title,
+        "status": status,
+        "detail": detail,
+        **{name: value for name, value in optional.items() if value},
+    }
+
+
+def problem_of(error: Exception) -> dict[str, Any]:
+    """Return the problem document of one of our errors."""
+    status, title = next(
+        (status, title) for kind, status, title in _STATUS if isinstance(error, kind)
+    )
+    parts = {name: str(getattr(error, name, "") or "") for name in ("expected", "got", "hint")}
+    return problem(status, title, str(error), **parts)
+
+
+async def answer_problem(_: Request, error: Exception) -> JSONResponse:
+    """Handle one of our errors."""
+    return _response(problem_of(error))
+
+
+async def answer_http(_: Request, error: Exception) -> JSONResponse:
+    """Handle what the framework raises: an unknown route, a wrong method."""
+    assert isinstance(error, HTTPException)  # noqa: S101 - registered for this class alone
+    detail = str(error.detail)
+    return _response(problem(error.status_code, detail.lower(), detail))
+
+
+async def answer_validation(_: Request, error: Exception) -> JSONResponse:
+    """Handle a parameter or a body that does not have its documented form."""
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for this class alone
+    lines = []
+    for item in error.errors():
+        path = ".".join(str(part) for part in item["loc"])
+        lines.append(f"{path}: {item['msg']}")
+    first = error.errors()[0]
+    return _response(
+        problem(
+            400,
+            "the request cannot be understood",
+            "; ".join(lines),
+            expected=str(first["msg"]),
+            got=repr(first.get("input"))[:200],
+        )
+    )
+
+
+def handled_errors() -> tuple[type[Exception], ...]:
+    """Return the classes that ``answer_problem`` handles."""
+    return tuple(kind for kind, _, _ in _STATUS)
+
+
+def _response(document: dict[str, Any]) -> JSONResponse:
+    headers = {"Retry-After": "1"} if document["status"] == 503 else None  # noqa: PLR2004
+    return JSONResponse(
+        document,
+        status_code=document["status"],
+        media_type="application/problem+json",
+        headers=headers,
+    )

@@ -1,0 +1,325 @@
+"""The configuration: one YAML file, environment variables over it, options over both."""
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from sidelight.payloads import Schema
+from sidelight.service._quantities import Duration, Size
+from sidelight.service.errors import ConfigurationError
+
+_STRICT = ConfigDict(
+    extra="forbid", frozen=True, use_attribute_docstrings=True, arbitrary_types_allowed=True
+)
+
+
+class ListenSettings(BaseModel):
+    """Where ``serve`` answers."""
+
+    model_config = _STRICT
+
+    host: str = "127.0.0.1"
+    """Address; any other than loopback requires tokens."""
+
+    port: int = Field(default=8090, ge=0, le=65535)
+    """TCP port; 0 takes a free one."""
+
+
+class ModelSettings(BaseModel):
+    """The live endpoint that explanations call."""
+
+    model_config = _STRICT
+
+    url: str
+    """Base address of the model server, as ``http://127.0.0.1:8080``."""
+
+    name: str
+    """Model name in the server's paths."""
+
+    protocol: Literal["v1", "v2"] = "v2"
+    """Inference protocol of the server."""
+
+    versions: dict[str, str] = {}
+    """Base address by model version, for versions that do not stand behind ``url``."""
+
+    @field_validator("url")
+    @classmethod
+    def _is_http(cls, value: str) -> str:
+        if not value.startswith(("http://", "https://")):
+            raise ValueError("expected an address that begins with http:// or https://")
+        return value.rstrip("/")
+
+
+class ReferenceSettings(BaseModel):
+    """The rows that a deployment's detectors and explainers are calibrated on."""
+
+    model_config = _STRICT
+
+    first_rows: PositiveInt = 1000
+    """Rows of traffic that become the reference when no file is given."""
+
+    file: Path | None = None
+    """Parquet file; columns ``features.<name>`` and ``outputs.<name>``, or bare feature names."""
+
+
+class DetectionSettings(BaseModel):
+    """How a deployment is watched."""
+
+    model_config = _STRICT
+
+    enabled: bool = True
+    """Whether detectors run at all."""
+
+    false_alarm_probability: float = Field(default=0.01, gt=0, lt=1)
+    """Probability that a deployment without change ever raises an alarm on one reference."""
+
+    window_rows: PositiveInt = 1000
+    """Rows over which effect sizes are measured."""
+
+    drift_threshold: float = Field(default=0.1, gt=0)
+    """Effect size from which a change is worth an alarm."""
+
+    outlier_p_value: float = Field(default=0.01, gt=0, lt=1)
+    """Rows whose conformal p-value is at most this count as outliers."""
+
+
+class DeploymentSettings(BaseModel):
+    """One deployment; the same keys in the file and through the API."""
+
+    model_config = _STRICT
+
+    name: str
+    """``namespace/name``; the first segment is the namespace."""
+
+    model: ModelSettings | None = None
+    """Where explanations call the live model."""
+
+    schema_: dict[str, Any] | None = Field(default=None, alias="schema")
+    """Names, kinds and roles of the columns; inferred from traffic otherwise."""
+
+    reference: ReferenceSettings = ReferenceSettings()
+    """What counts as normal."""
+
+    detection: DetectionSettings = DetectionSettings()
+    """How changes are found."""
+
+    retention: Duration | None = None
+    """How long inferences are kept; for ever when absent."""
+
+    @field_validator("name")
+    @classmethod
+    def _has_namespace(cls, value: str) -> str:
+        namespace, slash, name = value.partition("/")
+        if not (namespace and slash and name):
+            raise ValueError("expected namespace/name")
+        return value
+
+    @field_validator("schema_")
+    @classmethod
+    def _is_schema(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        if value is not None:
+            Schema.from_json(value)
+        return value
+
+    @property
+    def schema(self) -> Schema | None:  # type: ignore[override]  # hides BaseModel's deprecated method
+        """The registered schema."""
+        return None if self.schema_ is None else Schema.from_json(self.schema_)
+
+
+class PairingSettings(BaseModel):
+    """How the halves of an inference meet."""
+
+    model_config = _STRICT
+
+    orphan_after: Duration = 60.0
+    """A half that stays alone this long is stored as an orphan."""
+
+
+class StoreSettings(BaseModel):
+    """Where inferences are kept for queries."""
+
+    model_config = _STRICT
+
+    lake: Literal[True] = True
+    """Parquet files under the data folder."""
+
+
+class LimitSettings(BaseModel):
+    """Bounds on what is accepted."""
+
+    model_config = _STRICT
+
+    body: Size = 16 << 20
+    """Largest body of one request to the door, in bytes; larger ones are refused with 413."""
+
+    bytes_in_flight: Size = 64 << 20
+    """Bytes that wait for the disk at the door; above it the door answers 503."""
+
+    decompressed: Size = 64 << 20
+    """Largest payload after decompression, in bytes; larger ones are stored opaque."""
+
+    disk_free: Size = 64 << 20
+    """Free bytes under the data folder below which the door answers 503."""
+
+
+class ExplanationSettings(BaseModel):
+    """How much a live model may be asked for explanations, all of them together."""
+
+    model_config = _STRICT
+
+    calls_in_flight: PositiveInt = 4
+    """Requests to a model at one time."""
+
+    rows_per_second: PositiveInt = 200_000
+    """Rows sent to a model in a second."""
+
+    call_bytes: Size = 1 << 20
+    """Largest request to a model, in bytes."""
+
+    background_rows: PositiveInt = 100
+    """Rows of the reference that explanations compare with."""
+
+    deadline: Duration = 30.0
+    """Time an explanation has when the request names none."""
+
+
+class Settings(BaseSettings):
+    """Everything that ``sidelight serve`` reads, once, at start."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="SIDELIGHT_",
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+    )
+
+    data: Path = Path("./sidelight-data")
+    """Folder of the embedded engine: journal, lake, state."""
+
+    listen: ListenSettings = ListenSettings()
+    """Where ``serve`` answers."""
+
+    deployments: tuple[DeploymentSettings, ...] = ()
+    """Deployments that need more than what traffic tells."""
+
+    pairing: PairingSettings = PairingSettings()
+    """How the halves of an inference meet."""
+
+    store: StoreSettings = StoreSettings()
+    """Where inferences are kept for queries."""
+
+    limits: LimitSettings = LimitSettings()
+    """Bounds on what is accepted."""
+
+    explanations: ExplanationSettings = ExplanationSettings()
+    """Bounds on calls to live models."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - not a source of ours
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - not a source of ours
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Options win over the environment, the environment over the file."""
+        content = getattr(init_settings, "init_kwargs", {}).pop("_file", {})
+        return init_settings, env_settings, _FileSource(settings_cls, content)
+
+
+class _FileSource(PydanticBaseSettingsSource):
+    def __init__(self, settings_cls: type[BaseSettings], content: dict[str, Any]) -> None:
+        super().__init__(settings_cls)
+        self._content = content
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002
+        return self._content.get(field_name), field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        return self._content
+
+
+def load_settings(config: Path | None, options: Mapping[str, Any]) -> Settings:
+    """Read the configuration.
+
+    Parameters
+    ----------
+    config : Path or None
+        YAML file; None for none.
+    options : mapping
+        What the command line says, nested as the file; it wins.
+
+    Raises
+    ------
+    ConfigurationError
+        With one line for each wrong key: its path, what was expected, what was got.
+
+    """
+    content = {} if config is None else _read(config)
+    try:
+        # The file travels with the options and is taken out again where the sources are ordered.
+        return Settings(**{"_file": content, **options})
+    except ValidationError as error:
+        raise ConfigurationError(explain(error, Settings)) from error
+
+
+def read_deployment(name: str, value: Mapping[str, Any]) -> DeploymentSettings:
+    """Read one deployment as the API puts it; raise ``ConfigurationError`` with the paths."""
+    try:
+        return DeploymentSettings.model_validate({**value, "name": name})
+    except ValidationError as error:
+        raise ConfigurationError(explain(error, DeploymentSettings)) from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(f"{path}: cannot be read: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"{path}: is no YAML: {error}") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigurationError(f"{path}: expected keys and values, got {type(content).__name__}")
+    return content
+
+
+def explain(error: ValidationError, model: type[BaseModel]) -> str:
+    """Put each wrong key on a line of its own: path, what was expected, what was got."""
+    return "\n".join(_line(item, model) for item in error.errors(include_url=False))
+
+
+def _line(item: Any, model: type[BaseModel]) -> str:
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in item["loc"])
+    path = path.removeprefix(".")
+    if item["type"] == "extra_forbidden":
+        keys = _keys(model, item["loc"][:-1])
+        near = difflib.get_close_matches(str(item["loc"][-1]), keys, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(keys)}"
+        return f"{path}: unknown key; {hint}"
+    message = item["msg"].removeprefix("Value error, ")
+    got = "" if item["type"] == "missing" or "got" in message else f", got {item['input']!r}"
+    return f"{path}: {message}{got}"
+
+
+def _keys(model: type[BaseModel], location: tuple[str | int, ...]) -> list[str]:
+    for part in location:
+        if isinstance(part, str):
+            model = _inner(model.model_fields[part].annotation)
+    return sorted(field.alias or name for name, field in model.model_fields.items())
+
+
+def _inner(annotation: Any) -> type[BaseModel]:
+    for candidate in (annotation, *getattr(annotation, "__args__", ())):
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            return candidate
+    return BaseModel

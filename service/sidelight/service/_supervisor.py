@@ -1,0 +1,147 @@
+"""The process tree of ``serve``: door, consumer and API, each restarted when it dies."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from sidelight.service._run_folder import RunFolder
+from sidelight.service._settings import Settings
+from sidelight.service.errors import ServiceError
+
+log = logging.getLogger(__name__)
+
+# The door stops first, so that the consumer can still take what it acknowledged.
+_ROLES = ("door", "consumer", "api")
+_STOP_GRACE_S = 10.0
+_FIRST_DELAY_S = 0.1
+_LONGEST_DELAY_S = 5.0
+# A process that lived this long did not die of what kills it at every start.
+_HEALTHY_S = 10.0
+# A process that ends with this status cannot start at all: a taken port, a newer data folder.
+CANNOT_START = 78
+
+
+class Supervisor:
+    """Runs the three processes until SIGTERM or SIGINT.
+
+    Parameters
+    ----------
+    settings : Settings
+        Read once; every process gets the same.
+    on_ready : callable of (host, port)
+        Called once, when all three work.
+
+    """
+
+    def __init__(self, settings: Settings, on_ready: Callable[[str, int], None]) -> None:
+        self._settings = settings
+        self._on_ready = on_ready
+        self._processes: dict[str, asyncio.subprocess.Process] = {}
+        self._ready: dict[str, dict[str, Any]] = {}
+        self._stopping = asyncio.Event()
+        self._announced = False
+
+    async def run(self) -> int:
+        """Return the exit code when everything has stopped."""
+        RunFolder(self._settings.data).create()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stopping.set)
+        keepers = [asyncio.create_task(self._keep(role)) for role in _ROLES]
+        stop = asyncio.create_task(self._stopping.wait())
+        await asyncio.wait([*keepers, stop], return_when=asyncio.FIRST_COMPLETED)
+        self._stopping.set()
+        for role in _ROLES:
+            await self._stop(role)
+        results = await asyncio.gather(*keepers, return_exceptions=True)
+        for failure in results:
+            if isinstance(failure, ServiceError):
+                log.error("%s", failure)
+                return CANNOT_START
+            if isinstance(failure, BaseException):
+                raise failure
+        return 0
+
+    async def _keep(self, role: str) -> None:
+        delay_s = _FIRST_DELAY_S
+        while not self._stopping.is_set():
+            started = time.monotonic()
+            status = await self._run_once(role)
+            if self._stopping.is_set():
+                return
+            if status == CANNOT_START:
+                raise ServiceError(f"the {role} cannot start; its last lines above say why")
+            if time.monotonic() - started > _HEALTHY_S:
+                delay_s = _FIRST_DELAY_S
+            log.error("process died", extra={"role": role, "status": status, "again_in_s": delay_s})
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), delay_s)
+            delay_s = min(2 * delay_s, _LONGEST_DELAY_S)
+
+    async def _run_once(self, role: str) -> int:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "sidelight.service._process", role),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        self._processes[role] = process
+        assert process.stdin is not None  # noqa: S101 - asked for above
+        assert process.stdout is not None  # noqa: S101 - asked for above
+        process.stdin.write(self._settings_line())
+        async for line in process.stdout:
+            self._note_ready(role, line)
+        return await process.wait()
+
+    def _settings_line(self) -> bytes:
+        value = self._settings.model_dump(mode="json", by_alias=True)
+        door = self._ready.get("door")
+        if door is not None:
+            # A free port that was taken once stays the same when the door is started again.
+            value["listen"]["port"] = door["port"]
+        return orjson.dumps(value) + b"\n"
+
+    def _note_ready(self, role: str, line: bytes) -> None:
+        try:
+            self._ready[role] = orjson.loads(line)
+        except orjson.JSONDecodeError:
+            log.warning("unexpected output", extra={"role": role})
+            return
+        if len(self._ready) == len(_ROLES) and not self._announced:
+            self._announced = True
+            address = self._ready["door"]
+            self._on_ready(address["host"], address["port"])
+
+    async def _stop(self, role: str) -> None:
+        process = self._processes.get(role)
+        if process is None or process.returncode is not None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        try:
+            await asyncio.wait_for(process.wait(), _STOP_GRACE_S)
+        except TimeoutError:
+            log.error("process did not stop in time", extra={"role": role})
+            process.kill()
+            await process.wait()
+
+
+def serve(settings: Settings) -> int:
+    """Run ``serve`` in the foreground; print where it listens when it does."""
+
+    def announce(host: str, port: int) -> None:
+        shown = f"[{host}]" if ":" in host else host
+        sys.stdout.write(
+            f"Sidelight listens on http://{shown}:{port}/ and keeps its data in "
+            f"{Path(settings.data)}\n"
+        )
+        sys.stdout.flush()
+
+    return asyncio.run(Supervisor(settings, announce).run())

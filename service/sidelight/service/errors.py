@@ -1,0 +1,36 @@
+"""Errors of the service.
+
+``ServiceError``
+    ``ConfigurationError``  a key of the configuration is wrong; names the path
+    ``NotFound``            there is no such deployment, inference, alarm or explanation
+    ``NotReady``            something must be configured or come first; names what
+    ``BadRequest``          a request to the API cannot be understood
+"""
+
+
+class ServiceError(Exception):
+    """Base class, so that one table maps every error of the service to a status."""
+
+    def __init__(self, detail: str, *, expected: str = "", got: str = "", hint: str = "") -> None:
+        """Keep the parts, so that the API can build a problem document."""
+        super().__init__(detail)
+        self.detail = detail
+        self.expected = expected
+        self.got = got
+        self.hint = hint
+
+
+class ConfigurationError(ServiceError, ValueError):
+    """One or more keys are wrong; ``detail`` has one line for each, beginning with its path."""
+
+
+class NotFound(ServiceError, LookupError):  # noqa: N818 - the name says it
+    """There is no such thing; ``detail`` names it."""
+
+
+class NotReady(ServiceError, RuntimeError):  # noqa: N818 - the name says it
+    """Something must be configured or must happen first; ``hint`` names it."""
+
+
+class BadRequest(ServiceError, ValueError):  # noqa: N818 - the name says it
+    """A request cannot be understood; ``expected`` and ``got`` say why."""

@@ -1,0 +1,111 @@
+"""Batches: their fixed columns, their Arrow IPC form, and the schema that traffic suggests."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidelight.payloads import ROW_SCHEMA, Batch, BatchError, Column, Schema, infer_schema
+
+LAYOUT = {"protocol": "v2", "tensors": [{"name": "age", "datatype": "INT64"}]}
+
+
+def _batch(columns: dict[str, list[Any]], *, n_rows: int) -> Batch:
+    fixed: dict[str, list[Any]] = {
+        "id": [f"i{row}" for row in range(n_rows)],
+        "row": [0] * n_rows,
+        "revision": [0] * n_rows,
+        "request_id": [f"r{row}" for row in range(n_rows)],
+        "time": [datetime(2026, 5, 1, tzinfo=UTC)] * n_rows,
+        "protocol": ["v2"] * n_rows,
+        "synthetic": [False] * n_rows,
+    }
+    arrays = [
+        pa.array(fixed.get(field.name, [None] * n_rows), type=field.type) for field in ROW_SCHEMA
+    ]
+    fields = list(ROW_SCHEMA)
+    for name, values in columns.items():
+        arrays.append(pa.array(values))
+        fields.append(pa.field(name, arrays[-1].type))
+    records = pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields))
+    return Batch.build(records, deployment="prod/income", layout=LAYOUT)
+
+
+numbers = st.lists(st.floats(allow_nan=False) | st.none(), min_size=1, max_size=20)
+
+
+@given(numbers)
+def test_ipc_form_reads_back_as_the_same_batch(values: list[float | None]) -> None:
+    values = [0.5, *values]
+    batch = _batch({"features.age": values, "outputs.y": values}, n_rows=len(values))
+
+    again = Batch.from_ipc(batch.to_ipc())
+
+    assert again.records.equals(batch.records)
+    assert (again.deployment, again.layout) == ("prod/income", LAYOUT)
+
+
+def test_names_come_without_their_prefix_in_payload_order() -> None:
+    batch = _batch({"features.b": [1], "features.a": [2], "outputs.b": [3]}, n_rows=1)
+
+    assert (batch.feature_names, batch.output_names) == (["b", "a"], ["b"])
+    assert batch.output("b").to_pylist() == [3]
+
+
+def test_a_missing_fixed_column_is_named() -> None:
+    records = _batch({}, n_rows=1).records.drop_columns(["request_id"])
+
+    with pytest.raises(BatchError) as caught:
+        Batch(records)
+
+    assert caught.value.column == "request_id"
+
+
+def test_a_batch_without_a_deployment_is_refused() -> None:
+    with pytest.raises(BatchError):
+        Batch(_batch({}, n_rows=1).records.replace_schema_metadata(None))
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        pytest.param([1, 2], "numeric", id="integers"),
+        pytest.param([1.5, None], "numeric", id="floats"),
+        pytest.param([True, False], "boolean", id="booleans"),
+        pytest.param(["UA", "B6"], "categorical", id="short-strings"),
+        pytest.param(["word " * 20, "x"], "text", id="long-strings"),
+        pytest.param([f"user {n}" for n in range(60)], "text", id="strings-that-never-repeat"),
+        pytest.param([[0.1, 0.2]], "embedding", id="lists"),
+    ],
+)
+def test_kind_follows_from_the_values(values: list[Any], kind: str) -> None:
+    batch = _batch({"features.x": values}, n_rows=len(values))
+
+    assert infer_schema(batch).columns == (Column(name="x", kind=kind),)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("values", "role"),
+    [
+        pytest.param([0.2, 1.0], "score", id="fractions"),
+        pytest.param([0.0, 1.0], "output", id="only-whole"),
+        pytest.param([0.2, 3.0], "output", id="beyond-one"),
+        pytest.param([0, 1], "output", id="integers"),
+    ],
+)
+def test_an_output_of_fractions_is_a_score(values: list[Any], role: str) -> None:
+    batch = _batch({"outputs.y": values}, n_rows=len(values))
+
+    assert infer_schema(batch).columns[0].role == role
+
+
+def test_a_registered_schema_wins_and_new_columns_join_it() -> None:
+    known = Schema(columns=(Column(name="zip", kind="categorical", role="protected"),))
+    batch = _batch({"features.zip": [8001, 8002], "features.age": [1, 2]}, n_rows=2)
+
+    schema = infer_schema(batch, known)
+
+    assert schema.columns == (*known.columns, Column(name="age", kind="numeric"))
