@@ -1,5 +1,6 @@
 """The configuration: precedence, and wrong keys named with their path."""
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -125,20 +126,21 @@ def test_deployment_through_the_api_has_the_same_keys() -> None:
     assert (settings.reference.first_rows, settings.retention) == (7, 365 * 86400.0)
 
 
-@given(st.floats(0, 1e6).map(lambda value: round(value, 3)), st.sampled_from("ms s m h d".split()))
+_FACTORS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+@given(st.floats(0, 1e6).map(lambda value: round(value, 3)), st.sampled_from(sorted(_FACTORS)))
 def test_duration_is_its_number_times_its_unit(number: float, unit: str) -> None:
-    factor = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}[unit]
+    factor = _FACTORS[unit]
 
     assert seconds(f"{number:.3f}{unit}") == pytest.approx(number * factor)
 
 
-@given(st.text())
+@given(st.text(alphabet="0123456789.smhdKMiB -"))
 def test_text_that_is_no_quantity_raises_nothing_else(text: str) -> None:
     for read in (seconds, size_bytes):
-        try:
+        with contextlib.suppress(ValueError):
             assert read(text) >= 0
-        except ValueError as error:
-            assert "expected" in str(error)
 
 
 def _models() -> list[type[BaseModel]]:
