@@ -1,0 +1,249 @@
+"""The process of the door: sockets, the journal's writer, and a clean end."""
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+from sidelight.logger._connection import Connection
+from sidelight.logger._connections import Connections, Limits
+from sidelight.logger._door import Door, DoorLimits
+from sidelight.logger._http import Request, Respond, Service, response
+from sidelight.logger._segments import SEGMENT_BYTES, SegmentWriter
+from sidelight.logger._upstream import Upstream
+
+log = logging.getLogger(__name__)
+
+Gate = Callable[[bytes, bytes], bytes | None]
+
+COUNTERS_ROUTE: Final = b"/door"
+_WATCH_S: Final = 0.5
+_GRACE_S: Final = 10.0
+
+
+class DoorServer:
+    """Serves the door on TCP and, for the processes beside it, on a Unix socket.
+
+    Parameters
+    ----------
+    data : Path
+        The data folder.
+    host, port : str, int
+        Where to listen; port 0 takes a free one.
+    api_socket : Path, optional
+        Unix socket that gets every request that is not the door's; without one they are
+        answered with 404.
+    ingest_socket : Path, optional
+        Unix socket on which the same door is open without a gate, and ``GET /door`` gives its
+        counters as JSON.
+    limits : DoorLimits, optional
+        Bounds.
+    segment_bytes : int, default 128 MiB
+        Size of a segment.
+    gate : callable (target, head) -> bytes or None, optional
+        Gives the response for who may not send over TCP, before the body is read.
+
+    """
+
+    def __init__(
+        self,
+        data: Path,
+        host: str,
+        port: int,
+        *,
+        api_socket: Path | None = None,
+        ingest_socket: Path | None = None,
+        limits: DoorLimits | None = None,
+        segment_bytes: int = SEGMENT_BYTES,
+        gate: Gate | None = None,
+    ) -> None:
+        self._data = data
+        self._address = (host, port)
+        self._api_socket = api_socket
+        self._ingest_socket = ingest_socket
+        self._limits = limits if limits is not None else DoorLimits()
+        self._segment_bytes = segment_bytes
+        self._gate = gate
+        self._connection_limits = Limits()
+        self._connections = Connections()
+        self._servers: list[asyncio.Server] = []
+        self._timers: list[asyncio.Task[None]] = []
+        self._upstream: Upstream | None = None
+
+    @property
+    def port(self) -> int:
+        """The TCP port that is listened on."""
+        return int(self._servers[0].sockets[0].getsockname()[1])
+
+    async def start(self) -> None:
+        """Recover the journal, then open the sockets.
+
+        Raises
+        ------
+        FolderInUse, FolderTooNew, JournalDamaged, JournalFull, JournalError
+            When the journal cannot be had.
+        OSError
+            When an address cannot be listened on; the journal is closed again.
+
+        """
+        loop = asyncio.get_running_loop()
+        self._writer = SegmentWriter(
+            self._data, segment_bytes=self._segment_bytes, deliver=loop.call_soon_threadsafe
+        )
+        self._door = Door(self._writer, self._limits)
+        self._watch_disk()
+        try:
+            await self._listen(loop)
+        except BaseException:
+            await self.stop(grace_s=0)
+            raise
+        self._timers = [
+            loop.create_task(_every(_WATCH_S, self._watch_disk)),
+            loop.create_task(_every(self._connection_limits.idle_s, self._connections.sweep)),
+        ]
+
+    async def stop(self, *, grace_s: float = _GRACE_S) -> None:
+        """Accept nothing more, finish what is in flight, seal the journal."""
+        for server in self._servers:
+            server.close()
+        for timer in self._timers:
+            timer.cancel()
+        await self._connections.drain(grace_s)
+        if self._upstream is not None:
+            await self._upstream.close()
+        # In a thread: the last groups still answer through the loop.
+        await asyncio.to_thread(self._writer.close)
+        if self._ingest_socket is not None:
+            self._ingest_socket.unlink(missing_ok=True)
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return the counters of door, journal and connections, ready for JSON."""
+        writer, connections = self._writer, self._connections
+        recovery = writer.recovery
+        return {
+            **self._door.snapshot(),
+            "journal": {
+                "end": writer.end,
+                "groups": writer.groups,
+                "failed_groups": writer.failed_groups,
+                "largest_group": writer.largest_group,
+                "sync_seconds": writer.sync_seconds,
+                "cut_bytes": recovery.cut_bytes,
+                "lost_records": recovery.lost_records,
+                "damaged": list(recovery.damaged),
+            },
+            "connections": {
+                "open": len(connections),
+                "requests": connections.requests,
+                "refused": connections.refused,
+                "upstream_errors": connections.upstream_errors,
+            },
+        }
+
+    async def _listen(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._api_socket is not None:
+            self._upstream = Upstream(path=str(self._api_socket))
+        outside = self._door if self._gate is None else _Gated(self._door, self._gate)
+        host, port = self._address
+        self._servers.append(
+            await loop.create_server(lambda: self._connection(outside), host, port, backlog=1024)
+        )
+        if self._ingest_socket is not None:
+            inside = _Inside(self._door, self.snapshot)
+            self._ingest_socket.unlink(missing_ok=True)
+            self._servers.append(
+                await loop.create_unix_server(
+                    lambda: self._connection(inside), str(self._ingest_socket)
+                )
+            )
+            self._ingest_socket.chmod(0o600)
+
+    def _connection(self, service: Service) -> Connection:
+        return Connection(
+            service, self._upstream, limits=self._connection_limits, connections=self._connections
+        )
+
+    def _watch_disk(self) -> None:
+        try:
+            disk = os.statvfs(self._data / "raw")
+        except OSError:
+            log.exception("the disk of the journal cannot be asked for its room")
+            return
+        low = disk.f_bavail * disk.f_frsize < self._limits.min_free_bytes
+        if low != self._door.is_disk_low:
+            log.warning("room on the disk of the journal", extra={"low": low})
+        self._door.is_disk_low = low
+
+
+class _Gated:
+    """The door for strangers: asks the gate before a body is read."""
+
+    def __init__(self, door: Door, gate: Gate) -> None:
+        self._door = door
+        self._gate = gate
+        self.handle = door.handle
+
+    def admit(self, method: bytes, target: bytes, head: bytes) -> int | bytes | None:
+        verdict = self._door.admit(method, target, head)
+        if not isinstance(verdict, int) or method == b"OPTIONS":
+            return verdict
+        refusal = self._gate(target, head)
+        if refusal is None:
+            return verdict
+        self._door.count_refused("gate", int(refusal[9:12]))
+        return refusal
+
+
+class _Inside:
+    """The door for the processes beside it, with its counters."""
+
+    def __init__(self, door: Door, snapshot: Callable[[], dict[str, Any]]) -> None:
+        self._door = door
+        self._snapshot = snapshot
+
+    def admit(self, method: bytes, target: bytes, head: bytes) -> int | bytes | None:
+        if method == b"GET" and target == COUNTERS_ROUTE:
+            return 0
+        return self._door.admit(method, target, head)
+
+    def handle(self, request: Request, respond: Respond) -> None:
+        if request.method == b"GET":
+            counters = orjson.dumps(self._snapshot())
+            respond(response(200, body=counters, content_type=b"application/json"))
+        else:
+            self._door.handle(request, respond)
+
+
+async def serve_door(server: DoorServer, *, ready: Callable[[], object] | None = None) -> None:
+    """Run a door until SIGTERM or SIGINT, then end it cleanly.
+
+    Parameters
+    ----------
+    server : DoorServer
+        Not started yet.
+    ready : callable, optional
+        Called when the sockets are open.
+
+    """
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    await server.start()
+    try:
+        if ready is not None:
+            ready()
+        await stopping.wait()
+    finally:
+        await server.stop()
+
+
+async def _every(seconds: float, work: Callable[[], object]) -> None:
+    while True:
+        await asyncio.sleep(seconds)
+        work()

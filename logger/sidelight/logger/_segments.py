@@ -1,0 +1,316 @@
+"""The embedded events journal: one write is both the acknowledgement and the audit record."""
+
+import errno
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from queue import SimpleQueue
+
+from sidelight.logger._segments_folder import (
+    Checkpoint,
+    DurableMark,
+    FolderLock,
+    SealedSegment,
+    open_folder,
+    sync_folder,
+    write_all,
+)
+from sidelight.logger._segments_format import (
+    CHAIN_START,
+    SEGMENT_HEADER_BYTES,
+    chain_seed,
+    encode_group,
+    encode_segment_header,
+    segment_name,
+)
+from sidelight.logger._segments_reader import SegmentReader
+from sidelight.logger._segments_recovery import Recovery, recover
+from sidelight.logger.errors import JournalError, JournalFull
+
+__all__ = ["Deliver", "Done", "SegmentReader", "SegmentWriter"]
+
+log = logging.getLogger(__name__)
+
+Done = Callable[[int, JournalError | None], None]
+"""Called once with the position when the record is durable, or with the reason why it is not."""
+
+Deliver = Callable[[Callable[[], None]], object]
+"""Runs the calls for one group somewhere, such as ``loop.call_soon_threadsafe``."""
+
+SEGMENT_BYTES = 128 << 20
+# A group is joined in memory before it is written; more than this waits for the next one.
+_GROUP_BYTES = 4 << 20
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+_Waiting = tuple[bytes, bytes, Done]
+
+
+class SegmentWriter:
+    """Appends records durably: what arrives during one sync is the group of the next.
+
+    One thread writes. A lone record waits for one ``fdatasync`` and nothing else. A group that
+    cannot be written is taken back as a whole and each of its records fails; later ones are
+    tried again. A file whose sync failed is never synced again: the kernel may have dropped its
+    pages and would report success.
+
+    Parameters
+    ----------
+    data : Path
+        The data folder; made when missing.
+    segment_bytes : int, default 128 MiB
+        A segment that has reached this size is sealed and the next one begun.
+    deliver : callable, optional
+        Where the calls of ``append`` run; default the commit thread itself.
+
+    Raises
+    ------
+    FolderInUse, FolderTooNew, JournalDamaged
+        When the folder cannot be had.
+    JournalFull, JournalError
+        When the first segment cannot be begun.
+
+    """
+
+    def __init__(
+        self, data: Path, *, segment_bytes: int = SEGMENT_BYTES, deliver: Deliver | None = None
+    ) -> None:
+        open_folder(data)
+        self._data = data
+        self._segment_bytes = segment_bytes
+        self._deliver = deliver
+        self._lock = FolderLock(data, "events")
+        self._mark = DurableMark(data, writable=True)
+        self._file, self._first, self._size = -1, 0, 0
+        self._digest = CHAIN_START
+        self.groups = 0
+        self.sync_seconds = 0.0
+        self.failed_groups = 0
+        self.largest_group = 0
+        try:
+            self.recovery: Recovery = recover(data, self._mark)
+            self._sealed = self.recovery.segments
+            self._end = self.recovery.next_position
+            self._time_ns = self.recovery.time_ns
+            self._begin_segment()
+        except OSError as error:
+            self._release()
+            raise _journal_error(error) from error
+        except BaseException:
+            self._release()
+            raise
+        self._mark.value = self._end
+        self._queue: SimpleQueue[_Waiting | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="sidelight-commit", daemon=True)
+        self._thread.start()
+
+    @property
+    def end(self) -> int:
+        """The position behind the last durable record."""
+        return self._end
+
+    def append(self, head: bytes, body: bytes, done: Done) -> None:
+        """Hand over one record; ``done`` is called when it is durable or has failed."""
+        self._queue.put((head, body, done))
+
+    def write(self, head: bytes, body: bytes) -> "Future[int]":
+        """Hand over one record; the future gives its position when it is durable."""
+        future: Future[int] = Future()
+
+        def done(position: int, error: JournalError | None) -> None:
+            if error is None:
+                future.set_result(position)
+            else:
+                future.set_exception(error)
+
+        self.append(head, body, done)
+        return future
+
+    def close(self) -> None:
+        """Finish what was handed over, seal the segment, cover every byte by the checkpoint.
+
+        Nothing may be handed over during or after it.
+        """
+        if self._file < 0 and not self._thread.is_alive():
+            return
+        self._queue.put(None)
+        self._thread.join()
+        try:
+            self._seal()
+            self._checkpoint(closed=True)
+        except OSError:
+            # Nothing acknowledged is lost: the next start checks the segment and seals it.
+            log.exception("the journal could not be sealed at its end")
+        finally:
+            self._release()
+
+    def _release(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+        self._mark.close()
+        self._lock.close()
+
+    def _run(self) -> None:
+        stopping, held = False, None
+        while not stopping or held is not None:
+            first = held or self._queue.get()
+            held = None
+            if first is None:
+                stopping = True
+                first = None if self._queue.empty() else self._queue.get()
+                if first is None:
+                    break
+            group, size = [first], len(first[0]) + len(first[1])
+            while not self._queue.empty():
+                record = self._queue.get()
+                if record is None:
+                    stopping = True
+                    break
+                size += len(record[0]) + len(record[1])
+                if size > _GROUP_BYTES:
+                    held = record
+                    break
+                group.append(record)
+            self._commit(group)
+
+    def _commit(self, group: list[_Waiting]) -> None:
+        position, error = self._end, None
+        try:
+            self._write_group(group)
+        except OSError as failure:
+            error = _journal_error(failure)
+            self.failed_groups += 1
+            log.error("a group could not be made durable", extra={"errno": failure.errno})  # noqa: TRY400
+        answer = partial(_answer, group, position, error)
+        if self._deliver is None:
+            answer()
+        else:
+            # The loop of a door that is going down may be closed already; its clients are gone.
+            with suppress(RuntimeError):
+                self._deliver(answer)
+
+    def _write_group(self, group: list[_Waiting]) -> None:
+        if self._file < 0 or self._size >= self._segment_bytes:
+            self._roll()
+        time_ns = max(time.time_ns(), self._time_ns)
+        header, payloads, digest = encode_group(
+            self._digest,
+            first=self._end,
+            time_ns=time_ns,
+            records=[(head, body) for head, body, _ in group],
+        )
+        try:
+            write_all(self._file, (header, payloads))
+        except OSError:
+            self._take_back()
+            raise
+        before = time.perf_counter()
+        try:
+            os.fdatasync(self._file)
+        except OSError:
+            self._take_back()
+            self._abandon()
+            raise
+        self.sync_seconds += time.perf_counter() - before
+        self._size += len(header) + len(payloads)
+        self._digest, self._time_ns = digest, time_ns
+        self._end += len(group)
+        self._mark.value = self._end
+        self.groups += 1
+        self.largest_group = max(self.largest_group, len(group))
+
+    def _take_back(self) -> None:
+        try:
+            os.ftruncate(self._file, self._size)
+            os.lseek(self._file, self._size, os.SEEK_SET)
+        except OSError:
+            log.exception("a group could not be taken back; a new segment is begun")
+            self._abandon()
+
+    def _abandon(self) -> None:
+        """Leave the file: what it holds up to the durable end stays, nothing more is written."""
+        if self._file < 0:
+            return
+        os.close(self._file)
+        self._file = -1
+        if self._end == self._first:
+            # Nothing of it is durable, and the next segment will have its name.
+            with suppress(OSError):
+                (self._data / "raw" / segment_name(self._first)).unlink()
+        else:
+            self._sealed = (*self._sealed, self._as_sealed())
+
+    def _roll(self) -> None:
+        if self._file >= 0:
+            self._seal()
+        self._begin_segment()
+
+    def _seal(self) -> None:
+        if self._file < 0:
+            return
+        os.close(self._file)
+        self._file = -1
+        if self._end == self._first:
+            (self._data / "raw" / segment_name(self._first)).unlink()
+            sync_folder(self._data / "raw")
+        else:
+            self._sealed = (*self._sealed, self._as_sealed())
+
+    def _checkpoint(self, *, closed: bool) -> None:
+        findings = self.recovery.findings
+        Checkpoint(segments=self._sealed, closed=closed, findings=findings).store(self._data)
+
+    def _as_sealed(self) -> SealedSegment:
+        return SealedSegment(
+            name=segment_name(self._first),
+            bytes=self._size,
+            records=self._end - self._first,
+            first=self._first,
+            digest=self._digest.hex(),
+            time_ns=self._time_ns,
+        )
+
+    def _begin_segment(self) -> None:
+        # The checkpoint first: a segment that it does not list is newer than all that it lists.
+        self._checkpoint(closed=False)
+        path = self._data / "raw" / segment_name(self._end)
+        previous = bytes.fromhex(self._sealed[-1].digest) if self._sealed else CHAIN_START
+        header = encode_segment_header(self._end, previous)
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            write_all(file, (header,))
+            os.fdatasync(file)
+            sync_folder(path.parent)
+        except BaseException:
+            os.close(file)
+            path.unlink()
+            raise
+        self._file, self._first, self._size = file, self._end, SEGMENT_HEADER_BYTES
+        self._digest = chain_seed(header)
+
+
+def _answer(group: list[_Waiting], position: int, error: JournalError | None) -> None:
+    for index, (_, _, done) in enumerate(group):
+        try:
+            done(position + index, error)
+        except Exception:
+            # One connection that went away must not cost the others their answers.
+            log.exception("an acknowledgement failed")
+
+
+def _journal_error(error: OSError) -> JournalError:
+    if error.errno in _FULL:
+        return JournalFull(
+            "events journal: expected room on the disk, got none; nothing was written, "
+            "free some space and send again"
+        )
+    return JournalError(
+        f"events journal: expected to write and sync, got {os.strerror(error.errno or 0)}; "
+        "nothing was acknowledged, send again"
+    )

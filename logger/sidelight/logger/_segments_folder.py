@@ -1,0 +1,231 @@
+"""The data folder: its format version, its locks, the durable mark and the checkpoint.
+
+``raw/`` is the archive and holds nothing but segments and the checkpoint. Locks, sockets and the
+durable mark live in ``run/``; losing that folder loses nothing.
+"""
+
+import fcntl
+import hashlib
+import json
+import mmap
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from sidelight.logger.errors import FolderInUse, FolderTooNew, JournalDamaged
+
+FOLDER_VERSION = 1
+
+_MARK_BYTES = 8
+
+
+def open_folder(data: Path) -> None:
+    """Make the data folder when it is missing, refuse one of a newer format.
+
+    Raises
+    ------
+    FolderTooNew
+        When the folder was written by a newer version.
+    JournalDamaged
+        When its ``format`` file is no number.
+
+    """
+    for folder in (data, data / "raw", data / "run"):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = data / "format"
+    try:
+        text = path.read_text(encoding="ascii", errors="replace").strip()
+    except FileNotFoundError:
+        replace_file(path, f"{FOLDER_VERSION}\n".encode(), scratch=data / "run")
+        return
+    if not text.isdecimal():
+        raise JournalDamaged(
+            f"{path.name} of the data folder: expected a format version such as "
+            f"{FOLDER_VERSION}, got {text[:20]!r}; is this a data folder of Sidelight?"
+        )
+    if int(text) > FOLDER_VERSION:
+        raise FolderTooNew(
+            f"data folder: expected format version {FOLDER_VERSION} or older, got {text}; "
+            "upgrade Sidelight or name another folder"
+        )
+
+
+class FolderLock:
+    """Holds one role of a data folder for this process, until closed or killed.
+
+    Raises
+    ------
+    FolderInUse
+        When another process holds the role.
+
+    """
+
+    def __init__(self, data: Path, role: str) -> None:
+        self._file = os.open(data / "run" / f"lock-{role}", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(self._file)
+            raise FolderInUse(
+                f"data folder: another process already holds its role {role}; "
+                "stop it or name another folder"
+            ) from error
+
+    def close(self) -> None:
+        """Let the role go."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+
+class DurableMark:
+    """The next position to be written, shared with readers in other processes.
+
+    Stored after the sync and never synced itself: it may lag behind the segments after a power
+    loss, but is never ahead of them.
+    """
+
+    def __init__(self, data: Path, *, writable: bool = False) -> None:
+        path = data / "run" / "durable"
+        flags = os.O_RDWR | os.O_CREAT if writable else os.O_RDONLY
+        file = os.open(path, flags, 0o600)
+        try:
+            if os.fstat(file).st_size < _MARK_BYTES:
+                if not writable:
+                    raise FileNotFoundError(path.name)
+                os.ftruncate(file, _MARK_BYTES)
+            protection = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
+            self._map = mmap.mmap(file, _MARK_BYTES, mmap.MAP_SHARED, protection)
+        finally:
+            os.close(file)
+        # A cast view stores and loads all eight bytes with one instruction; struct does not.
+        self._view = memoryview(self._map).cast("Q")
+
+    @property
+    def value(self) -> int:
+        """The position behind the last durable record."""
+        return self._view[0]
+
+    @value.setter
+    def value(self, position: int) -> None:
+        self._view[0] = position
+
+    def close(self) -> None:
+        """Unmap it."""
+        self._view.release()
+        self._map.close()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SealedSegment:
+    """What the checkpoint says of one segment; ``digest`` is its last one, in hexadecimal."""
+
+    name: str
+    bytes: int
+    records: int
+    first: int
+    digest: str
+    time_ns: int
+    damaged: bool = False
+
+    @property
+    def next_position(self) -> int:
+        """The position behind its last record."""
+        return self.first + self.records
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """What stands under ``raw/``.
+
+    Parameters
+    ----------
+    segments : tuple of SealedSegment
+        In order.
+    closed : bool
+        Whether these are all; otherwise newer ones may stand behind them.
+    findings : tuple of str
+        What starts found changed; it stays written down.
+
+    """
+
+    segments: tuple[SealedSegment, ...] = ()
+    closed: bool = False
+    findings: tuple[str, ...] = ()
+
+    def encode(self) -> bytes:
+        """Return the one byte form of it, which carries its own digest."""
+        content = {
+            "format": FOLDER_VERSION,
+            "closed": self.closed,
+            "findings": list(self.findings),
+            "segments": [asdict(segment) for segment in self.segments],
+        }
+        digest = hashlib.sha256(_canonical(content)).hexdigest()
+        return _canonical({**content, "digest": digest}) + b"\n"
+
+    @classmethod
+    def decode(cls, data: bytes) -> "Checkpoint":
+        """Read it back; raise ``JournalDamaged`` unless every byte is as written."""
+        try:
+            content = json.loads(data)
+            segments = tuple(SealedSegment(**segment) for segment in content["segments"])
+            findings = tuple(content["findings"])
+            checkpoint = cls(segments=segments, closed=content["closed"], findings=findings)
+            whole = checkpoint.encode() == data
+        except (ValueError, TypeError, KeyError, RecursionError):
+            whole = False
+        if not whole:
+            raise JournalDamaged("checkpoint.json: it does not have its digest; it was changed")
+        return checkpoint
+
+    @classmethod
+    def load(cls, data: Path) -> "Checkpoint | None":
+        """Read the checkpoint of a data folder; None when it has none."""
+        try:
+            return cls.decode((data / "raw" / "checkpoint.json").read_bytes())
+        except FileNotFoundError:
+            return None
+
+    def store(self, data: Path) -> None:
+        """Replace the checkpoint of a data folder, durably."""
+        replace_file(data / "raw" / "checkpoint.json", self.encode(), scratch=data / "run")
+
+
+def _canonical(content: object) -> bytes:
+    return json.dumps(content, sort_keys=True, indent=1).encode()
+
+
+def replace_file(path: Path, content: bytes, *, scratch: Path) -> None:
+    """Put a whole file in place of another, or leave the other as it was."""
+    temporary = scratch / f"{path.name}.{os.getpid()}.tmp"
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_all(descriptor: int, buffers: Sequence[bytes]) -> None:
+    """Write every byte of the buffers, however the kernel cuts them."""
+    written = os.writev(descriptor, buffers)
+    if written == sum(map(len, buffers)):
+        return
+    left = memoryview(b"".join(buffers))[written:]
+    while left:
+        left = left[os.write(descriptor, left) :]

@@ -1,0 +1,168 @@
+"""Whether the raw archive is byte for byte what was written."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from sidelight.logger._segments_folder import Checkpoint, DurableMark, SealedSegment
+from sidelight.logger._segments_format import CHAIN_START, segment_first, segment_paths
+from sidelight.logger._segments_recovery import Scan, scan_segment
+from sidelight.logger.errors import JournalDamaged
+
+_CHECKPOINT = "checkpoint.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifyReport:
+    """What ``verify`` found.
+
+    Parameters
+    ----------
+    ok : bool
+        Whether everything is as it was written.
+    segments, records, bytes : int
+        How much was found to be right.
+    tail_bytes : int
+        Bytes behind the last whole group of a journal that is being written or was killed;
+        nobody was told that they are stored.
+    findings : tuple of str
+        What was changed, is missing or was added, each with its file and place.
+
+    """
+
+    ok: bool
+    segments: int
+    records: int
+    bytes: int
+    tail_bytes: int
+    findings: tuple[str, ...]
+
+
+def verify(data: Path) -> VerifyReport:
+    """Check every byte under ``raw/`` against the chain and the checkpoint; change nothing.
+
+    After a clean stop the checkpoint covers every byte. Behind the checkpoint of a journal that
+    is being written, or was killed, newer segments are right when their chain is.
+    """
+    return _Verification(data).report()
+
+
+class _Verification:
+    def __init__(self, data: Path) -> None:
+        self._data = data
+        self._findings: list[str] = []
+        self._segments = self._records = self._bytes = self._tail_bytes = 0
+        self._position = 0
+        self._previous: bytes | None = CHAIN_START
+
+    def report(self) -> VerifyReport:
+        mark = _mark(self._data)
+        checkpoint = self._checkpoint()
+        # Listed after the checkpoint was read: what a writer adds meanwhile is only newer.
+        paths = {path.name: first for first, path in segment_paths(self._data / "raw")}
+        self._check_names()
+        listed = checkpoint.segments if checkpoint else ()
+        for segment in listed:
+            self._check_sealed(segment, present=paths.pop(segment.name, None) is not None)
+        self._check_unsealed(paths, closed=checkpoint is not None and checkpoint.closed)
+        if self._position < mark:
+            self._found("raw", f"records {self._position} to {mark - 1} are missing at the end")
+        return VerifyReport(
+            ok=not self._findings,
+            segments=self._segments,
+            records=self._records,
+            bytes=self._bytes,
+            tail_bytes=self._tail_bytes,
+            findings=tuple(self._findings),
+        )
+
+    def _found(self, name: str, what: str) -> None:
+        self._findings.append(f"{name}: {what}")
+
+    def _checkpoint(self) -> Checkpoint | None:
+        try:
+            checkpoint = Checkpoint.load(self._data)
+        except JournalDamaged:
+            self._found(f"raw/{_CHECKPOINT}", "was changed, it does not have its digest")
+            return None
+        if checkpoint is None:
+            self._found(f"raw/{_CHECKPOINT}", "is missing")
+            return None
+        self._findings.extend(checkpoint.findings)
+        self._bytes += len(checkpoint.encode())
+        return checkpoint
+
+    def _check_names(self) -> None:
+        raw = self._data / "raw"
+        for path in sorted(raw.iterdir()) if raw.is_dir() else ():
+            if path.name != _CHECKPOINT and (
+                segment_first(path.name) is None or path.is_symlink() or not path.is_file()
+            ):
+                self._found(f"raw/{path.name}", "was added, it is no part of the archive")
+
+    def _check_sealed(self, segment: SealedSegment, *, present: bool) -> None:
+        name = f"raw/{segment.name}"
+        self._expect_position(name, segment.first)
+        last = segment.next_position - 1
+        if not present:
+            self._found(name, f"is missing, with records {segment.first} to {last}")
+        else:
+            scan = scan_segment(self._path(name), first=segment.first, previous=self._previous)
+            if segment.damaged:
+                self._found(name, f"was found damaged at a start, {_place(scan)}")
+            elif scan.bad is not None:
+                self._found(name, f"was changed, {_place(scan)}")
+            elif scan.good_bytes != segment.bytes:
+                self._found(name, f"expected {segment.bytes} bytes, got {scan.good_bytes}")
+            elif scan.digest.hex() != segment.digest:
+                self._found(name, f"records {segment.first} to {last} were replaced")
+            else:
+                self._count(scan, segment.first)
+        self._position = segment.next_position
+        self._previous = bytes.fromhex(segment.digest)
+
+    def _check_unsealed(self, paths: dict[str, int], *, closed: bool) -> None:
+        for name, first in sorted(paths.items()):
+            if closed or first < self._position:
+                self._found(f"raw/{name}", "was added, the checkpoint does not list it")
+                continue
+            self._expect_position(f"raw/{name}", first)
+            path = self._path(f"raw/{name}")
+            if not path.exists():
+                continue  # an empty segment, deleted by a clean stop since it was listed
+            scan = scan_segment(path, first=first, previous=self._previous)
+            is_last = name == max(paths)
+            if scan.bad is not None and not (is_last and scan.after is None):
+                self._found(f"raw/{name}", f"was changed, {_place(scan)}")
+            elif scan.bad is not None:
+                self._tail_bytes = path.stat().st_size - scan.good_bytes
+            self._count(scan, first)
+            self._position, self._previous = scan.next_position, scan.digest
+
+    def _expect_position(self, name: str, first: int) -> None:
+        if first != self._position:
+            self._found(name, f"begins with record {first}, expected {self._position}")
+
+    def _path(self, name: str) -> Path:
+        return self._data / name
+
+    def _count(self, scan: Scan, first: int) -> None:
+        self._segments += 1
+        self._records += scan.next_position - first
+        self._bytes += scan.good_bytes
+
+
+def _mark(data: Path) -> int:
+    try:
+        mark = DurableMark(data)
+    except FileNotFoundError:
+        return 0
+    try:
+        return mark.value
+    finally:
+        mark.close()
+
+
+def _place(scan: Scan) -> str:
+    if scan.bad is None:
+        return "its chain holds now"
+    return f"at byte {scan.good_bytes}, record {scan.next_position}: {scan.bad.why}"
