@@ -26,7 +26,7 @@ _TOKEN_START: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ!#$%&'*+.^_`|~012345
 
 # Why a connection is not read.
 _WAITING_FULL: Final = 1
-UPSTREAM_FULL: Final = 2
+_UPSTREAM_FULL: Final = 2
 
 
 class Connection(asyncio.Protocol):
@@ -182,14 +182,26 @@ class Connection(asyncio.Protocol):
 
     # What the relay calls.
 
-    def hold(self, reason: int) -> None:
-        """Do not read from the client until the reason is gone."""
+    def hold(self) -> None:
+        """Do not read: the upstream cannot take more."""
+        self._hold(_UPSTREAM_FULL)
+
+    def free(self) -> None:
+        """Read again, unless there is another reason not to."""
+        self._free(_UPSTREAM_FULL)
+
+    def take_waiting(self) -> bytes:
+        """Give out what the client sent ahead of its answer."""
+        waiting, self._buffer = self._buffer, b""
+        self._free(_WAITING_FULL)
+        return waiting
+
+    def _hold(self, reason: int) -> None:
         if not self._held and not self.transport.is_closing():
             self.transport.pause_reading()
         self._held |= reason
 
-    def free(self, reason: int) -> None:
-        """Read again, unless there is another reason not to."""
+    def _free(self, reason: int) -> None:
         if self._held & reason:
             self._held &= ~reason
             if not self._held and not self.transport.is_closing():
@@ -245,7 +257,7 @@ class Connection(asyncio.Protocol):
         finally:
             self._running = False
         if self._held & _WAITING_FULL and len(self._buffer) < self.limits.max_waiting_bytes:
-            self.free(_WAITING_FULL)
+            self._free(_WAITING_FULL)
 
     def _next(self) -> bool:
         data = self._buffer
@@ -386,8 +398,10 @@ class Connection(asyncio.Protocol):
             self._buffer = self._buffer + data if self._buffer else data
             if self._state == _READY:
                 self._run()
+            elif self._state == _ENDED:
+                self._buffer = b""
             elif len(self._buffer) > self.limits.max_waiting_bytes:
-                self.hold(_WAITING_FULL)
+                self._hold(_WAITING_FULL)
 
     # Answers of ours.
 

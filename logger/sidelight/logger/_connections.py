@@ -25,9 +25,9 @@ class Limits:
     idle_s : float
         A connection without a request in work that was silent for this long to twice as long is
         closed, seconds.
-    answer_s : float
-        How long the upstream may be silent before it is given up with 504, seconds (from this long
-        to twice as long).
+    answer_s : float or None
+        How long the head of the upstream's answer may take before 504, seconds; None waits for
+        ever, and spares a timer a request.
     """
 
     max_head_bytes: int = 65536
@@ -36,7 +36,7 @@ class Limits:
     max_replay_bytes: int = 65536
     linger_s: float = 2.0
     idle_s: float = 75.0
-    answer_s: float = 3600.0
+    answer_s: float | None = None
 
 
 class Closing(Protocol):

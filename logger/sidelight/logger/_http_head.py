@@ -28,7 +28,9 @@ _SPECIAL: Final = re.compile(
 )
 
 # RFC 9110 7.6.1. Transfer-Encoding belongs to them, but the chunks are passed on, so it stays.
-_HOP_BY_HOP: Final = frozenset({b"connection", b"proxy-connection", b"keep-alive", b"te"})
+_HOP_BY_HOP: Final = frozenset(
+    {b"connection", b"proxy-connection", b"keep-alive", b"te", b"upgrade"}
+)
 
 # Connection may not name these: without them the next hop would frame or route another message.
 _NEVER_DROPPED: Final = frozenset({b"content-length", b"transfer-encoding", b"host", b"trailer"})
@@ -146,9 +148,10 @@ class RequestHead:
         self.forward = self._forwarded(names, options)
 
     def _forwarded(self, names: list[bytes], options: set[bytes]) -> bytes:
-        raw = without_hop_by_hop(self.raw, names, options, keep_upgrade=self.upgrades)
         if self.upgrades:
-            raw = raw[:-2] + b"Connection: Upgrade\r\n\r\n"
+            # RFC 9110 7.8: what it takes to switch is named in Connection, so all of it goes on.
+            return self.raw
+        raw = without_hop_by_hop(self.raw, names, options)
         if self.is_http_10:
             # RFC 9112 2.3: an intermediary sends its own version, and 1.1 demands a Host.
             raw = raw.replace(b" HTTP/1.0\r\n", b" HTTP/1.1\r\n", 1)
@@ -203,13 +206,11 @@ class ResponseHead:
         self.length = self._length(special)
         self.keep_alive = keep and self.length != UNTIL_CLOSE
         names = [name for name, _ in special]
-        is_upgrade = self.status == 101  # noqa: PLR2004 - Switching Protocols
-        raw = without_hop_by_hop(raw, names, options, keep_upgrade=is_upgrade)
-        if is_upgrade:
-            raw = raw[:-2] + b"Connection: Upgrade\r\n\r\n"
-        elif self.length == CHUNKED and b"content-length" in names:
+        if self.status != 101:  # noqa: PLR2004 - Switching Protocols: all that it takes goes on
+            raw = without_hop_by_hop(raw, names, options)
+        if self.length == CHUNKED and b"content-length" in names:
             # RFC 9112 6.3: the chunks count, and the length must not travel on.
-            raw = _without_lines(raw, frozenset({b"content-length"}))
+            raw = without_headers(raw, frozenset({b"content-length"}))
         if minor == _HTTP_1_0:
             raw = b"HTTP/1.1" + raw[8:]
         self.forward = raw
@@ -235,9 +236,7 @@ class ResponseHead:
         return int(length)
 
 
-def without_hop_by_hop(
-    raw: bytes, names: list[bytes], options: set[bytes], *, keep_upgrade: bool
-) -> bytes:
+def without_hop_by_hop(raw: bytes, names: list[bytes], options: set[bytes]) -> bytes:
     """Head without the headers that are meant for one hop (RFC 9110 7.6.1).
 
     Parameters
@@ -248,17 +247,14 @@ def without_hop_by_hop(
         Names, in lower case, of the special headers it has.
     options : set of bytes
         Members of Connection, in lower case.
-    keep_upgrade : bool
-        Whether Upgrade goes on; Connection is to be written anew then.
     """
-    dropped = (_HOP_BY_HOP | options) - _NEVER_DROPPED - {b"close"}
-    dropped = dropped - {b"upgrade"} if keep_upgrade else dropped | {b"upgrade"}
-    if not options and dropped.isdisjoint(names):
+    if not options and _HOP_BY_HOP.isdisjoint(names):
         return raw
-    return _without_lines(raw, frozenset(dropped))
+    return without_headers(raw, _HOP_BY_HOP | (options - _NEVER_DROPPED))
 
 
-def _without_lines(raw: bytes, dropped: frozenset[bytes]) -> bytes:
+def without_headers(raw: bytes, dropped: frozenset[bytes]) -> bytes:
+    """Head without the headers of these names (lower case)."""
     lines = raw.split(b"\r\n")
     kept = [line for line in lines[1:] if line.partition(b":")[0].lower() not in dropped]
     return b"\r\n".join([lines[0], *kept])

@@ -1,31 +1,390 @@
-"""One relayed request at a time."""
+"""Passes the requests of one client on to the upstream and the answers back, as they come."""
 
-from typing import Any
+import asyncio
+from typing import Final, Protocol
 
+from sidelight.logger._connections import Connections, Limits
 from sidelight.logger._exchange import Tap
-from sidelight.logger._http_head import RequestHead
-from sidelight.logger._upstream import Upstream
+from sidelight.logger._http import problem
+from sidelight.logger._http_chunks import Chunks
+from sidelight.logger._http_head import CHUNKED, Refused, RequestHead
+from sidelight.logger._relay_answer import Answer
+from sidelight.logger._tap import Capture
+from sidelight.logger._upstream import Link, Upstream
+
+_SWITCHING_PROTOCOLS: Final = 101
+_CLIENT_GONE: Final = 499
+
+
+class Client(Protocol):
+    """What a relay needs of the client's connection."""
+
+    transport: asyncio.Transport
+    limits: Limits
+    connections: Connections
+
+    @property
+    def is_write_full(self) -> bool:
+        """Whether the client does not read what it was sent."""
+        ...
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether the connection ends with the answer in work."""
+        ...
+
+    def hold(self) -> None:
+        """Do not read: the upstream cannot take more."""
+        ...
+
+    def free(self) -> None:
+        """Read again."""
+        ...
+
+    def relayed(self, *, keep_alive: bool, whole: bool) -> None:
+        """Go on after an answer that was passed on."""
+        ...
+
+    def send_problem(self, payload: bytes, *, whole: bool) -> None:
+        """Answer with an error of ours, and go on."""
+        ...
+
+    def take_waiting(self) -> bytes:
+        """Give out what the client sent ahead of its answer."""
+        ...
 
 
 class Relay:
-    """Passes requests on."""
+    """One client's way to the upstream; it is used again for each of its requests.
 
-    def __init__(self, client: Any, upstream: Upstream, tap: Tap | None) -> None:
-        raise NotImplementedError
+    Parameters
+    ----------
+    client : Client
+        The client's connection.
+    upstream : Upstream
+        Where requests go.
+    tap : Tap or None
+        Gets copies.
+    """
+
+    __slots__ = (
+        "_answer",
+        "_capture",
+        "_chunks",
+        "_client",
+        "_head",
+        "_is_captured",
+        "_is_tunnel",
+        "_left",
+        "_link",
+        "_link_held",
+        "_queue",
+        "_replay",
+        "_request_ended",
+        "_retried",
+        "_timer",
+        "_upstream",
+    )
+
+    _head: RequestHead
+
+    def __init__(self, client: Client, upstream: Upstream, tap: Tap | None) -> None:
+        self._client = client
+        self._upstream = upstream
+        self._capture = (
+            Capture(tap, limit=client.limits.capture_limit, connections=client.connections)
+            if tap is not None
+            else None
+        )
+        self._answer = Answer()
+        self._is_captured = False
+        self._is_tunnel = False
+        self._link: Link | None = None
+        self._link_held = False
+        self._queue: bytes | None = None
+        self._replay: bytes | None = None
+        self._request_ended = False
+        self._retried = False
+        self._left = 0
+        self._chunks: Chunks | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    # The client's side.
 
     def begin(self, head: RequestHead, data: bytes) -> bytes:
-        """Begin."""
-        raise NotImplementedError
+        """Pass a request on, with what has come of its body; returns what follows it."""
+        self._head = head
+        self._retried = False
+        self._answer.reset(head)
+        capture = self._capture
+        self._is_captured = capture is not None and capture.begin(head)
+        size = len(head.raw)
+        end = size + head.length
+        if size <= end <= len(data):
+            rest = data[end:]
+            body = data[size:end]
+            if self._is_captured and body:
+                capture.request.add(body)  # type: ignore[union-attr]  # captured, so there is one
+            message = data if head.forward is head.raw and not rest else head.forward + body
+            self._request_ended = True
+        else:
+            self._request_ended = False
+            self._left = head.length
+            self._chunks = Chunks() if head.length == CHUNKED else None
+            message = head.forward
+            rest = data[size:]
+        self._replay = message if len(message) <= self._client.limits.max_replay_bytes else None
+        link = self._upstream.take(self)
+        self._link = link
+        if link is not None:
+            link.transport.write(message)
+        else:
+            self._queue = message
+        if self._client.limits.answer_s is not None:
+            self._start_timer(self._client.limits.answer_s)
+        return rest if self._request_ended or not rest else self.request_data(rest)
 
     def request_data(self, data: bytes) -> bytes:
-        """More."""
-        raise NotImplementedError
-
-    def client_lost(self) -> None:
-        """Lost."""
+        """Pass on more of the request's body; returns what follows its end."""
+        if self._is_tunnel:
+            if self._link is not None:
+                self._link.transport.write(data)
+            return b""
+        if self._request_ended:
+            return data
+        chunks = self._chunks
+        if chunks is not None:
+            try:
+                framed, parts = chunks.feed(data)
+            except Refused as refused:
+                self._give_up(400, refused.response())
+                return b""
+            rest = chunks.rest
+            self._request_ended = chunks.ended
+        else:
+            left = self._left
+            framed, rest = (data, b"") if len(data) <= left else (data[:left], data[left:])
+            parts = [framed]
+            self._left = left - len(framed)
+            self._request_ended = self._left == 0
+        if self._is_captured:
+            for part in parts:
+                self._capture.request.add(part)  # type: ignore[union-attr]  # as in begin
+        if framed:
+            self._send_on(framed)
+        return rest
 
     def client_full(self) -> None:
-        """Full."""
+        """Stop reading the upstream: the client does not read."""
+        if self._link is not None and not self._link_held:
+            self._link_held = True
+            self._link.transport.pause_reading()
 
     def client_ready(self) -> None:
-        """Ready."""
+        """Read the upstream again."""
+        if self._link_held:
+            self._link_held = False
+            if self._link is not None and not self._link.transport.is_closing():
+                self._link.transport.resume_reading()
+
+    def client_lost(self) -> None:
+        """Give the request up; nobody waits for its answer."""
+        self._stop_timer()
+        link, self._link = self._link, None
+        self._queue = None
+        self._upstream.cancel(self)
+        if link is not None:
+            if self._is_tunnel:
+                link.release(keep_alive=False)
+            else:
+                link.drop()
+        self._record(_CLIENT_GONE)
+
+    # The upstream's side.
+
+    def linked(self, link: Link) -> None:
+        """Send what has waited for the connection."""
+        queue, self._queue = self._queue, None
+        if queue is None:
+            link.release(keep_alive=True)
+            return
+        self._link = link
+        link.transport.write(queue)
+        if self._client.is_write_full:
+            self.client_full()
+        self._client.free()
+
+    def unlinked(self, error: OSError | TimeoutError) -> None:
+        """Say that the upstream cannot be reached."""
+        if self._queue is None:
+            return
+        if isinstance(error, TimeoutError):
+            self._fail(504, "the upstream did not take the connection in time")
+        else:
+            self._fail(502, "the upstream cannot be reached")
+
+    def link_full(self) -> None:
+        """Stop reading the client: the upstream does not read."""
+        self._client.hold()
+
+    def link_ready(self) -> None:
+        """Read the client again."""
+        self._client.free()
+
+    def response_data(self, data: bytes) -> None:
+        """Pass on what the upstream answers."""
+        client = self._client
+        answer = self._answer
+        link = self._link
+        assert link is not None  # noqa: S101 - only a link calls this
+        if self._is_tunnel:
+            client.transport.write(data)
+            return
+        began = answer.head is not None
+        try:
+            out, parts = answer.feed(
+                data,
+                link,
+                may_keep=self._request_ended and self._head.keep_alive and not client.is_closing,
+                max_head_bytes=client.limits.max_head_bytes,
+            )
+        except Refused as refused:
+            if not began:
+                answer.head = None
+            self._fail(502, refused.detail, expected=refused.expected, got=refused.got)
+            return
+        if out:
+            client.transport.write(out)
+        if self._is_captured:
+            for part in parts:
+                self._capture.response.add(part)  # type: ignore[union-attr]  # as in begin
+        if answer.ended:
+            self._complete()
+        elif not began:
+            link.hasten()
+            if answer.head is not None:
+                self._stop_timer()
+
+    def link_lost(self, exc: Exception | None) -> None:
+        """End the answer, try once more, or say that it failed."""
+        link, self._link = self._link, None
+        self._link_held = False
+        if self._is_tunnel:
+            self._client.transport.close()
+        elif self._answer.ends_with_connection and exc is None:
+            self._complete()
+        elif self._answer.head is not None:
+            self._client.connections.upstream_errors += 1
+            self._break_off()
+        elif link is not None and self._may_retry(link):
+            self._retried = True
+            self._client.connections.retried += 1
+            self._queue = self._replay
+            self._upstream.connect(self)
+        else:
+            self._fail(502, "the upstream closed the connection before it answered")
+
+    def _may_retry(self, link: Link) -> bool:
+        # A used connection that ends without a byte has most likely gone stale before the request
+        # came. Most likely is enough only for what may be done twice (RFC 9110 9.2.2).
+        return (
+            link.was_used
+            and not self._retried
+            and not self._answer.heard
+            and self._head.is_repeatable
+            and self._request_ended
+            and self._replay is not None
+        )
+
+    # Ends.
+
+    def _send_on(self, framed: bytes) -> None:
+        if self._replay is not None:
+            replay = self._replay + framed
+            within = len(replay) <= self._client.limits.max_replay_bytes
+            self._replay = replay if within else None
+        if self._link is not None:
+            self._link.transport.write(framed)
+        elif self._queue is not None:
+            self._queue += framed
+            if len(self._queue) > self._client.limits.max_waiting_bytes:
+                self._client.hold()
+
+    def _complete(self) -> None:
+        self._stop_timer()
+        answer = self._answer
+        head = answer.head
+        assert head is not None  # noqa: S101 - an answer that ended has begun
+        client = self._client
+        if head.status == _SWITCHING_PROTOCOLS:
+            self._become_tunnel()
+            return
+        self._record(head.status)
+        link, self._link = self._link, None
+        if link is not None:
+            if self._link_held:
+                self._link_held = False
+                if not link.transport.is_closing():
+                    link.transport.resume_reading()
+            link.release(keep_alive=answer.link_keep_alive and self._request_ended)
+        client.free()
+        client.relayed(keep_alive=answer.client_keep_alive, whole=self._request_ended)
+
+    def _become_tunnel(self) -> None:
+        self._is_tunnel = True
+        self._record(_SWITCHING_PROTOCOLS)
+        early = self._client.take_waiting()
+        if early and self._link is not None:
+            self._link.transport.write(early)
+
+    def _break_off(self) -> None:
+        """Cut the client: half of an answer must not look like a whole one."""
+        self._record(_CLIENT_GONE)
+        self._unlink()
+        self._client.transport.abort()
+
+    def _fail(
+        self, status: int, detail: str, *, expected: str | None = None, got: bytes | None = None
+    ) -> None:
+        self._client.connections.upstream_errors += 1
+        hint = "see whether the model server runs, is healthy and speaks HTTP/1.1"
+        self._give_up(status, problem(status, detail, expected=expected, got=got, hint=hint))
+
+    def _give_up(self, status: int, payload: bytes) -> None:
+        if self._answer.head is not None:
+            self._break_off()
+            return
+        self._stop_timer()
+        self._unlink()
+        self._record(status)
+        self._client.free()
+        self._client.send_problem(payload, whole=self._request_ended)
+
+    def _unlink(self) -> None:
+        link, self._link = self._link, None
+        self._queue = None
+        self._link_held = False
+        if link is not None:
+            link.drop()
+
+    def _record(self, status: int) -> None:
+        """Record the exchange; the status that was sent, if one was, wins over ours."""
+        if self._is_captured:
+            self._is_captured = False
+            head = self._answer.head
+            if head is not None:
+                self._capture.end(head.status, head.raw)  # type: ignore[union-attr]  # as in begin
+            else:
+                self._capture.end(status, b"")  # type: ignore[union-attr]  # as in begin
+
+    def _start_timer(self, answer_s: float) -> None:
+        self._stop_timer()
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(
+            answer_s, self._fail, 504, "the upstream did not answer in time"
+        )
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

@@ -1,0 +1,143 @@
+"""Copies of what a relay passes on, bounded, handed to the tap when the client has its answer."""
+
+import asyncio
+import logging
+import time
+
+from sidelight.logger._connections import Connections
+from sidelight.logger._exchange import Exchange, Tap
+from sidelight.logger._http_head import RequestHead
+
+log = logging.getLogger(__name__)
+
+
+class Kept:
+    """The beginning of a body, and how much more there was.
+
+    Attributes
+    ----------
+    cut : int
+        Bytes that were not kept.
+    """
+
+    __slots__ = ("_limit", "_parts", "_size", "cut")
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._parts: list[bytes] = []
+        self._size = 0
+        self.cut = 0
+
+    def add(self, data: bytes) -> None:
+        """Keep as much of this as there is room for."""
+        self._size += len(data)
+        over = self._size - self._limit
+        if over > 0:
+            self._size = self._limit
+            self.cut += over
+            data = data[:-over]
+        if data:
+            self._parts.append(data)
+
+    def take(self) -> bytes:
+        """Give out what was kept."""
+        kept = b"".join(self._parts)
+        self.clear()
+        return kept
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._parts.clear()
+        self._size = 0
+        self.cut = 0
+
+
+class Capture:
+    """Follows the exchanges of one client connection, one after the other.
+
+    Parameters
+    ----------
+    tap : Tap
+        Asked whether it wants an exchange, then offered it.
+    limit : int
+        Bytes kept of each body.
+    connections : Connections
+        Counts what was captured and what the tap spoiled.
+
+    Attributes
+    ----------
+    request, response : Kept
+        The bodies of the exchange in work.
+    """
+
+    __slots__ = (
+        "_connections",
+        "_head",
+        "_loop",
+        "_started",
+        "_started_ns",
+        "_tap",
+        "request",
+        "response",
+    )
+
+    def __init__(self, tap: Tap, *, limit: int, connections: Connections) -> None:
+        self._tap = tap
+        self._connections = connections
+        self._loop = asyncio.get_running_loop()
+        self._head: RequestHead | None = None
+        self._started = 0.0
+        self._started_ns = 0
+        self.request = Kept(limit)
+        self.response = Kept(limit)
+
+    def begin(self, head: RequestHead) -> bool:
+        """Begin an exchange, if the tap wants it."""
+        try:
+            wanted = self._tap.wants(head.method, head.target, head.raw)
+        except Exception:
+            self._connections.tap_errors += 1
+            log.exception("tap failed to say what it wants")
+            return False
+        if wanted:
+            self._head = head
+            self._started_ns = time.time_ns()
+            self._started = time.perf_counter()
+        return wanted
+
+    def end(self, status: int, response_head: bytes) -> None:
+        """End the exchange and offer it, after what was written for the client is on its way."""
+        head = self._head
+        if head is None:
+            return
+        self._head = None
+        elapsed = time.perf_counter() - self._started
+        request = self.request
+        response = self.response
+        request_cut = request.cut
+        response_cut = response.cut
+        exchange = Exchange(
+            method=head.method,
+            target=head.target,
+            request_head=head.raw,
+            request_body=request.take(),
+            response_head=response_head,
+            response_body=response.take(),
+            status=status,
+            started_ns=self._started_ns,
+            finished_ns=self._started_ns + int(elapsed * 1e9),
+            latency_ms=elapsed * 1e3,
+            request_cut=request_cut,
+            response_cut=response_cut,
+        )
+        # uvloop writes at the end of the turn, so an offer made now would delay the answer.
+        self._loop.call_soon(self._offer, exchange)
+
+    def _offer(self, exchange: Exchange) -> None:
+        try:
+            self._tap.offer(exchange)
+        except Exception:
+            self._connections.tap_errors += 1
+            log.exception("tap failed to take an exchange")
+        else:
+            self._connections.captured += 1
