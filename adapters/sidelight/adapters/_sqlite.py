@@ -1,0 +1,160 @@
+"""The database of the embedded engine: its tables, its connections, its errors."""
+
+import fcntl
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from queue import Empty, LifoQueue
+from typing import Final
+
+from sidelight.logger.errors import FolderTooNew, JournalDamaged, JournalError, JournalFull
+
+STATE_VERSION: Final = 1
+_BUSY_S: Final = 30.0
+# What a checkpoint leaves of the write-ahead log; a burst must not keep its room for ever.
+_WAL_BYTES: Final = 64 << 20
+
+_TABLES: Final = """
+CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS positions (
+    consumer TEXT, journal TEXT, partition INTEGER, position INTEGER NOT NULL,
+    PRIMARY KEY (consumer, journal, partition)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS state (
+    consumer TEXT, key BLOB, value BLOB NOT NULL, PRIMARY KEY (consumer, key)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS inferences (
+    position INTEGER PRIMARY KEY, topic TEXT NOT NULL, key TEXT NOT NULL, payload BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS documents (
+    collection TEXT, key TEXT, deployment TEXT NOT NULL, ord TEXT NOT NULL, value TEXT NOT NULL,
+    PRIMARY KEY (collection, key));
+CREATE INDEX IF NOT EXISTS documents_of_deployment
+    ON documents (collection, deployment, ord, key);
+CREATE INDEX IF NOT EXISTS documents_in_order ON documents (collection, ord, key);
+CREATE TABLE IF NOT EXISTS counters (
+    name TEXT, labels TEXT, value REAL NOT NULL, PRIMARY KEY (name, labels)) WITHOUT ROWID;
+INSERT OR IGNORE INTO meta VALUES ('format', 1), ('inferences_end', 0);
+"""
+
+_FULL: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR})
+_DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+_PRIMARY_CODE: Final = 0xFF
+
+
+class Database:
+    """Connections to ``state.db``, one a thread at a time.
+
+    Parameters
+    ----------
+    data : Path
+        The data folder; the database is made when it is missing.
+
+    Raises
+    ------
+    FolderTooNew
+        When a newer version made the database.
+    JournalDamaged, JournalError, JournalFull
+        When it cannot be opened.
+
+    """
+
+    def __init__(self, data: Path) -> None:
+        self._path = data / "state.db"
+        self._idle: LifoQueue[sqlite3.Connection] = LifoQueue()
+        self._closed = False
+        # Two processes that start together must not both turn a new file into a WAL database.
+        with (data / "run" / "lock-tables").open("wb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            try:
+                with self.read() as connection:
+                    _make_tables(connection)
+            except BaseException:
+                self.close()
+                raise
+
+    def close(self) -> None:
+        """Close every connection that nobody uses; the others when they are given back."""
+        self._closed = True
+        while True:
+            try:
+                self._idle.get_nowait().close()
+            except Empty:
+                return
+
+    @contextmanager
+    def read(self) -> Iterator[sqlite3.Connection]:
+        """Give a connection; what went wrong on it becomes an error of the journal."""
+        try:
+            connection = self._idle.get_nowait()
+        except Empty:
+            with _translated():
+                connection = self._connect()
+        try:
+            with _translated():
+                yield connection
+        finally:
+            if self._closed:
+                connection.close()
+            else:
+                self._idle.put(connection)
+
+    @contextmanager
+    def write(self) -> Iterator[sqlite3.Connection]:
+        """Give a connection inside a transaction: durable when the block ends, or nothing is."""
+        with self.read() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                # After some errors SQLite has rolled back by itself.
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self._path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
+        )
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES}")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+
+def _make_tables(connection: sqlite3.Connection) -> None:
+    if connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'meta'").fetchone() is None:
+        connection.executescript(f"BEGIN IMMEDIATE; {_TABLES} COMMIT;")
+    (version,) = connection.execute("SELECT value FROM meta WHERE name = 'format'").fetchone()
+    if version > STATE_VERSION:
+        raise FolderTooNew(
+            f"state.db: expected format version {STATE_VERSION} or older, got {version}; "
+            "upgrade Sidelight or name another folder"
+        )
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        code = getattr(error, "sqlite_errorcode", 0) & _PRIMARY_CODE
+        if code in _FULL:
+            raise JournalFull(
+                "state.db: expected room on the disk, got none or an I/O error; nothing was "
+                "changed, free some space and go on"
+            ) from error
+        if code in _DAMAGED:
+            raise JournalDamaged(
+                "state.db: expected an SQLite database, got other bytes; restore the file"
+            ) from error
+        raise JournalError(
+            f"state.db: expected a statement to succeed, got {error}; nothing was changed"
+        ) from error
+    except UnicodeEncodeError as error:
+        raise JournalError(
+            "state.db: expected text that UTF-8 can hold, got a lone surrogate; nothing was changed"
+        ) from error
