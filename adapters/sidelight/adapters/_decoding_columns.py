@@ -1,0 +1,209 @@
+"""Values of many payloads of one layout become Arrow columns at once."""
+
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+
+from sidelight.adapters.dialects import Layout, Tensor
+from sidelight.payloads import Schema
+
+_FLOATS: Final = {
+    # Half precision is widened: neither the lake nor its queries know it. Values are exact.
+    "FP16": pa.float32(),
+    "BF16": pa.float32(),
+    "FP32": pa.float32(),
+    "FP64": pa.float64(),
+}
+_INTEGERS: Final = {
+    "INT8": pa.int8(),
+    "INT16": pa.int16(),
+    "INT32": pa.int32(),
+    "INT64": pa.int64(),
+    "UINT8": pa.uint8(),
+    "UINT16": pa.uint16(),
+    "UINT32": pa.uint32(),
+    "UINT64": pa.uint64(),
+}
+_ABSENT: Final = type(None)
+_NUMBERS: Final = frozenset({int, float, _ABSENT})
+_WHOLE: Final = frozenset({int, _ABSENT})
+_BITS: Final = frozenset({0, 1, None})
+
+CONVERSION_ERRORS: Final = (ValueError, TypeError, OverflowError)
+"""What values raise that are not what their datatype says; Arrow's errors are among them."""
+
+
+def arrays(tensor: Tensor, parts: Sequence[list[Any]]) -> list[pa.Array]:
+    """Return the columns of one tensor.
+
+    Parameters
+    ----------
+    tensor : Tensor
+        Datatype and number of columns.
+    parts : sequence of list
+        For each payload its values, row by row.
+
+    Returns
+    -------
+    list of pyarrow.Array
+        ``n_columns`` arrays with one value for each row of all payloads; not finite is null.
+
+    Raises
+    ------
+    ValueError, TypeError, OverflowError
+        When a value is not what the datatype says.
+
+    """
+    flat = parts[0] if len(parts) == 1 else list(chain.from_iterable(parts))
+    if tensor.is_list:
+        return [_lists(tensor.datatype, flat)]
+    values = _typed(tensor.datatype, flat)
+    n = tensor.n_columns
+    if n == 1:
+        return [values]
+    if n == 0:
+        return []
+    if values.null_count == 0 and pa.types.is_primitive(values.type):
+        table = values.to_numpy(zero_copy_only=False).reshape(-1, n)
+        return [pa.array(column) for column in np.ascontiguousarray(table.T)]
+    return [values.take(pa.array(np.arange(place, len(values), n))) for place in range(n)]
+
+
+def column_names(layout: Layout, unnamed: str, named: tuple[str, ...]) -> list[str]:
+    """Return the names of a layout's columns, each once.
+
+    Parameters
+    ----------
+    layout : Layout
+        Tensors and how many columns each becomes.
+    unnamed : "f" or "y"
+        What columns are called that nobody names: ``f0, f1, ...``; ``y`` alone or ``y0, y1, ...``.
+    named : tuple of str
+        Names of a registered schema; they name, in order, the columns that the payload does not
+        name one by one, when there are as many as columns.
+
+    """
+    total = sum(tensor.n_columns for tensor in layout.tensors)
+    known = named if len(named) == total else ()
+    n_unnamed = sum(tensor.n_columns for tensor in layout.tensors if tensor.name is None)
+    names: list[str] = []
+    count = 0
+    for tensor in layout.tensors:
+        for place in range(tensor.n_columns):
+            if tensor.name is not None and tensor.n_columns == 1:
+                names.append(tensor.name)
+                continue
+            if known:
+                name = known[len(names)]
+            elif tensor.name is not None:
+                name = f"{tensor.name}_{place}"
+            else:
+                name = unnamed if unnamed == "y" and n_unnamed == 1 else f"{unnamed}{count}"
+            count += tensor.name is None
+            names.append(name)
+    return _distinct(names)
+
+
+def registered_names(schema: Schema | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return a schema's names of features and of outputs."""
+    if schema is None:
+        return (), ()
+    return (
+        tuple(column.name for column in schema.features),
+        tuple(column.name for column in schema.outputs),
+    )
+
+
+def _distinct(names: list[str]) -> list[str]:
+    if len(set(names)) == len(names):
+        return names
+    taken = set(names)
+    seen: set[str] = set()
+    distinct = []
+    for name in names:
+        chosen, number = name, 2
+        while chosen in seen or (chosen != name and chosen in taken):
+            chosen, number = f"{name}_{number}", number + 1
+        seen.add(chosen)
+        distinct.append(chosen)
+    return distinct
+
+
+def _typed(datatype: str, values: list[Any]) -> pa.Array:
+    if kind := _FLOATS.get(datatype):
+        return _floats(values, kind)
+    if kind := _INTEGERS.get(datatype):
+        return _integers(values, kind)
+    match datatype:
+        case "NUMBER":
+            return _numbers(values)
+        case "BOOL":
+            return _booleans(values)
+        case "NULL":
+            return pa.nulls(len(values))
+    return pa.array(values, type=pa.string())
+
+
+def _floats(values: list[Any], kind: pa.DataType) -> pa.Array:
+    kinds = frozenset(map(type, values))
+    if not kinds <= _NUMBERS:
+        raise TypeError("a number was expected")
+    try:
+        array = pa.array(values, type=kind)
+    except (pa.ArrowInvalid, OverflowError):
+        # Integers that a float cannot hold exactly: the declared type says to round them.
+        array = pa.array([None if value is None else float(value) for value in values], type=kind)
+    return _finite(array)
+
+
+def _finite(array: pa.Array) -> pa.Array:
+    numbers = array.to_numpy(zero_copy_only=False)
+    finite = np.isfinite(numbers)
+    return array if finite.all() else pa.array(numbers, mask=~finite)
+
+
+def _integers(values: list[Any], kind: pa.DataType) -> pa.Array:
+    kinds = frozenset(map(type, values))
+    if kinds <= _WHOLE:
+        return pa.array(values, type=kind)
+    if not kinds <= _NUMBERS:
+        raise TypeError("an integer was expected")
+    # Some encoders write 1.0 in an integer tensor; 1.5 there is an error.
+    whole = [int(value) if type(value) is float else value for value in values]
+    if any(one != other for one, other in zip(values, whole, strict=True)):
+        raise ValueError("a fraction in an integer tensor")
+    return pa.array(whole, type=kind)
+
+
+def _numbers(values: list[Any]) -> pa.Array:
+    """Return int64 when all are integers, else float64."""
+    if frozenset(map(type, values)) <= _WHOLE:
+        try:
+            return pa.array(values, type=pa.int64())
+        except (pa.ArrowInvalid, OverflowError):
+            pass
+    return _floats(values, pa.float64())
+
+
+def _booleans(values: list[Any]) -> pa.Array:
+    try:
+        return pa.array(values, type=pa.bool_())
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        if not set(values) <= _BITS:
+            raise
+        return pa.array([None if bit is None else bool(bit) for bit in values], type=pa.bool_())
+
+
+def _lists(datatype: str, rows: list[Any]) -> pa.Array:
+    empty = np.fromiter((row is None for row in rows), dtype=bool, count=len(rows))
+    sizes = [0 if row is None else len(row) for row in rows]
+    offsets = np.zeros(len(rows) + 1, dtype=np.int64)
+    np.cumsum(sizes, out=offsets[1:])
+    if offsets[-1] > np.iinfo(np.int32).max:
+        raise OverflowError("more values than a list column can hold")
+    values = _typed(datatype, list(chain.from_iterable(row for row in rows if row is not None)))
+    mask = pa.array(empty) if empty.any() else None
+    return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), values, mask=mask)

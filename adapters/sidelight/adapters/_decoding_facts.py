@@ -1,0 +1,186 @@
+"""What an inference says beside its payloads: time, latency, status, version, tags."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from math import isfinite
+from typing import Any, Final
+from urllib.parse import unquote
+
+import numpy as np
+import pyarrow as pa
+
+from sidelight.adapters.dialects import Half
+from sidelight.logger import Pair
+from sidelight.payloads import Event
+
+_SELDON_TYPES: Final = "io.seldon."
+_KNATIVE_ERROR: Final = "knativeerrordest"
+_TEXT_TAGS: Final = (
+    ("requestpath", "path"),
+    ("requestmethod", "method"),
+    ("truncated", "truncated"),
+    ("datalength", "data_length"),
+    ("samplingrate", "sampling_rate"),
+    ("traceparent", "traceparent"),
+)
+_JSON_TAGS: Final = ("metadata", "annotations")
+_MEANINGLESS: Final = frozenset({"", "{}", "null"})
+_STATUSES: Final = range(1000)
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_NANOSECONDS: Final = pa.timestamp("ns", tz="UTC")
+_MICROSECONDS: Final = pa.timestamp("us", tz="UTC")
+_NS_PER_MS: Final = 1e6
+
+
+@dataclass(slots=True)
+class Facts:
+    """Facts of one inference, before they become columns.
+
+    ``time`` is the text that the sender gave; ``answered`` that of the response, only where the
+    difference is the server's latency; ``received_ns`` the receive time of the first half.
+    """
+
+    time: str | None
+    answered: str | None
+    received_ns: int
+    latency_ms: float | None
+    status: int | None
+    version: str | None
+    is_synthetic: bool
+    request_ref: str | None
+    response_ref: str | None
+    tags: dict[str, Any] = field(default_factory=dict)
+
+
+def facts_of(pair: Pair, request: Half | None, response: Half | None) -> Facts:
+    """Return what attributes and bodies of both halves say."""
+    events = [event for event in (pair.response, pair.request) if event]
+    latency_ms = status = version = answered = None
+    for event in events:
+        extensions = event.extensions
+        if latency_ms is None and "latencyms" in extensions:
+            latency_ms = _latency(extensions["latencyms"])
+        if status is None and "statuscode" in extensions:
+            status = _status(extensions["statuscode"])
+        version = version or extensions.get("modelversion")
+    if version is None:
+        version = _version(pair, events, response)
+    if pair.request and pair.response and latency_ms is None:
+        # Since KServe 0.18 the times are those of arrival and completion; before, and in
+        # Seldon's events, they are those of sending.
+        if "recordedtime" in pair.response.extensions:
+            answered = pair.response.time
+    first = events[-1]
+    return Facts(
+        time=first.time,
+        answered=answered,
+        received_ns=first.received_ns,
+        latency_ms=latency_ms,
+        status=status,
+        version=version or None,
+        is_synthetic=pair.key.is_synthetic
+        or (request is not None and bool(request.facts.get("synthetic"))),
+        request_ref=str(pair.request.ref) if pair.request else None,
+        response_ref=str(pair.response.ref) if pair.response else None,
+        tags=_tags(events, request, response),
+    )
+
+
+def times(facts: Sequence[Facts]) -> tuple[pa.Array, list[float | None]]:
+    """Return the occurrence times, microseconds UTC, and the latencies in milliseconds."""
+    begun = _parsed([fact.time for fact in facts])
+    latencies = [fact.latency_ms for fact in facts]
+    if any(fact.answered for fact in facts):
+        spent = (_parsed([fact.answered for fact in facts]) - begun) / _NS_PER_MS
+        known = [fact.answered is not None and fact.time is not None for fact in facts]
+        for place in np.flatnonzero(known & np.isfinite(spent) & (spent >= 0)):
+            latencies[place] = float(spent[place])
+    received = np.fromiter((fact.received_ns for fact in facts), dtype=np.int64, count=len(facts))
+    missing = np.isnat(begun)
+    nanoseconds = np.where(missing, received, begun.astype(np.int64))
+    return pa.array(nanoseconds // 1000).cast(_MICROSECONDS), latencies
+
+
+def _parsed(texts: list[str | None]) -> Any:
+    """Return ``datetime64[ns]``; NaT where there is no RFC 3339 time."""
+    try:
+        array = pa.array(texts, type=pa.string()).cast(_NANOSECONDS)
+    except (pa.ArrowInvalid, UnicodeEncodeError):
+        array = pa.array([_nanoseconds(text) for text in texts], type=pa.int64())
+        array = array.cast(_NANOSECONDS)
+    return array.cast(pa.timestamp("ns")).to_numpy(zero_copy_only=False)
+
+
+def _nanoseconds(text: str | None) -> int | None:
+    try:
+        moment = datetime.fromisoformat(text or "")
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        nanoseconds = (moment - _EPOCH) // timedelta(microseconds=1) * 1000
+    except (ValueError, OverflowError):
+        return None
+    limits = np.iinfo(np.int64)
+    return nanoseconds if limits.min < nanoseconds <= limits.max else None
+
+
+def _latency(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if isfinite(value) and value >= 0 else None
+
+
+def _status(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdigit() and int(text[:9]) in _STATUSES else None
+
+
+def _version(pair: Pair, events: Sequence[Event], response: Half | None) -> str | None:
+    if response is not None and (version := response.facts.get("version")):
+        return str(version)
+    # A predictor of a SeldonDeployment is what other platforms call a version.
+    return pair.key.endpoint if events[0].type.startswith(_SELDON_TYPES) else None
+
+
+def _tags(events: Sequence[Event], request: Half | None, response: Half | None) -> dict[str, Any]:
+    tags: dict[str, Any] = {}
+    for event in reversed(events):
+        extensions = event.extensions
+        for name, tag in _TEXT_TAGS:
+            if value := extensions.get(name):
+                tags.setdefault(tag, value)
+        for name in _JSON_TAGS:
+            if (value := extensions.get(name, "")) not in _MEANINGLESS:
+                tags.setdefault(name, _json_or_text(value))
+        if event.dead_letter or _KNATIVE_ERROR in extensions:
+            tags["dead_letter"] = True
+        if event.id_missing:
+            tags["id_missing"] = True
+    for side, half in (("request", request), ("response", response)):
+        if half is None:
+            continue
+        if half.reason:
+            tags.setdefault("undecoded", {})[side] = half.reason
+        if half.facts:
+            if half.facts.get("empty"):
+                tags.setdefault("empty", []).append(side)
+            if side == "request" and (payload_id := half.facts.get("id")):
+                tags["payload_id"] = payload_id
+    return tags
+
+
+def _json_or_text(value: str) -> Any:
+    """Read JSON as KServe's agent writes it, raw, or as an intermediary encoded it again."""
+    for text in (value, unquote(value)):
+        try:
+            read = json.loads(text)
+        except (ValueError, RecursionError):
+            continue
+        try:
+            json.dumps(read, allow_nan=False).encode()
+        except (ValueError, RecursionError):
+            break
+        return read
+    return value

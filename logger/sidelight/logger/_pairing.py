@@ -1,0 +1,309 @@
+"""Halves meet: de-duplication, pairing, orphans and late halves, the same at every replay.
+
+No I/O of its own. What it must remember is a map of small values that the caller commits together
+with its positions and with what it wrote: ``w`` and 16 bytes of identity for a half that waits,
+``s`` and the same for an inference that was handed on.
+"""
+
+import hashlib
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from sidelight.logger._identity import Identity, identity, identity_digest, kind_of
+from sidelight.logger._pairing_state import Half, PairState, Side
+from sidelight.payloads import Event, RawRef
+
+WAITING_PREFIX: Final = b"w"
+_STORED_PREFIX: Final = b"s"
+_DIGEST_BYTES: Final = 8
+# What an event weighs beside its payload: attributes and objects, measured about 2 kB.
+_EVENT_BYTES: Final = 2048
+
+Lookup = Callable[[Iterable[bytes]], Mapping[bytes, bytes]]
+Fetch = Callable[[RawRef], Event | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """An inference to be decoded and stored.
+
+    Parameters
+    ----------
+    key : Identity
+        What the halves share.
+    id : str
+        Inference id, 32 hexadecimal digits.
+    request, response : Event or None
+        At least one of them.
+    orphan : "request", "response" or None
+        The half that is there when the other did not come in time.
+    revision : int
+        0, or 1 when a late half completes what was stored as an orphan.
+
+    """
+
+    key: Identity
+    id: str
+    request: Event | None
+    response: Event | None
+    orphan: Side | None = None
+    revision: int = 0
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What one step decided; ``state`` belongs into the same commit as everything made of it.
+
+    Parameters
+    ----------
+    pairs : list of Pair
+        In the order in which they were completed or given up.
+    state : dict of bytes to bytes or None
+        Changed keys; None deletes one.
+    feedback, others : list of Event
+        Events that are no halves, in order.
+    completed, orphans, late, duplicates, key_reused, unreadable : Counter by deployment
+        ``completed`` counts inferences with both halves at revision 0, ``late`` those that were
+        orphans before, ``unreadable`` halves whose partner the archive has no more.
+
+    """
+
+    pairs: list[Pair] = field(default_factory=list)
+    state: dict[bytes, bytes | None] = field(default_factory=dict)
+    feedback: list[Event] = field(default_factory=list)
+    others: list[Event] = field(default_factory=list)
+    completed: Counter[str] = field(default_factory=Counter)
+    orphans: Counter[str] = field(default_factory=Counter)
+    late: Counter[str] = field(default_factory=Counter)
+    duplicates: Counter[str] = field(default_factory=Counter)
+    key_reused: Counter[str] = field(default_factory=Counter)
+    unreadable: Counter[str] = field(default_factory=Counter)
+
+
+class Pairing:
+    """The halves that wait, and the rules by which they meet.
+
+    Memory and committed state move in two steps: when a commit fails, build a new ``Pairing``
+    from the state that is committed.
+
+    Parameters
+    ----------
+    fetch : callable of RawRef to Event or None
+        Reads an event again from the archive; asked for halves that memory does not hold.
+    waiting : iterable of (key, value)
+        The committed state under ``WAITING_PREFIX``, in any order.
+    orphan_after_ns : int, default 60 s
+        A half that stays alone this long, by the receive times of its partition, is given up.
+    max_held_bytes : int, default 128 MiB
+        Bound of the waiting events kept in memory; beyond it only 300 bytes of each are.
+    max_recent : int, default 100,000
+        How many inferences handed on lately are remembered without asking the state.
+
+    """
+
+    def __init__(
+        self,
+        fetch: Fetch,
+        waiting: Iterable[tuple[bytes, bytes]] = (),
+        *,
+        orphan_after_ns: int = 60_000_000_000,
+        max_held_bytes: int = 128 << 20,
+        max_recent: int = 100_000,
+    ) -> None:
+        self._fetch = fetch
+        self._orphan_after_ns = orphan_after_ns
+        self._max_held_bytes = max_held_bytes
+        self._max_recent = max_recent
+        self._waiting: dict[bytes, PairState] = {}
+        self._held: dict[bytes, Event] = {}
+        self._held_bytes = 0
+        self._recent: dict[bytes, PairState] = {}
+        self._deadlines: dict[int, deque[tuple[int, bytes]]] = {}
+        self._restore(waiting)
+
+    @property
+    def n_waiting(self) -> int:
+        """How many halves wait for their partner."""
+        return len(self._waiting)
+
+    @property
+    def held_bytes(self) -> int:
+        """Estimated bytes of the waiting events in memory."""
+        return self._held_bytes
+
+    def step(self, events: Iterable[Event], lookup: Lookup) -> Outcome:
+        """Take the next events, in the order of their journal.
+
+        Parameters
+        ----------
+        events : iterable of Event
+            Of any partitions; those of one partition in order, halves of one inference in the
+            same partition.
+        lookup : callable
+            Returns the committed values of those keys that exist; asked once.
+
+        """
+        outcome = Outcome()
+        halves: list[tuple[Event, Side, Identity, bytes]] = []
+        for event in events:
+            kind = kind_of(event.type)
+            if kind == "request" or kind == "response":  # noqa: PLR1714 - narrows the type
+                key = identity(event)
+                halves.append((event, kind, key, identity_digest(key)))
+            elif kind == "feedback":
+                outcome.feedback.append(event)
+            else:
+                outcome.others.append(event)
+        known = self._remembered((item[3] for item in halves), lookup)
+        for event, side, key, digest in halves:
+            self._expire(event.ref.partition, event.received_ns, outcome)
+            self._take(event, side, key, digest, known, outcome)
+        self._forget()
+        return outcome
+
+    def expire(self, now_ns: int) -> Outcome:
+        """Give up what waits too long by the wall clock; for an idle journal only."""
+        outcome = Outcome()
+        for partition in list(self._deadlines):
+            self._expire(partition, now_ns, outcome)
+        self._forget()
+        return outcome
+
+    def _restore(self, waiting: Iterable[tuple[bytes, bytes]]) -> None:
+        found = [(key[1:], PairState.unpack(value)) for key, value in waiting]
+        found.sort(key=lambda item: (item[1].received_ns, _place(item[1])))
+        for digest, state in found:
+            self._wait(digest, state)
+
+    def _wait(self, digest: bytes, state: PairState) -> None:
+        self._waiting[digest] = state
+        queue = self._deadlines.setdefault(_place(state)[0], deque())
+        queue.append((state.received_ns + self._orphan_after_ns, digest))
+
+    def _remembered(self, digests: Iterable[bytes], lookup: Lookup) -> dict[bytes, bytes]:
+        unknown = {
+            _STORED_PREFIX + digest: None
+            for digest in digests
+            if digest not in self._waiting and digest not in self._recent
+        }
+        return {key[1:]: value for key, value in lookup(unknown).items()} if unknown else {}
+
+    def _take(
+        self,
+        event: Event,
+        side: Side,
+        key: Identity,
+        digest: bytes,
+        known: dict[bytes, bytes],
+        outcome: Outcome,
+    ) -> None:
+        state = self._waiting.get(digest) or self._recent.get(digest)
+        if state is None and digest in known:
+            state = self._recent[digest] = PairState.unpack(known[digest])
+        content = hashlib.blake2b(event.data, digest_size=_DIGEST_BYTES).digest()
+        half = Half(content, event.ref)
+        if state is None:
+            self._begin(event, side, half, digest, outcome)
+            return
+        present = state.half(side)
+        if present is None:
+            self._complete(event, side, half, key, digest, state, outcome)
+        elif present.digest == content:
+            outcome.duplicates[key.deployment] += 1
+        else:
+            outcome.key_reused[key.deployment] += 1
+
+    def _begin(
+        self, event: Event, side: Side, half: Half, digest: bytes, outcome: Outcome
+    ) -> None:
+        request, response = (half, None) if side == "request" else (None, half)
+        state = PairState(request, response, False, 0, event.received_ns)  # noqa: FBT003
+        self._wait(digest, state)
+        size = len(event.data) + _EVENT_BYTES
+        if self._held_bytes + size <= self._max_held_bytes:
+            self._held[digest] = event
+            self._held_bytes += size
+        outcome.state[WAITING_PREFIX + digest] = state.pack()
+
+    def _complete(
+        self,
+        event: Event,
+        side: Side,
+        half: Half,
+        key: Identity,
+        digest: bytes,
+        state: PairState,
+        outcome: Outcome,
+    ) -> None:
+        other = state.response if side == "request" else state.request
+        partner = self._recall(digest, other.ref) if other else None
+        request, response = (event, partner) if side == "request" else (partner, event)
+        halves = (half, other) if side == "request" else (other, half)
+        self._store(digest, PairState(*halves, True, state.revision + 1, state.received_ns), outcome)  # noqa: FBT003
+        if partner is None:
+            outcome.unreadable[key.deployment] += 1
+            if state.revision:
+                # The orphan's row says more than a row of this half alone would.
+                return
+        pair = Pair(
+            key, digest.hex(), request, response, None if partner else side, state.revision
+        )
+        outcome.pairs.append(pair)
+        counter = outcome.late if state.is_stored else outcome.completed
+        (counter if partner else outcome.orphans)[key.deployment] += 1
+
+    def _expire(self, partition: int, now_ns: int, outcome: Outcome) -> None:
+        queue = self._deadlines.get(partition)
+        while queue and queue[0][0] <= now_ns:
+            deadline, digest = queue.popleft()
+            state = self._waiting.get(digest)
+            if state and state.received_ns + self._orphan_after_ns == deadline:
+                self._give_up(digest, state, outcome)
+
+    def _give_up(self, digest: bytes, state: PairState, outcome: Outcome) -> None:
+        half = state.request or state.response
+        event = self._recall(digest, half.ref) if half else None
+        side = state.alone
+        revision = state.revision + (event is not None)
+        stored = PairState(state.request, state.response, True, revision, state.received_ns)  # noqa: FBT003
+        self._store(digest, stored, outcome)
+        if event is None:
+            outcome.unreadable[""] += 1
+            return
+        key = identity(event)
+        request, response = (event, None) if side == "request" else (None, event)
+        outcome.pairs.append(Pair(key, digest.hex(), request, response, side, state.revision))
+        outcome.orphans[key.deployment] += 1
+
+    def _recall(self, digest: bytes, ref: RawRef) -> Event | None:
+        event = self._held.pop(digest, None)
+        if event is None:
+            return self._fetch(ref)
+        self._held_bytes -= len(event.data) + _EVENT_BYTES
+        return event
+
+    def _store(self, digest: bytes, state: PairState, outcome: Outcome) -> None:
+        if self._waiting.pop(digest, None):
+            waiting = WAITING_PREFIX + digest
+            if waiting in outcome.state:
+                # Came and went within one step: the committed state never knew it.
+                del outcome.state[waiting]
+            else:
+                outcome.state[waiting] = None
+        self._recent[digest] = state
+        outcome.state[_STORED_PREFIX + digest] = state.pack()
+
+    def _forget(self) -> None:
+        excess = len(self._recent) - self._max_recent
+        if excess > 0:
+            for digest in list(self._recent)[:excess]:
+                del self._recent[digest]
+
+
+def _place(state: PairState) -> tuple[int, int, int]:
+    half = state.request or state.response
+    if half is None:
+        return (0, 0, 0)
+    return (half.ref.partition, half.ref.position, half.ref.index)

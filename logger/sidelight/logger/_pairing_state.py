@@ -1,0 +1,91 @@
+"""What pairing remembers of one inference: a few packed bytes."""
+
+import struct
+from dataclasses import dataclass
+from typing import Final, Literal, Self
+
+from sidelight.payloads import RawRef
+
+Side = Literal["request", "response"]
+
+_HEADER: Final = struct.Struct("<BHq")
+_DIGEST_BYTES: Final = 8
+_REF: Final = struct.Struct("<IQI")
+_REQUEST: Final = 1
+_RESPONSE: Final = 2
+_STORED: Final = 4
+_HALF_BYTES: Final = _DIGEST_BYTES + _REF.size
+
+
+@dataclass(frozen=True, slots=True)
+class Half:
+    """One half: 8 bytes that stand for its data, and where it is kept."""
+
+    digest: bytes
+    ref: RawRef
+
+
+@dataclass(frozen=True, slots=True)
+class PairState:
+    """Which halves of an inference came, and whether it was handed on.
+
+    Parameters
+    ----------
+    request, response : Half or None
+        The halves that came.
+    is_stored : bool
+        False while the first half waits for the second; then True, complete or as an orphan.
+    revision : int
+        Of the next time that the inference is handed on, if ever.
+    received_ns : int
+        Receive time of the first half.
+
+    """
+
+    request: Half | None
+    response: Half | None
+    is_stored: bool
+    revision: int
+    received_ns: int
+
+    @property
+    def alone(self) -> Side | None:
+        """The half that is there when the other is not."""
+        if self.request and self.response:
+            return None
+        return "request" if self.request else "response"
+
+    def half(self, side: Side) -> Half | None:
+        """Return one of the halves."""
+        return self.request if side == "request" else self.response
+
+    def pack(self) -> bytes:
+        """Return the value for the committed state: 35 bytes for one half, 59 for two."""
+        flags = _STORED if self.is_stored else 0
+        parts = [b""]
+        for bit, half in ((_REQUEST, self.request), (_RESPONSE, self.response)):
+            if half:
+                flags |= bit
+                ref = half.ref
+                parts.append(half.digest + _REF.pack(ref.partition, ref.position, ref.index))
+        parts[0] = _HEADER.pack(flags, self.revision, self.received_ns)
+        return b"".join(parts)
+
+    @classmethod
+    def unpack(cls, value: bytes) -> Self:
+        """Read what ``pack`` wrote."""
+        flags, revision, received_ns = _HEADER.unpack_from(value)
+        place = _HEADER.size
+        request = response = None
+        if flags & _REQUEST:
+            request = _half(value, place)
+            place += _HALF_BYTES
+        if flags & _RESPONSE:
+            response = _half(value, place)
+        return cls(request, response, bool(flags & _STORED), revision, received_ns)
+
+
+def _half(value: bytes, place: int) -> Half:
+    partition, position, index = _REF.unpack_from(value, place + _DIGEST_BYTES)
+    digest = value[place : place + _DIGEST_BYTES]
+    return Half(digest, RawRef(partition=partition, position=position, index=index))

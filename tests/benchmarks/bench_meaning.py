@@ -1,0 +1,128 @@
+"""Envelope, pairing and decoding of stored events, alone on one core.
+
+    python tests/benchmarks/bench_meaning.py [inferences]
+
+CPU time of this process per inference (one request and one response, V2 JSON), best of three
+rounds, for single binary events and for batches of 64, with 1 and 64 rows of 20 numbers.
+"""
+
+import json
+import random
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from sidelight.adapters import Decoder
+from sidelight.logger import Pairing, parse
+from sidelight.logger._journal import EventRecord
+from sidelight.payloads import Event
+
+STEP = 1024
+COLUMNS = 20
+
+
+def _bodies(number: int, rows: int, rng: random.Random) -> tuple[bytes, bytes]:
+    data = [round(rng.gauss(0, 1), 4) for _ in range(rows * COLUMNS)]
+    shape = [rows, COLUMNS]
+    tensor = {"name": "x", "shape": shape, "datatype": "FP64", "data": data}
+    answer = {"name": "y", "shape": [rows], "datatype": "FP64", "data": data[:rows]}
+    request = {"id": str(number), "inputs": [tensor]}
+    response = {"model_name": "m", "model_version": "1", "id": str(number), "outputs": [answer]}
+    return json.dumps(request).encode(), json.dumps(response).encode()
+
+
+def _attributes(number: int, kind: str) -> dict[str, str]:
+    return {
+        "specversion": "1.0",
+        "id": f"0a6f1c1e-6f0f-4c0e-9c7b-{number:012d}",
+        "source": "http://localhost:9081/",
+        "type": f"org.kubeflow.serving.inference.{kind}",
+        "time": f"2026-05-01T10:{number // 60 % 60:02d}:{number % 60:02d}.123456Z",
+        "inferenceservicename": "flights",
+        "namespace": "prod",
+        "component": "predictor",
+        "endpoint": "",
+        "requestpath": "/v2/models/flights/infer",
+        "requestmethod": "POST",
+        "statuscode": "200",
+        "latencyms": "1.234",
+    }
+
+
+def _single(n: int, rows: int) -> list[EventRecord]:
+    rng = random.Random(7)
+    records: list[EventRecord] = []
+    for number in range(n):
+        for kind, body in zip(("request", "response"), _bodies(number, rows, rng), strict=True):
+            lines = [f"Ce-{name.title()}: {text}" for name, text in _attributes(number, kind).items()]
+            lines += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
+            lines += ["Host: collector.monitoring.svc", "User-Agent: Go-http-client/1.1"]
+            head = "POST / HTTP/1.1\r\n" + "\r\n".join(lines) + "\r\n\r\n"
+            records.append(EventRecord(0, len(records), len(records), head.encode(), body))
+    return records
+
+
+def _batched(n: int, rows: int) -> list[EventRecord]:
+    rng = random.Random(7)
+    head = b"POST / HTTP/1.1\r\nContent-Type: application/cloudevents-batch+json\r\n\r\n"
+    records = []
+    for start in range(0, n, 32):
+        members = []
+        for number in range(start, min(start + 32, n)):
+            for kind, body in zip(("request", "response"), _bodies(number, rows, rng), strict=True):
+                attributes = json.dumps(_attributes(number, kind)).encode()
+                members.append(attributes[:-1] + b',"data":' + body + b"}")
+        body = b"[" + b",".join(members) + b"]"
+        records.append(EventRecord(0, len(records), len(records), head, body))
+    return records
+
+
+def _steps(records: list[EventRecord], per_record: int) -> Iterator[list[EventRecord]]:
+    size = max(1, 2 * STEP // per_record)
+    for start in range(0, len(records), size):
+        yield records[start : start + size]
+
+
+def _run(records: list[EventRecord], per_record: int) -> tuple[int, dict[str, float]]:
+    pairing = Pairing(lambda _: None)
+    decoder = Decoder()
+    spent = dict.fromkeys(("envelope", "pairing", "decoding"), 0.0)
+    rows = 0
+
+    def timed(name: str, work: Callable[[], Any]) -> Any:
+        begun = time.process_time()
+        result = work()
+        spent[name] += time.process_time() - begun
+        return result
+
+    for step in _steps(records, per_record):
+        events: list[Event] = timed(
+            "envelope", lambda: [event for record in step for event in parse(record)[0]]
+        )
+        pairs = timed("pairing", lambda: pairing.step(events, lambda _: {}).pairs)
+        batches = timed("decoding", lambda: decoder.decode(pairs).batches)
+        rows += sum(len(batch) for batch in batches)
+    return rows, spent
+
+
+def main(n: int) -> None:
+    for name, make, per_record, rows, count in (
+        ("single, 1x20", _single, 1, 1, n),
+        ("batch of 64, 1x20", _batched, 64, 1, n),
+        ("single, 64x20", _single, 1, 64, n // 10),
+    ):
+        records = make(count, rows)
+        best: dict[str, float] = {}
+        for _ in range(3):
+            stored, spent = _run(records, per_record)
+            assert stored == count * rows
+            if not best or sum(spent.values()) < sum(best.values()):
+                best = spent
+        total = sum(best.values()) / count * 1e6
+        parts = ", ".join(f"{part} {value / count * 1e6:.1f}" for part, value in best.items())
+        print(f"{name}: {total:.1f} us per inference = {1e6 / total:,.0f}/s ({parts})")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 20_000)
