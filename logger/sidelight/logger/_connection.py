@@ -480,6 +480,5 @@ def _check_beginning(data: bytes) -> None:
             400,
             "this is no HTTP/1.1 request",
             expected="METHOD target HTTP/1.1, lines that end with CR LF",
-            got=data[:40],
             hint="TLS and HTTP/2 are not spoken here",
         )

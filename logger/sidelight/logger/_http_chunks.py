@@ -92,7 +92,7 @@ class Chunks:
 
     def _hold(self, line: bytes) -> None:
         if self._state == _AFTER_DATA and line != b"\r":
-            raise _refused(line)
+            raise _refused()
         if len(line) > _MAX_LINE_BYTES:
             raise _refused(line)
         self._line = line
@@ -106,7 +106,7 @@ class Chunks:
             self._state = _IN_DATA if self._left else _IN_TRAILER
         elif self._state == _AFTER_DATA:
             if line:
-                raise _refused(line)
+                raise _refused()
             self._state = _IN_SIZE
         elif not line:
             self._state = _ENDED
@@ -117,10 +117,10 @@ class Chunks:
                 raise _refused(line)
 
 
-def _refused(line: bytes) -> Refused:
+def _refused(line: bytes = b"") -> Refused:
     return Refused(
         400,
         "the chunked body is not framed as RFC 9112 7.1 has it",
         expected="a size in hexadecimal digits, CRLF, that many bytes, CRLF",
-        got=line[:40],
+        got=line[:40] or None,
     )
