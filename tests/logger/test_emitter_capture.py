@@ -1,0 +1,360 @@
+import base64
+import gzip
+import json
+from typing import Any
+
+import pytest
+from cloudevents.core.bindings.http import HTTPMessage, from_binary
+from cloudevents.core.formats.json import JSONFormat
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sidelight.logger._emitter_capture import REQUEST_TYPE, RESPONSE_TYPE, Capture
+from sidelight.logger._emitter_event import CapturedEvent, batch_body, is_embeddable
+from sidelight.logger._emitter_route import is_inference, route_of
+from sidelight.logger._exchange import Exchange
+from sidelight.logger.errors import SpoolError
+
+INFER = b"/v2/models/flights/infer"
+
+
+def exchange(**changes: Any) -> Exchange:
+    fields: dict[str, Any] = {
+        "method": b"POST",
+        "target": INFER,
+        "request_head": b"POST /v2/models/flights/infer HTTP/1.1\r\nHost: m\r\n"
+        b"Content-Type: application/json\r\nX-Request-Id: r-1\r\n\r\n",
+        "request_body": b'{"inputs": [1.50]}',
+        "response_head": b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\r\n",
+        "response_body": b'{"outputs": [2]}',
+        "status": 200,
+        "started_ns": 1_700_000_000_123_456_789,
+        "finished_ns": 1_700_000_001_000_000_000,
+        "latency_ms": 12.3456,
+    }
+    return Exchange(**(fields | changes))
+
+
+def head(*lines: bytes) -> bytes:
+    return b"\r\n".join((b"POST / HTTP/1.1", *lines, b"", b""))
+
+
+def member(event: CapturedEvent) -> dict[str, Any]:
+    (found,) = json.loads(batch_body([event]))
+    assert isinstance(found, dict)
+    return found
+
+
+def ids(*lines: bytes, body: bytes = b"{}") -> list[str]:
+    events = Capture().events(exchange(request_head=head(*lines), request_body=body))
+    return [member(event)["id"] for event in events]
+
+
+def test_an_exchange_becomes_the_two_events_of_kserve() -> None:
+    request, response = Capture().events(exchange())
+
+    shared = {
+        "specversion": "1.0",
+        "id": "r-1",
+        "source": "sidelight-proxy",
+        "inferenceservicename": "flights",
+        "namespace": "default",
+        "component": "predictor",
+        "requestpath": "/v2/models/flights/infer",
+        "requestmethod": "POST",
+        "modelname": "flights",
+        "samplingrate": "1",
+        "datacontenttype": "application/json",
+    }
+    assert member(request) == shared | {
+        "type": REQUEST_TYPE,
+        "time": "2023-11-14T22:13:20.123456Z",
+        "data": {"inputs": [1.5]},
+    }
+    assert member(response) == shared | {
+        "type": RESPONSE_TYPE,
+        "time": "2023-11-14T22:13:21.000000Z",
+        "statuscode": "200",
+        "latencyms": "12.346",
+        "data": {"outputs": [2]},
+    }
+
+
+def test_the_binary_mode_says_the_same_and_has_an_empty_endpoint() -> None:
+    request, _ = Capture().events(exchange())
+
+    headers = dict(request.headers())
+
+    assert headers[b"ce-endpoint"] == b""
+    assert headers[b"content-type"] == b"application/json"
+    assert headers[b"ce-id"] == b"r-1"
+    assert b"ce-datacontenttype" not in headers
+
+
+def test_a_valid_body_stands_verbatim_in_the_batch() -> None:
+    body = b'{"inputs" :[1.50,  -0.0, 1E5, "\\u00e9"]}'
+    request, _ = Capture().events(exchange(request_body=body))
+
+    assert b'"data":' + body + b"}" in batch_body([request])
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b'{"x": NaN}', id="not a number"),
+        pytest.param(b'{"x": 1', id="cut"),
+        pytest.param(b'{"x": 1}\n', id="white space behind"),
+        pytest.param(b'"\xff"', id="no UTF-8"),
+        pytest.param(b"null", id="null"),
+        pytest.param(b"[1],[2]", id="two values"),
+        pytest.param(b"[" * 600 + b"]" * 600, id="deep"),
+        pytest.param(b"[1],[2]" + b"[" * 101, id="two deep values"),
+        pytest.param(b"\x1f\x8b\x08", id="gzip"),
+    ],
+)
+def test_any_other_body_travels_as_base64_and_harms_no_neighbour(body: bytes) -> None:
+    odd, even = Capture().events(exchange(request_body=body))
+
+    members = json.loads(batch_body([even, odd, even]))
+
+    assert base64.b64decode(members[1]["data_base64"]) == body
+    assert members[2]["data"] == {"outputs": [2]}
+
+
+def test_a_wide_body_is_no_deep_body() -> None:
+    assert is_embeddable(json.dumps([[row] for row in range(500)]).encode())
+
+
+def test_json_of_another_media_type_is_no_json_for_cloudevents() -> None:
+    typed = exchange(request_head=head(b"Content-Type: text/plain"), request_body=b'"a"')
+    request, _ = Capture().events(typed)
+
+    assert "data" not in member(request)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"Content-Type: application/json; charset=utf-8",
+        b"content-type: application/vnd.x+json",
+        b"X: y",
+    ],
+)
+def test_json_is_known_by_its_media_type_or_by_none(line: bytes) -> None:
+    request, _ = Capture().events(exchange(request_head=head(line)))
+
+    assert member(request)["data"] == {"inputs": [1.5]}
+
+
+def test_an_empty_body_is_an_event_without_data() -> None:
+    request, _ = Capture().events(exchange(request_body=b""))
+
+    assert not {"data", "data_base64"} & member(request).keys()
+
+
+def test_a_compressed_answer_is_kept_as_it_is() -> None:
+    body = gzip.compress(b'{"outputs": [2]}')
+    answer = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Encoding: gzip\r\n\r\n"
+    _, response = Capture().events(exchange(response_head=answer, response_body=body))
+
+    assert member(response)["contentencoding"] == "gzip"
+    assert base64.b64decode(member(response)["data_base64"]) == body
+
+
+def test_a_cut_body_says_how_long_it_was() -> None:
+    request, response = Capture().events(exchange(request_body=b"abc", request_cut=97))
+
+    assert (member(request)["truncated"], member(request)["datalength"]) == ("true", "100")
+    assert "truncated" not in member(response)
+
+
+def test_an_unanswered_request_has_an_empty_answer() -> None:
+    _, response = Capture().events(exchange(status=499, response_head=b"", response_body=b""))
+
+    assert member(response)["statuscode"] == "499"
+    assert "datacontenttype" not in member(response)
+
+
+def test_the_callers_request_id_comes_first() -> None:
+    every = (b"Seldon-Puid: s", b"ce-id: c", b"x-request-ID:  x ")
+
+    assert ids(*every, body=b'{"id": "b"}') == ["x", "x"]
+    assert ids(*every[:2], body=b'{"id": "b"}') == ["c", "c"]
+    assert ids(*every[:1], body=b'{"id": "b"}') == ["s", "s"]
+    assert ids(b"X-Request-Id: ", body=b' {"id" : "b\xc3\xa9"') == ["bé", "bé"]
+
+
+@pytest.mark.parametrize("body", [b'{"id": "a\\"b"}', b'{"id": "\xff"}', b'{"id": ""}', b"x"])
+def test_an_id_is_made_where_none_is_given(body: bytes) -> None:
+    capture = Capture()
+    bare = exchange(request_head=head(), request_body=body)
+
+    made = [member(event)["id"] for _ in range(3) for event in capture.events(bare)]
+
+    assert made[0] == made[1]
+    assert len(set(made)) == 3
+    assert all(character.isalnum() or character in "-_" for text in made for character in text)
+
+
+def test_a_trace_goes_with_both_events() -> None:
+    trace = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    events = Capture().events(exchange(request_head=head(b"TraceParent: " + trace)))
+
+    assert [member(event)["traceparent"].encode() for event in events] == [trace, trace]
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        (b"/v1/models/m:predict", ("default", "m", "m", "")),
+        (b"/v1/models/m/versions/7:predict?key=secret", ("default", "m", "m", "7")),
+        (b"/v1/models/m/labels/stable:classify", ("default", "m", "m", "")),
+        (b"/v2/models/m/versions/3/infer", ("default", "m", "m", "3")),
+        (b"/v2/models/a%20b/infer", ("default", "a b", "a b", "")),
+        (b"/seldon/prod/risk/api/v1.0/predictions", ("prod", "risk", "risk", "")),
+        (b"/seldon/prod/risk/v2/models/m/infer", ("prod", "risk", "m", "")),
+        (b"http://host/v2/models/m/infer", ("default", "m", "m", "")),
+        (b"/invocations", ("default", "model", "", "")),
+        (b"*", ("default", "model", "", "")),
+    ],
+)
+def test_the_path_names_the_deployment(target: bytes, expected: tuple[str, ...]) -> None:
+    route = route_of(target, deployment=None, namespace="default")
+
+    assert (route.namespace, route.name, route.model, route.version) == expected
+    assert "secret" not in route.path
+
+
+def test_a_given_deployment_wins_over_the_path() -> None:
+    request, _ = Capture(deployment="prod/delays", source="urn:x").events(exchange())
+
+    found = member(request)
+    assert (found["namespace"], found["inferenceservicename"]) == ("prod", "delays")
+    assert (found["modelname"], found["source"]) == ("flights", "urn:x")
+
+
+@pytest.mark.parametrize("name", ["flights", "a/b/c", "/b", "a/", ""])
+def test_a_deployment_without_its_namespace_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="NAMESPACE/NAME"):
+        Capture(deployment=name)
+
+
+def test_an_empty_source_is_refused() -> None:
+    with pytest.raises(ValueError, match="source"):
+        Capture(source="")
+
+
+def test_paths_without_end_do_not_fill_the_memory() -> None:
+    capture = Capture()
+    for number in range(3000):
+        capture.events(exchange(target=b"/v2/models/m%d/infer" % number))
+    capture.events(exchange(target=b"/" + b"x" * 10_000))
+
+    assert len(capture._routes) <= 1024
+    assert max(len(target) for _, target in capture._routes) < 1000
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "line", "expected"),
+    [
+        (b"POST", INFER, b"X: y", True),
+        (b"PUT", b"/anything", b"X: y", True),
+        (b"GET", INFER, b"X: y", False),
+        (b"HEAD", INFER, b"X: y", False),
+        (b"OPTIONS", INFER, b"X: y", False),
+        (b"POST", b"/metrics?x=1", b"X: y", False),
+        (b"POST", b"/v2/health/ready", b"X: y", False),
+        (b"POST", INFER, b"Sidelight-Skip: true", False),
+        (b"POST", INFER, b"sidelight-skip:TRUE", False),
+        (b"POST", INFER, b"Seldon-Skip-Logging: on", False),
+        (b"POST", INFER, b"Seldon-Skip-Logging: 1", False),
+        (b"POST", INFER, b"Seldon-Skip-Logging: 0", True),
+        (b"POST", INFER, b"Sidelight-Skip: false", True),
+    ],
+)
+def test_what_is_captured(method: bytes, target: bytes, line: bytes, *, expected: bool) -> None:
+    assert is_inference(method, target, head(b"Host: m", line, b"Z: z")) is expected
+
+
+header_values = st.binary(max_size=40).filter(lambda value: not set(value) & set(b"\r\n\0"))
+bodies = st.one_of(
+    st.binary(max_size=80),
+    st.recursive(
+        st.none() | st.booleans() | st.floats() | st.integers() | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+        max_leaves=8,
+    ).map(lambda value: json.dumps(value).encode()),
+)
+
+
+@settings(deadline=None)
+@given(
+    request_id=header_values,
+    trace=header_values,
+    media=st.sampled_from([b"application/json", b"text/csv", b""]) | header_values,
+    target=st.binary(max_size=60),
+    bodies=st.tuples(bodies, bodies),
+)
+def test_whatever_passes_arrives_byte_for_byte_in_both_modes(
+    request_id: bytes, trace: bytes, media: bytes, target: bytes, bodies: tuple[bytes, bytes]
+) -> None:
+    lines = (b"X-Request-Id: " + request_id, b"traceparent: " + trace, b"Content-Type: " + media)
+    events = Capture().events(
+        exchange(
+            target=target,
+            request_head=head(*lines),
+            request_body=bodies[0],
+            response_head=head(*lines[2:]),
+            response_body=bodies[1],
+        )
+    )
+
+    members = json.loads(batch_body(events))
+
+    for event, found, body in zip(events, members, bodies, strict=True):
+        assert CapturedEvent.unpack(event.pack()) == event
+        data = base64.b64decode(found.pop("data_base64", ""))
+        if "data" in found:
+            assert event.data == body
+            data = body
+            assert repr(found.pop("data")) == repr(json.loads(body))
+        assert data == body
+        assert found["id"]
+        assert all(isinstance(value, str) for value in found.values())
+        found.pop("datacontenttype", None)
+        headers = dict(event.headers())
+        headers.pop(b"content-type", None)
+        assert all(0x21 <= byte <= 0x7E for value in headers.values() for byte in value)
+        plain = {name.decode(): value.decode() for name, value in headers.items()}
+        decoded = from_binary(HTTPMessage(plain, body), JSONFormat()).get_attributes()
+        assert decoded["id"] == found["id"]
+        assert decoded["requestpath"] == found["requestpath"]
+
+
+@pytest.mark.parametrize("record", [b"", b"\x00\xff\xff\xff\xff", b"\x09\x00\x00\x00\x00"])
+def test_a_foreign_record_is_named_as_such(record: bytes) -> None:
+    with pytest.raises(SpoolError, match="expected a captured event"):
+        CapturedEvent.unpack(record)
+
+
+def test_the_sdk_reads_the_binary_mode() -> None:
+    awkward = exchange(request_head=head(b'X-Request-Id: a "b" 100% \xc3\xa9'))
+    request, _ = Capture().events(awkward)
+    headers = {name.decode(): value.decode() for name, value in request.headers()}
+
+    event = from_binary(HTTPMessage(headers, request.data), JSONFormat())
+
+    assert headers["ce-id"] == "a%20%22b%22%20100%25%20%C3%A9"
+    assert event.get_id() == 'a "b" 100% é'
+    assert event.get_type() == REQUEST_TYPE
+    assert event.get_extension("modelname") == "flights"
+
+
+def test_the_sdk_reads_a_member_of_the_batch() -> None:
+    request, _ = Capture().events(exchange())
+
+    event = JSONFormat().read(None, request.member())
+
+    assert event.get_id() == "r-1"
+    assert str(event.get_time()) == "2023-11-14 22:13:20.123456+00:00"
+    assert event.get_data() == {"inputs": [1.5]}

@@ -1,0 +1,294 @@
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from sidelight.logger._emitter_event import CapturedEvent
+from sidelight.logger._sink import Delivery
+from sidelight.logger._sink_connection import _seconds
+from sidelight.logger._sink_http import HttpSink
+
+Peer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+EVENTS = [
+    CapturedEvent(
+        b'{"id":"%d","datacontenttype":"application/json"' % n, b"[%d]" % n, is_embedded=True
+    )
+    for n in range(3)
+]
+
+
+async def read_request(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
+    head = await reader.readuntil(b"\r\n\r\n")
+    line = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length"))
+    return head, await reader.readexactly(int(line.split(b":")[1]))
+
+
+def against(peer: Peer, use: Callable[[str], Awaitable[Any]]) -> Any:
+    """Run ``use`` with the address of a server that treats each connection by ``peer``."""
+
+    async def run() -> Any:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            try:
+                await peer(reader, writer)
+            except (OSError, asyncio.IncompleteReadError):
+                pass
+            finally:
+                writer.close()
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        try:
+            return await use(f"http://127.0.0.1:{port}/events?x=1")
+        finally:
+            server.close()
+
+    return asyncio.run(run())
+
+
+def answering(*answers: bytes, seen: list[tuple[bytes, bytes]] | None = None) -> Peer:
+    left = list(answers)
+
+    async def peer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while left:
+            request = await read_request(reader)
+            if seen is not None:
+                seen.append(request)
+            writer.write(left.pop(0))
+            await writer.drain()
+
+    return peer
+
+
+def delivered(peer: Peer, **options: Any) -> Delivery:
+    async def use(url: str) -> Delivery:
+        sink = HttpSink(url, **options)
+        try:
+            return await sink.send(EVENTS)
+        finally:
+            await sink.close()
+
+    delivery = against(peer, use)
+    assert isinstance(delivery, Delivery)
+    return delivery
+
+
+def test_a_batch_is_one_request_with_every_event_in_order() -> None:
+    seen: list[tuple[bytes, bytes]] = []
+
+    assert delivered(answering(OK, seen=seen), headers={"Authorization": "Bearer t"}) == Delivery(
+        n_taken=3
+    )
+    ((head, body),) = seen
+    assert head.startswith(b"POST /events?x=1 HTTP/1.1\r\nHost: 127.0.0.1:")
+    assert b"\r\nAuthorization: Bearer t\r\n" in head
+    assert b"\r\ncontent-type: application/cloudevents-batch+json\r\n" in head
+    assert [(each["id"], each["data"]) for each in json.loads(body)] == [
+        ("0", [0]),
+        ("1", [1]),
+        ("2", [2]),
+    ]
+
+
+def test_the_binary_mode_is_one_request_for_each_event_on_one_connection() -> None:
+    seen: list[tuple[bytes, bytes]] = []
+    n_connections = 0
+    answer = answering(OK, OK, OK, seen=seen)
+
+    async def peer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal n_connections
+        n_connections += 1
+        await answer(reader, writer)
+
+    assert delivered(peer, mode="binary") == Delivery(n_taken=3)
+    assert n_connections == 1
+    assert [body for _, body in seen] == [b"[0]", b"[1]", b"[2]"]
+    assert b"\r\nce-id: 2\r\ncontent-type: application/json\r\n" in seen[2][0]
+
+
+def test_the_binary_mode_says_how_far_it_came() -> None:
+    bad = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"
+
+    assert delivered(answering(OK, bad), mode="binary") == Delivery(
+        n_taken=1, n_refused=1, failure="status_400"
+    )
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(b"HTTP/1.1 204 No Content\r\n\r\n", id="no content"),
+        pytest.param(b"HTTP/1.1 202 A\r\nContent-Length: 9\r\n\r\nrubbish\x00\xff", id="body"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\nhalf", id="half a body"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nall", id="until the end"),
+        pytest.param(b"HTTP/1.0 200 OK\r\n\r\nold", id="old"),
+        pytest.param(b"HTTP/1.1 100 Continue\r\n\r\n" + OK, id="continue first"),
+        pytest.param(
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+            id="chunks",
+        ),
+    ],
+)
+def test_any_2xx_is_success_whatever_the_body(answer: bytes) -> None:
+    assert delivered(answering(answer)) == Delivery(n_taken=3)
+
+
+def test_an_endless_answer_is_cut_off_and_counts_by_its_status() -> None:
+    async def peer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        while True:
+            writer.write(b"x" * 65536)
+            await writer.drain()
+
+    assert delivered(peer) == Delivery(n_taken=3)
+
+
+@pytest.mark.parametrize(
+    ("status", "n_refused"),
+    [(400, 3), (401, 3), (413, 3), (415, 3), (404, 0), (408, 0), (409, 0), (429, 0), (500, 0),
+     (503, 0), (302, 0)],
+)  # fmt: skip
+def test_a_verdict_on_the_events_is_told_from_a_failure_that_passes(
+    status: int, n_refused: int
+) -> None:
+    answer = b"HTTP/1.1 %d No\r\nContent-Length: 2\r\nRetry-After: 7\r\n\r\nno" % status
+
+    assert delivered(answering(answer)) == Delivery(
+        n_taken=0, n_refused=n_refused, failure=f"status_{status}", retry_after_s=7.0
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(None, None), (b"", None), (b"3", 3.0), (b"soon", None), (b"-1", None), ("²".encode(), None),
+     (b"Wed, 21 Oct 2015 07:28:00 GMT", 0.0)],
+)  # fmt: skip
+def test_retry_after_is_seconds_or_a_date(value: bytes | None, expected: float | None) -> None:
+    assert _seconds(value) == expected
+
+
+def test_a_date_to_come_is_so_many_seconds_away() -> None:
+    seconds = _seconds(b"Wed, 21 Oct 2099 07:28:00 GMT")
+
+    assert seconds is not None
+    assert seconds > 1e9
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"SSH-2.0-OpenSSH_9.6\r\n", b"\x15\x03\x01\x00\x02\x02\x16" * 3, b"HTTP/1.1 abc\r\n\r\n"],
+)
+def test_an_answer_that_is_not_http_is_garbage(answer: bytes) -> None:
+    assert delivered(answering(answer)).failure == "garbage"
+
+
+def test_a_change_of_protocol_is_no_answer() -> None:
+    answer = b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n"
+
+    assert delivered(answering(answer), timeout_s=0.3).failure in {"garbage", "timeout", "reset"}
+
+
+def test_a_closed_connection_is_a_reset() -> None:
+    assert delivered(answering()).failure == "reset"
+
+
+def test_a_closed_port_is_refused() -> None:
+    async def use() -> Delivery:
+        server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        server.close()
+        await server.wait_closed()
+        return await HttpSink(f"http://127.0.0.1:{port}/").send(EVENTS)
+
+    assert asyncio.run(use()).failure == "refused"
+
+
+def test_a_silent_sink_costs_the_timeout() -> None:
+    async def peer(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    assert delivered(peer, timeout_s=0.2).failure == "timeout"
+
+
+def test_a_sink_that_dribbles_its_answer_costs_the_timeout() -> None:
+    async def peer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        for byte in OK * 9:
+            writer.write(bytes([byte]))
+            await writer.drain()
+            await asyncio.sleep(0.05)
+
+    assert delivered(peer, timeout_s=0.2).failure == "timeout"
+
+
+def test_a_kept_connection_that_the_sink_closed_is_replaced_at_once() -> None:
+    async def peer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(OK)
+        await writer.drain()
+
+    async def use(url: str) -> list[Delivery]:
+        sink = HttpSink(url)
+        try:
+            return [await sink.send(EVENTS) for _ in range(4)]
+        finally:
+            await sink.close()
+
+    assert against(peer, use) == [Delivery(n_taken=3)] * 4
+
+
+def test_a_cancelled_delivery_leaves_a_usable_sink() -> None:
+    hanging = asyncio.Event()
+    n_requests = 0
+
+    async def peer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal n_requests
+        await read_request(reader)
+        n_requests += 1
+        if n_requests == 1:
+            hanging.set()
+            await reader.read()
+            return
+        writer.write(OK)
+        await writer.drain()
+
+    async def use(url: str) -> Delivery:
+        sink = HttpSink(url)
+        first = asyncio.create_task(sink.send(EVENTS))
+        await hanging.wait()
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        try:
+            return await sink.send(EVENTS)
+        finally:
+            await sink.close()
+
+    assert against(peer, use) == Delivery(n_taken=3)
+
+
+@pytest.mark.parametrize(
+    "url", ["collector:8090", "ftp://host/", "http://", "http://user:secret@host/"]
+)
+def test_an_address_that_cannot_be_used_is_refused_without_its_secret(url: str) -> None:
+    with pytest.raises(ValueError, match="expected http") as caught:
+        HttpSink(url)
+
+    assert "secret" not in str(caught.value)
+
+
+def test_a_header_cannot_smuggle_another() -> None:
+    with pytest.raises(ValueError, match="line break"):
+        HttpSink("http://host/", headers={"X": "a\r\nY: b"})
+
+
+def test_https_has_its_port_and_checks_certificates() -> None:
+    sink = HttpSink("https://collector/events")
+
+    assert sink._port == 443
+    assert sink._tls is not None
+    assert sink._tls.check_hostname
