@@ -101,6 +101,13 @@ class ModelProcess:
             self._facts = msgspec.json.decode(line, type=ModelFacts)
         return self._facts
 
+    def wait(self, timeout_s: float = 10.0) -> int:
+        """Wait for its end and return the exit code; raise ``TimeoutError`` after ``timeout_s``."""
+        try:
+            return self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired as error:
+            raise TimeoutError(f"the demo's model still runs after {timeout_s} s") from error
+
     def stop(self, *, grace_s: float = 5.0) -> int:
         """End the process, gracefully if it does so within ``grace_s``; return its exit code."""
         if self._process.stdin is not None:

@@ -6,6 +6,7 @@ When the model is trained and the port open, one line of JSON goes to standard o
 
 import argparse
 import json
+import os
 import socket
 import sys
 import threading
@@ -23,29 +24,31 @@ def main(arguments: list[str] | None = None) -> None:
     """Train, open the port, say so, and serve until stopped."""
     options = _parser().parse_args(arguments)
     started = time.perf_counter()
-    model = train_model(load_flights(), seed=options.seed)
-    server = uvicorn.Server(
-        uvicorn.Config(
-            ModelApp(model),
-            lifespan="off",
-            ws="none",
-            access_log=False,
-            log_level="warning",
-            server_header=False,
-            # Longer than any pool of a proxy keeps an idle connection: none is cut in its hands.
-            timeout_keep_alive=300,
-            timeout_graceful_shutdown=2,
-        )
-    )
-    if options.until_stdin_ends:
-        threading.Thread(target=_stop_when_stdin_ends, args=(server,), daemon=True).start()
+    # First of all, so that a taken port is said before the work.
     with socket.create_server((options.host, options.port), backlog=1024) as listener:
+        model = train_model(load_flights(), seed=options.seed)
+        server = uvicorn.Server(_config(model))
+        if options.until_stdin_ends:
+            threading.Thread(target=_stop_when_stdin_ends, args=(server,), daemon=True).start()
         port = listener.getsockname()[1]
         print(_ready_line(model, port, time.perf_counter() - started), flush=True)  # noqa: T201
-        # More threads than one cannot help a few rows, and they spin while they wait for each
-        # other, on the cores that the rest of the demo needs.
+        # More threads than one cannot help a few rows, and spin on the cores that others need.
         with threadpool_limits(limits=1):
             server.run(sockets=[listener])
+
+
+def _config(model: FlightModel) -> uvicorn.Config:
+    return uvicorn.Config(
+        ModelApp(model),
+        lifespan="off",
+        ws="none",
+        access_log=False,
+        log_level="warning",
+        server_header=False,
+        # Longer than any pool of a proxy keeps an idle connection: none is cut in its hands.
+        timeout_keep_alive=300,
+        timeout_graceful_shutdown=2,
+    )
 
 
 def _ready_line(model: FlightModel, port: int, seconds: float) -> str:
@@ -62,7 +65,9 @@ def _ready_line(model: FlightModel, port: int, seconds: float) -> str:
 
 def _stop_when_stdin_ends(server: uvicorn.Server) -> None:
     # The pipe closes when the parent ends, however it ends, so that no process is left behind.
-    sys.stdin.buffer.read()
+    # Past sys.stdin: a thread that holds its lock makes the interpreter abort at its end.
+    while os.read(sys.stdin.fileno(), 4096):
+        pass
     server.should_exit = True
 
 
