@@ -1,0 +1,78 @@
+"""Choosing small files of the lake that become one."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import groupby
+
+from sidelight.adapters._lake_file import LakeFile
+from sidelight.logger._journal import Document
+
+# Files of about one size are merged with each other, so that a row is written again at most once
+# for each factor of 16 in size, not at every merge.
+_TIER_FACTOR = 16
+# Files of all sizes are merged together when they are this many times the threshold.
+_CROWD = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compaction:
+    """One merge that is written, and visible once its documents are committed.
+
+    Parameters
+    ----------
+    documents : tuple of Document
+        To be committed together: hide the old files, show the new one.
+    obsolete : tuple of str
+        Paths to be handed to ``Lake.remove`` some time after the commit; readers may hold them.
+    rows : int
+        Of the new file.
+
+    """
+
+    documents: tuple[Document, ...]
+    obsolete: tuple[str, ...]
+    rows: int
+
+
+def choose(files: Iterable[LakeFile], *, min_files: int, target_rows: int) -> list[LakeFile]:
+    """Return the files of the next merge in journal order, or none.
+
+    They are of one deployment, table, layout and journal partition, and have the same columns.
+    """
+    small = sorted((file for file in files if file.rows * 2 < target_rows), key=_kind)
+    for _, same in groupby(small, key=_kind):
+        found = _of_one_kind(list(same), min_files, target_rows)
+        if found:
+            return found
+    return []
+
+
+def _kind(file: LakeFile) -> tuple[object, ...]:
+    return file.table, file.deployment, file.partition, file.layout, file.columns
+
+
+def _of_one_kind(files: list[LakeFile], min_files: int, target_rows: int) -> list[LakeFile]:
+    if len(files) >= min_files * _CROWD:
+        return _fill(files, target_rows)
+    tiers = sorted(files, key=_tier)
+    for _, tier in groupby(tiers, key=_tier):
+        members = list(tier)
+        if len(members) >= min_files:
+            return _fill(members, target_rows)
+    return []
+
+
+def _tier(file: LakeFile) -> int:
+    return int(math.log(max(file.rows, 1), _TIER_FACTOR))
+
+
+def _fill(files: list[LakeFile], target_rows: int) -> list[LakeFile]:
+    taken: list[LakeFile] = []
+    n_rows = 0
+    for file in sorted(files, key=lambda item: (item.first, item.last, item.path)):
+        if taken and n_rows + file.rows > target_rows:
+            break
+        taken.append(file)
+        n_rows += file.rows
+    return taken if len(taken) > 1 else []

@@ -1,0 +1,330 @@
+"""Audit queries on the lake: filters, pages, one inference by its id, exports."""
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from sidelight.adapters._lake_manifest import Manifest, overlapping
+from sidelight.adapters._query_columns import OWN_COLUMNS, SCORE, kind_of, own_kind
+from sidelight.adapters._query_cursor import Cursor, Order, digest
+from sidelight.adapters._query_engine import Engine, FileVanished
+from sidelight.adapters._query_export import EXPORTS, Export, ExportFormat
+from sidelight.adapters._query_labels import LabelTable
+from sidelight.adapters._query_page import Pages, Snapshot
+from sidelight.adapters._query_search import Search
+from sidelight.adapters._query_time import parse_time
+from sidelight.adapters._where import SECTIONS, ColumnName, Expression, parse, predicates
+from sidelight.adapters._where_sql import Kind, check
+from sidelight.adapters.errors import LakeError, QueryError
+from sidelight.logger._journal import Documents
+from sidelight.payloads import Inference
+
+log = logging.getLogger(__name__)
+
+Answer = TypeVar("Answer")
+
+MAX_LIMIT = 1_000
+"""Inferences on one page."""
+
+_MEMORY_BYTES = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Question:
+    """Filters as they were asked, checked."""
+
+    deployment: str | None
+    version: str | None
+    start_us: int | None
+    end_us: int | None
+    text: str | None
+    where: Expression | None
+
+    def digest(self, order: str) -> str:
+        return digest(self.deployment, self.version, self.start_us, self.end_us, self.text, order)
+
+
+class Inferences:
+    """The stored inferences of a data folder, for any number of threads.
+
+    Parameters
+    ----------
+    data_dir : Path
+        The data folder.
+    documents : Documents
+        Where the manifest of the lake and the labels are published.
+    memory_bytes : int, default 1 GB
+        Bound of the query engine's memory.
+
+    """
+
+    def __init__(
+        self, data_dir: Path, documents: Documents, *, memory_bytes: int = _MEMORY_BYTES
+    ) -> None:
+        folder = (Path(data_dir) / "lake").absolute()
+        self.manifest = Manifest(documents)
+        self._documents = documents
+        self._engine = Engine(folder, memory_bytes=memory_bytes)
+        self._pages = Pages(folder=folder, documents=documents, engine=self._engine)
+
+    def find(  # one keyword for each parameter of the route
+        self,
+        *,
+        deployment: str | None = None,
+        version: str | None = None,
+        from_: str | None = None,
+        to: str | None = None,
+        where: str | None = None,
+        order: str = "-time",
+        limit: int = 100,
+        cursor: str | None = None,
+    ) -> tuple[list[Inference], str | None]:
+        """Return one page of matching inferences with all their rows, and the next page's cursor.
+
+        Parameters
+        ----------
+        deployment : str or None
+            ``namespace/name``; None means all of them.
+        version : str or None
+            Of the model that answered.
+        from_, to : str or None
+            Times of the request, RFC 3339 with zone or a date; ``from_`` is included, ``to`` is
+            not.
+        where : str or None
+            An expression of the ``where`` language; one matching row is enough.
+        order : "time" or "-time"
+            Oldest or newest first; equal times by id.
+        limit : int
+            Inferences, 1 to 1000.
+        cursor : str or None
+            What the page before returned for the same filters and order.
+
+        Raises
+        ------
+        QueryError
+            If a parameter cannot be understood; ``WhereError`` when it is ``where``.
+        LakeError
+            If a visible file cannot be read.
+
+        """
+        question = _question(deployment, version, from_, to, where)
+        descending = _order(order) == "-time"
+        if not 1 <= limit <= MAX_LIMIT:
+            raise QueryError("limit", expected=f"1 to {MAX_LIMIT}", got=str(limit))
+        asked = question.digest(order)
+        after = Cursor.decode(cursor, asked) if cursor else None
+
+        def page(fresh: bool) -> tuple[list[Inference], str | None]:  # noqa: FBT001 - one use
+            search, snapshot = self._search(question, fresh=fresh)
+            hits = search.page(descending=descending, after=after, limit=limit + 1)
+            items = self._pages.assemble(hits[:limit], snapshot)
+            if len(hits) <= limit:
+                return items, None
+            last = hits[limit - 1]
+            return items, Cursor(time_us=last.time_us, id=last.id).encode(asked)
+
+        return self._robust(page)
+
+    def get(self, inference_id: str) -> Inference | None:
+        """Return one inference of any deployment, or None when there is none of that id."""
+
+        def one(fresh: bool) -> Inference | None:  # noqa: FBT001 - one use
+            return self._pages.get(inference_id, self._snapshot(None, fresh=fresh))
+
+        return self._robust(one)
+
+    def count(
+        self,
+        *,
+        deployment: str | None = None,
+        version: str | None = None,
+        from_: str | None = None,
+        to: str | None = None,
+        where: str | None = None,
+    ) -> int:
+        """Return how many inferences match; parameters and errors as for ``find``."""
+        question = _question(deployment, version, from_, to, where)
+        return self._robust(lambda fresh: self._search(question, fresh=fresh)[0].count())
+
+    def export(
+        self,
+        *,
+        format: ExportFormat = "jsonl",  # noqa: A002 - the name of the route's parameter
+        deployment: str | None = None,
+        version: str | None = None,
+        from_: str | None = None,
+        to: str | None = None,
+        where: str | None = None,
+        order: str = "time",
+    ) -> Iterator[bytes]:
+        """Return every matching inference as a stream, page after page.
+
+        Parameters
+        ----------
+        format : "jsonl", "csv" or "parquet"
+            One inference a line; or one row of an inference a row, with the columns
+            ``features.*``, ``outputs.*`` and ``labels.*``.
+
+        Raises
+        ------
+        QueryError
+            If a parameter cannot be understood; raised at once, before the first byte.
+
+        """
+        if format not in EXPORTS:
+            raise QueryError("format", expected=", ".join(sorted(EXPORTS)), got=ascii(format))
+        question = _question(deployment, version, from_, to, where)
+        _order(order)
+        self._robust(lambda fresh: self._search(question, fresh=fresh))
+
+        def pages() -> Iterator[list[Inference]]:
+            cursor: str | None = None
+            while True:
+                items, cursor = self.find(
+                    deployment=deployment,
+                    version=version,
+                    from_=from_,
+                    to=to,
+                    where=where,
+                    order=order,
+                    limit=MAX_LIMIT,
+                    cursor=cursor,
+                )
+                yield items
+                if cursor is None:
+                    return
+
+        files = self.manifest.files("inferences", deployment=deployment)
+        return EXPORTS[format](
+            Export(
+                pages=pages,
+                columns={file.columns for file in files},
+                labels=lambda: LabelTable(self._documents, deployment=deployment, names=()).known,
+            )
+        )
+
+    def close(self) -> None:
+        """Give the query engine's memory back."""
+        self._engine.close()
+
+    def _robust(self, work: Callable[[bool], Answer]) -> Answer:
+        """Work with the manifest as known; once more with a fresh one if a file is gone.
+
+        Compaction deletes files a while after it replaced them. Who read the manifest before
+        and comes late finds them gone, and finds the rows in the new file.
+        """
+        try:
+            return work(False)  # noqa: FBT003 - the parameter of a local function
+        except (FileVanished, FileNotFoundError):
+            log.info("a lake file vanished, reading the manifest again")
+        try:
+            return work(True)  # noqa: FBT003 - the parameter of a local function
+        except FileNotFoundError as error:
+            raise LakeError(f"a visible file of the lake is missing: {error}") from error
+
+    def _snapshot(self, deployment: str | None, *, fresh: bool) -> Snapshot:
+        return Snapshot(
+            files=self.manifest.files("inferences", deployment=deployment, fresh=fresh),
+            scores=self.manifest.files("scores", deployment=deployment),
+        )
+
+    def _search(self, question: _Question, *, fresh: bool) -> tuple[Search, Snapshot]:
+        snapshot = self._snapshot(question.deployment, fresh=fresh)
+        labels = self._labels(question)
+        _check(question, snapshot, labels)
+        files = overlapping(
+            snapshot.files,
+            start_us=question.start_us,
+            end_us=question.end_us,
+            version=question.version,
+        )
+        search = Search(
+            engine=self._engine,
+            files=files,
+            pattern_of=self._pages.pattern,
+            revised=self._pages.revised(snapshot),
+            version=question.version,
+            start_us=question.start_us,
+            end_us=question.end_us,
+            where=question.where,
+            labels=labels,
+            scores=self._scores(question, snapshot),
+        )
+        return search, snapshot
+
+    def _labels(self, question: _Question) -> LabelTable | None:
+        names = [column.name for column in _columns(question) if column.section == "labels"]
+        if not names:
+            return None
+        unique = list(dict.fromkeys(names))
+        return LabelTable(self._documents, deployment=question.deployment, names=unique)
+
+    def _scores(self, question: _Question, snapshot: Snapshot) -> dict[str, list[str]]:
+        if ColumnName(section="", name=SCORE) not in _columns(question):
+            return {}
+        scores: dict[str, list[str]] = {}
+        # A revision may have changed a row's time, and a score keeps that of its own revision:
+        # only a span of time around the asked one would be safe, so all files are read.
+        for file in snapshot.scores:
+            scores.setdefault(file.deployment, []).append(self._pages.pattern(file))
+        return scores
+
+
+def _question(
+    deployment: str | None,
+    version: str | None,
+    from_: str | None,
+    to: str | None,
+    where: str | None,
+) -> _Question:
+    text = where if where and where.strip() else None
+    return _Question(
+        deployment=deployment,
+        version=version,
+        start_us=None if from_ is None else parse_time(from_, "from"),
+        end_us=None if to is None else parse_time(to, "to"),
+        text=text,
+        where=None if text is None else parse(text),
+    )
+
+
+def _order(order: str) -> Order:
+    orders: dict[str, Literal["time", "-time"]] = {"time": "time", "-time": "-time"}
+    if order not in orders:
+        raise QueryError("order", expected="time or -time", got=ascii(order[:40]))
+    return orders[order]
+
+
+def _columns(question: _Question) -> list[ColumnName]:
+    if question.where is None:
+        return []
+    return [predicate.column for predicate in predicates(question.where)]
+
+
+def _check(question: _Question, snapshot: Snapshot, labels: LabelTable | None) -> None:
+    if question.where is None or question.text is None:
+        return
+    stored: dict[str, set[Kind]] = {}
+    for columns in {file.columns for file in snapshot.files}:
+        for name, arrow_type in columns:
+            kind = kind_of(arrow_type)
+            stored.setdefault(name, set()).update({kind} if kind else ())
+
+    def kinds(column: ColumnName) -> Iterable[Kind] | None:
+        if column.section == "labels":
+            return labels.kinds(column.name) if labels else ()
+        if not column.section:
+            kind = own_kind(column.name)
+            return {kind} if kind else None
+        # As long as nothing is stored, nobody can say which names there are.
+        return stored.get(str(column)) if stored else ()
+
+    def candidates(column: ColumnName) -> list[str]:
+        known = [f"labels.{name}" for name in labels.known] if labels else []
+        named = [name for name in stored if name.startswith(tuple(f"{s}." for s in SECTIONS))]
+        own = [*OWN_COLUMNS, SCORE]
+        return {"labels": known, "": [*own, *named]}.get(column.section, named)
+
+    check(question.text, question.where, kinds, candidates)

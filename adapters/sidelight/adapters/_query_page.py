@@ -1,0 +1,223 @@
+"""From found ids to whole inferences: rows, labels and scores."""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from sidelight.adapters._lake_file import LakeFile
+from sidelight.adapters._lake_manifest import overlapping
+from sidelight.adapters._query_columns import grouped
+from sidelight.adapters._query_engine import Engine, pattern
+from sidelight.adapters._query_labels import labels_of
+from sidelight.adapters._query_rows import Place, StoredRow, read_rows, tags_of, winners
+from sidelight.adapters._query_search import Hit
+from sidelight.adapters._query_time import format_time, timestamp_sql
+from sidelight.adapters.errors import LakeError
+from sidelight.logger._journal import Documents
+from sidelight.payloads import ROW_SCHEMA, Inference, InferenceRow
+
+_OWN = ", ".join(f"c{place}" for place in range(len(ROW_SCHEMA)))
+_KEYS: pa.Schema = pa.schema([ROW_SCHEMA.field(name) for name in ("id", "revision")])
+_REVISION = ROW_SCHEMA.names.index("revision")
+_CACHED_FILES = 512
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """The visible files that one answer is made of."""
+
+    files: Sequence[LakeFile]
+    scores: Sequence[LakeFile]
+
+
+class Pages:
+    """Reads rows where they stand.
+
+    Parameters
+    ----------
+    folder : Path
+        The lake.
+
+    """
+
+    def __init__(self, *, folder: Path, documents: Documents, engine: Engine) -> None:
+        self._folder = folder
+        self._documents = documents
+        self._engine = engine
+        self._lock = threading.Lock()
+        self._revised: OrderedDict[str, pa.Table] = OrderedDict()
+
+    def pattern(self, file: LakeFile) -> str:
+        """Return how DuckDB opens a file."""
+        return pattern(self._folder / file.path)
+
+    def revised(self, snapshot: Snapshot) -> pa.Table:
+        """Return ``id, revision`` of every inference that replaced an older one."""
+        tables = [self._revised_of(file) for file in snapshot.files if file.max_revision > 0]
+        return pa.concat_tables([_KEYS.empty_table(), *tables])
+
+    def get(self, inference_id: str, snapshot: Snapshot) -> Inference | None:
+        """Return one inference, or None."""
+        found = winners(self._locate([inference_id], snapshot.files, ""))
+        built = self._build(found, snapshot)
+        return built.get(inference_id)
+
+    def assemble(self, hits: Sequence[Hit], snapshot: Snapshot) -> list[Inference]:
+        """Return the inferences of a page, in its order."""
+        if not hits:
+            return []
+        times = [hit.time_us for hit in hits]
+        near = overlapping(snapshot.files, start_us=min(times), end_us=max(times) + 1)
+        during = f" AND c4 BETWEEN {timestamp_sql(min(times))} AND {timestamp_sql(max(times))}"
+        ids = [hit.id for hit in hits]
+        changed = self._changed(ids, snapshot)
+        places = self._locate([item for item in ids if item not in changed], near, during)
+        # Another revision may have another time, so these are looked for everywhere.
+        places += self._locate(sorted(changed), snapshot.files, "")
+        built = self._build(winners(places), snapshot)
+        return [built[item] for item in ids if item in built]
+
+    def _changed(self, ids: list[str], snapshot: Snapshot) -> set[str]:
+        revised = self.revised(snapshot)
+        if not revised.num_rows:
+            return set()
+        mask = pc.is_in(revised.column("id"), value_set=pa.array(ids, pa.string()))
+        return set(revised.column("id").filter(mask).to_pylist())
+
+    def _locate(self, ids: list[str], files: Sequence[LakeFile], during: str) -> list[Place]:
+        if not ids:
+            return []
+        found: list[Place] = []
+        # A single id is compared by =, because DuckDB asks the bloom filters for that alone.
+        wanted = "= ?" if len(ids) == 1 else f"IN ({', '.join('?' * len(ids))})"
+        for group in grouped(files, ()):
+            paths = {str(self._folder / file.path): file.path for file in group}
+            rows = self._engine.query(
+                "SELECT c0, c1, c2, filename, file_row_number"  # noqa: S608 - places, no names
+                " FROM read_parquet(?, hive_partitioning = false, filename = true,"
+                f" file_row_number = true) AS f({_OWN}) WHERE c0 {wanted}{during}",
+                [[self.pattern(file) for file in group], *ids],
+            )
+            found += [
+                Place(id=name, row=row, revision=revision, path=paths[path], number=number)
+                for name, row, revision, path, number in rows
+            ]
+        return found
+
+    def _build(self, places: list[Place], snapshot: Snapshot) -> dict[str, Inference]:
+        rows: dict[str, list[StoredRow]] = {}
+        for stored in self._rows(places, snapshot):
+            rows.setdefault(stored.own["id"], []).append(stored)
+        scores = self._scores([row for group in rows.values() for row in group], snapshot)
+        return {
+            name: self._inference(sorted(group, key=lambda row: row.own["row"]), scores)
+            for name, group in rows.items()
+        }
+
+    def _rows(self, places: Iterable[Place], snapshot: Snapshot) -> Iterable[StoredRow]:
+        deployments = {file.path: file.deployment for file in snapshot.files}
+        by_path: dict[str, list[int]] = {}
+        for place in places:
+            by_path.setdefault(place.path, []).append(place.number)
+        for path, numbers in by_path.items():
+            try:
+                yield from read_rows(
+                    self._folder / path, sorted(numbers), deployment=deployments[path]
+                )
+            except pa.ArrowInvalid as error:
+                raise LakeError(f"{path} cannot be read: {error}") from error
+
+    def _scores(
+        self, rows: list[StoredRow], snapshot: Snapshot
+    ) -> dict[tuple[str, int], float | None]:
+        deployments = {row.deployment for row in rows}
+        times = [row.own["time"] for row in rows]
+        if not times:
+            return {}
+        files = overlapping(
+            (file for file in snapshot.scores if file.deployment in deployments),
+            start_us=min(times),
+            end_us=max(times) + 1,
+        )
+        if not files:
+            return {}
+        ids = sorted({row.own["id"] for row in rows})
+        wanted = "= ?" if len(ids) == 1 else f"IN ({', '.join('?' * len(ids))})"
+        found = self._engine.query(
+            "SELECT s0, s1, arg_max(CASE WHEN isfinite(s4) THEN s4 END, s2)"  # noqa: S608
+            " FROM read_parquet(?, hive_partitioning = false) AS s(s0, s1, s2, s3, s4)"
+            f" WHERE s0 {wanted} AND s3 BETWEEN {timestamp_sql(min(times))}"
+            f" AND {timestamp_sql(max(times))} GROUP BY s0, s1",
+            [[self.pattern(file) for file in files], *ids],
+        )
+        return {(name, row): score for name, row, score in found}
+
+    def _inference(
+        self, rows: list[StoredRow], scores: Mapping[tuple[str, int], float | None]
+    ) -> Inference:
+        own = rows[0].own
+        return Inference(
+            id=own["id"],
+            deployment=rows[0].deployment,
+            version=own["version"],
+            component=own["component"],
+            request_id=own["request_id"],
+            time=format_time(own["time"]),
+            latency_ms=own["latency_ms"],
+            status=own["status"],
+            protocol=own["protocol"],
+            rows=tuple(self._row(row, scores) for row in rows),
+            orphan=own["orphan"],
+            synthetic=own["synthetic"],
+            tags=tags_of(own["tags"]),
+            request_ref=own["request_ref"],
+            response_ref=own["response_ref"],
+        )
+
+    def _row(self, row: StoredRow, scores: Mapping[tuple[str, int], float | None]) -> InferenceRow:
+        own = row.own
+        return InferenceRow(
+            features=row.features,
+            outputs=row.outputs,
+            labels=labels_of(self._documents, row.deployment, own["request_id"], own["row"]),
+            outlier_score=scores.get((own["id"], own["row"])),
+        )
+
+    def _revised_of(self, file: LakeFile) -> pa.Table:
+        with self._lock:
+            known = self._revised.get(file.path)
+            if known is not None:
+                self._revised.move_to_end(file.path)
+                return known
+        table = _revisions(self._folder / file.path)
+        with self._lock:
+            self._revised[file.path] = table
+            while len(self._revised) > _CACHED_FILES:
+                self._revised.popitem(last=False)
+        return table
+
+
+def _revisions(path: Path) -> pa.Table:
+    """Return ``id, revision`` of what a file holds of other than first revisions."""
+    with pq.ParquetFile(path, memory_map=True) as file:
+        groups = [
+            group
+            for group in range(file.metadata.num_row_groups)
+            if _may_be_revised(file.metadata.row_group(group).column(_REVISION).statistics)
+        ]
+        table = file.read_row_groups(groups, columns=_KEYS.names)
+    rows = table.filter(pc.greater(table.column("revision"), 0))
+    newest = rows.group_by("id").aggregate([("revision", "max")])
+    columns = {"id": newest.column("id"), "revision": newest.column("revision_max")}
+    return pa.table(columns, schema=_KEYS)
+
+
+def _may_be_revised(statistics: Any) -> bool:
+    return statistics is None or not statistics.has_min_max or statistics.max > 0

@@ -1,0 +1,137 @@
+"""Second half of a query: the rows of the found inferences, as they were stored."""
+
+import base64
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from sidelight.payloads import FEATURE_PREFIX, OUTPUT_PREFIX, ROW_SCHEMA
+
+_FIXED = tuple(ROW_SCHEMA.names)
+# Arrow's own cast of a timestamp to Python needs a time zone database; integers do not.
+_TIME = _FIXED.index("time")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where one row stands."""
+
+    id: str
+    row: int
+    revision: int
+    path: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredRow:
+    """One row as it was stored; ``own`` are the values of ``ROW_SCHEMA`` by name."""
+
+    deployment: str
+    own: Mapping[str, Any]
+    features: Mapping[str, Any] = field(default_factory=dict)
+    outputs: Mapping[str, Any] = field(default_factory=dict)
+
+
+def winners(places: Sequence[Place]) -> list[Place]:
+    """Return the rows of the highest revision of every inference.
+
+    A revision replaces the inference as a whole: what an orphan had more rows than the pair that
+    it became is not a part of the answer.
+    """
+    newest: dict[str, int] = {}
+    for place in places:
+        newest[place.id] = max(place.revision, newest.get(place.id, 0))
+    best = {(place.id, place.row): place for place in places if place.revision == newest[place.id]}
+    return list(best.values())
+
+
+def read_rows(path: Path, numbers: Sequence[int], *, deployment: str) -> list[StoredRow]:
+    """Read rows of one file by their numbers, in the order of the numbers."""
+    with pq.ParquetFile(path, memory_map=True) as file:
+        table = _taken(file, numbers)
+    columns = [_plain(column) for column in table.columns]
+    own = list(zip(*columns[: len(_FIXED)], strict=True))
+    features = _named(table.schema, columns, FEATURE_PREFIX)
+    outputs = _named(table.schema, columns, OUTPUT_PREFIX)
+    return [
+        StoredRow(
+            deployment=deployment,
+            own=dict(zip(_FIXED, own[index], strict=True)),
+            features={name: column[index] for name, column in features},
+            outputs={name: column[index] for name, column in outputs},
+        )
+        for index in range(len(numbers))
+    ]
+
+
+def tags_of(text: str | None) -> dict[str, Any]:
+    """Read the stored tags."""
+    value = json.loads(text) if text else {}
+    return value if isinstance(value, dict) else {}
+
+
+def _taken(file: pq.ParquetFile, numbers: Sequence[int]) -> pa.Table:
+    """Read the row groups that hold the rows, and nothing else."""
+    starts: list[int] = [0]
+    for group in range(file.metadata.num_row_groups):
+        starts.append(starts[-1] + file.metadata.row_group(group).num_rows)
+    places: dict[int, int] = {}
+    needed: list[int] = []
+    offset = 0
+    for group in range(file.metadata.num_row_groups):
+        inside = [number for number in numbers if starts[group] <= number < starts[group + 1]]
+        if inside:
+            needed.append(group)
+            places.update({number: number - starts[group] + offset for number in inside})
+            offset += starts[group + 1] - starts[group]
+    table = file.read_row_groups(needed, use_threads=False)
+    return table.take(pa.array([places[number] for number in numbers], pa.int64()))
+
+
+def _named(schema: pa.Schema, columns: list[list[Any]], prefix: str) -> list[tuple[str, list[Any]]]:
+    return [
+        (name[len(prefix) :], columns[place])
+        for place, name in enumerate(schema.names)
+        if place >= len(_FIXED) and name.startswith(prefix)
+    ]
+
+
+def _plain(column: pa.ChunkedArray) -> list[Any]:
+    """Return JSON values: not finite is None, bytes are base64, times RFC 3339 or microseconds."""
+    kind = column.type
+    if pa.types.is_timestamp(kind) and kind == ROW_SCHEMA.field(_TIME).type:
+        return list(column.cast(pa.int64()).to_pylist())
+    if pa.types.is_timestamp(kind) or pa.types.is_date(kind) or pa.types.is_time(kind):
+        return list(pc.cast(column, pa.string()).to_pylist())
+    values = column.to_pylist()
+    if pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_boolean(kind):
+        return list(values)
+    return [_value(value) for value in values]
+
+
+def _value(value: Any) -> Any:
+    match value:
+        case float():
+            plain: Any = value if math.isfinite(value) else None
+        case bytes():
+            plain = base64.b64encode(value).decode()
+        case list():
+            plain = [_value(item) for item in value]
+        case dict():
+            plain = {key: _value(item) for key, item in value.items()}
+        case Decimal():
+            plain = float(value)
+        case None | bool() | int() | str():
+            plain = value
+        case _:
+            plain = str(value)
+    return plain

@@ -1,0 +1,224 @@
+"""First half of a query: which inferences match, newest or oldest first."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from sidelight.adapters._lake_file import LakeFile
+from sidelight.adapters._query_columns import SCORE, grouped, places, source_of
+from sidelight.adapters._query_cursor import Cursor
+from sidelight.adapters._query_engine import Engine
+from sidelight.adapters._query_labels import LabelTable
+from sidelight.adapters._query_time import timestamp_sql
+from sidelight.adapters._where import ColumnName, Expression, predicates
+from sidelight.adapters._where_sql import Source, to_sql
+
+# Files are read newest (or oldest) first until the page cannot change any more.
+_FIRST_FILES = 8
+_MORE_FILES = 4
+# Rows of an inference share its time, so a page is the first rows in order; more are asked for
+# when inferences have many rows.
+_ROWS_PER_INFERENCE = 4
+
+_ID, _ROW, _REVISION, _REQUEST_ID, _TIME, _VERSION = "c0", "c1", "c2", "c3", "c4", "c5"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hit:
+    """An inference that matches, and the time of its request in microseconds since 1970 UTC."""
+
+    time_us: int
+    id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Search:
+    """One question to the lake, with all that its SQL needs.
+
+    Parameters
+    ----------
+    files : sequence of LakeFile
+        Visible files that may hold rows of the answer.
+    scores : mapping of deployment to paths
+        Files with outlier scores, as patterns; only read when the expression asks for them.
+    revised : pyarrow.Table
+        Columns ``id, revision`` of every inference that was stored more than once.
+    pattern_of : callable
+        From a file to the path that DuckDB opens.
+
+    """
+
+    engine: Engine
+    files: Sequence[LakeFile]
+    pattern_of: Callable[[LakeFile], str]
+    revised: pa.Table
+    version: str | None = None
+    start_us: int | None = None
+    end_us: int | None = None
+    where: Expression | None = None
+    labels: LabelTable | None = None
+    scores: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    def page(self, *, descending: bool, after: Cursor | None, limit: int) -> list[Hit]:
+        """Return the first matching inferences behind ``after``, at most ``limit``."""
+        best: dict[str, Hit] = {}
+        hits: list[Hit] = []
+        for files, horizon_us in self._chunks(descending=descending):
+            for hit in self._top(files, descending=descending, after=after, limit=limit):
+                best.setdefault(hit.id, hit)
+            hits = sorted(best.values(), key=lambda hit: (hit.time_us, hit.id), reverse=descending)[
+                :limit
+            ]
+            best = {hit.id: hit for hit in hits}
+            if len(hits) == limit and horizon_us is not None:
+                last = hits[-1].time_us
+                if last > horizon_us if descending else last < horizon_us:
+                    break
+        return hits
+
+    def count(self) -> int:
+        """Return the number of matching inferences."""
+        if not self.files:
+            return 0
+        sql, parameters = self._matches(self.files, f"SELECT DISTINCT {_ID} AS id")
+        rows = self.engine.query(
+            f"SELECT count(DISTINCT id) FROM ({sql})",  # noqa: S608 - no text of the user
+            parameters,
+            self._tables(),
+        )
+        return int(rows[0][0])
+
+    def _chunks(self, *, descending: bool) -> Iterator[tuple[list[LakeFile], int | None]]:
+        """Yield files in order of time, with the time from which on later ones may have rows."""
+        ordered = sorted(
+            self.files,
+            key=lambda file: file.max_us if descending else file.min_us,
+            reverse=descending,
+        )
+        start, size = 0, _FIRST_FILES
+        while start < len(ordered):
+            rest = ordered[start + size :]
+            horizon = (rest[0].max_us if descending else rest[0].min_us) if rest else None
+            yield ordered[start : start + size], horizon
+            start, size = start + size, size * _MORE_FILES
+
+    def _top(
+        self, files: Sequence[LakeFile], *, descending: bool, after: Cursor | None, limit: int
+    ) -> list[Hit]:
+        direction = "DESC" if descending else "ASC"
+        behind, values = _behind(after, descending=descending)
+        inner, parameters = self._matches(
+            files, f"SELECT {_TIME} AS t, {_ID} AS id", behind, values
+        )
+        n_rows = limit * _ROWS_PER_INFERENCE
+        while True:
+            rows = self.engine.query(
+                f"SELECT epoch_us(t), id FROM ({inner})"  # noqa: S608 - no text of the user
+                f" ORDER BY t {direction}, id {direction} LIMIT {n_rows}",
+                parameters,
+                self._tables(),
+            )
+            hits: dict[str, Hit] = {}
+            for time_us, found in rows:
+                hits.setdefault(found, Hit(time_us=time_us, id=found))
+            if len(hits) >= limit or len(rows) < n_rows:
+                return list(hits.values())[:limit]
+            n_rows *= 16
+
+    def _matches(
+        self,
+        files: Sequence[LakeFile],
+        select: str,
+        behind: str = "",
+        behind_values: Sequence[Any] = (),
+    ) -> tuple[str, list[Any]]:
+        """Return one statement over all groups of files, and its parameters."""
+        parts: list[str] = []
+        parameters: list[Any] = []
+        for group in grouped(files, self._columns()):
+            part, values = self._group(group, select)
+            parts.append(part + behind)
+            parameters += [*values, *behind_values]
+        return " UNION ALL ".join(parts), parameters
+
+    def _group(self, group: list[LakeFile], select: str) -> tuple[str, list[Any]]:
+        file = group[0]
+        parameters: list[Any] = [[self.pattern_of(item) for item in group]]
+        joins, values = self._joins(file)
+        parameters += values
+        conditions, values = self._conditions(file)
+        parameters += values
+        sql = (
+            f"{select} FROM read_parquet(?, hive_partitioning = false) AS f({places(file)})"
+            f"{joins} WHERE {' AND '.join(conditions)}"
+        )
+        return sql, parameters
+
+    def _joins(self, file: LakeFile) -> tuple[str, list[Any]]:
+        joins = ""
+        parameters: list[Any] = []
+        if self.labels is not None:
+            joins += (
+                f" LEFT JOIN labels ON labels.request_id = {_REQUEST_ID}"
+                f" AND labels.row = {_ROW} AND labels.deployment = ?"
+            )
+            parameters.append(file.deployment)
+        if self._scores_of(file):
+            joins += (
+                " LEFT JOIN (SELECT s0 AS id, s1 AS row,"  # noqa: S608 - no text of the user
+                " arg_max(CASE WHEN isfinite(s4) THEN s4 END, s2) AS score"
+                " FROM read_parquet(?, hive_partitioning = false) AS s(s0, s1, s2, s3, s4)"
+                f" GROUP BY s0, s1) AS scores ON scores.id = {_ID} AND scores.row = {_ROW}"
+            )
+            parameters.append(list(self._scores_of(file)))
+        return joins, parameters
+
+    def _conditions(self, file: LakeFile) -> tuple[list[str], list[Any]]:
+        conditions, parameters = ["TRUE"], []
+        if self.start_us is not None:
+            conditions.append(f"{_TIME} >= {timestamp_sql(self.start_us)}")
+        if self.end_us is not None:
+            conditions.append(f"{_TIME} < {timestamp_sql(self.end_us)}")
+        if self.version is not None:
+            conditions.append(f"{_VERSION} = ?")
+            parameters.append(self.version)
+        if self.where is not None:
+            sql, values = to_sql(self.where, lambda column: self._source(file, column))
+            conditions.append(sql)
+            parameters += values
+        if self.revised.num_rows:
+            conditions.append(
+                "NOT EXISTS (SELECT 1 FROM revised"  # noqa: S608 - no text of the user
+                f" WHERE revised.id = {_ID} AND revised.revision > {_REVISION})"
+            )
+        return conditions, parameters
+
+    def _source(self, file: LakeFile, column: ColumnName) -> Source:
+        if column.section == "labels":
+            return self.labels.source(column.name) if self.labels else Source()
+        if not column.section and column.name == SCORE:
+            return Source(sql={"number": "scores.score"} if self._scores_of(file) else {})
+        return source_of(file, column)
+
+    def _scores_of(self, file: LakeFile) -> Sequence[str]:
+        return self.scores.get(file.deployment, ())
+
+    def _columns(self) -> list[ColumnName]:
+        return [item.column for item in predicates(self.where)] if self.where else []
+
+    def _tables(self) -> dict[str, pa.Table]:
+        tables = {"revised": self.revised}
+        if self.labels is not None:
+            tables["labels"] = self.labels.table
+        return tables
+
+
+def _behind(after: Cursor | None, *, descending: bool) -> tuple[str, list[Any]]:
+    if after is None:
+        return "", []
+    sign = "<" if descending else ">"
+    moment = timestamp_sql(after.time_us)
+    condition = f" AND {_TIME} {sign}= {moment} AND ({_TIME} {sign} {moment} OR {_ID} {sign} ?)"
+    return condition, [after.id]

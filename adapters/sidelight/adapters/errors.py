@@ -1,0 +1,50 @@
+"""Errors raised by the adapters.
+
+``AdapterError``
+    ``LakeError``       a file of the lake cannot be written or read
+    ``QueryError``      a question to the store cannot be understood
+        ``WhereError``      its ``where`` expression cannot; says where
+"""
+
+
+class AdapterError(Exception):
+    """Base class, so that a caller can catch everything from this package."""
+
+
+class LakeError(AdapterError, OSError):
+    """A file of the lake cannot be written or read."""
+
+
+class QueryError(AdapterError, ValueError):
+    """A question to the store cannot be understood; carries what was expected and what was got."""
+
+    def __init__(self, what: str, *, expected: str, got: str) -> None:
+        """Keep the parts, so that the API can build a problem document."""
+        super().__init__(f"{what}: expected {expected}, got {got}")
+        self.what = what
+        self.expected = expected
+        self.got = got
+
+
+class WhereError(QueryError):
+    """A ``where`` expression has a wrong syntax, an unknown column or a value of another type.
+
+    Attributes
+    ----------
+    text : str
+        The expression as it was given.
+    position : int
+        Index of the first character that does not fit, from 0; the length of the text at its end.
+
+    """
+
+    def __init__(self, text: str, position: int, *, expected: str, got: str) -> None:
+        """Keep the parts and point at the place."""
+        super().__init__(f"where, at character {position + 1}", expected=expected, got=got)
+        self.text = text
+        self.position = position
+
+    def __str__(self) -> str:
+        # Odd characters become one visible character each, so that the caret stands right.
+        line = "".join(character if character.isprintable() else "?" for character in self.text)
+        return f"{self.args[0]}\n{line}\n{' ' * self.position}^"
