@@ -246,7 +246,7 @@ class Emitter:
             if await _wait(self._hurry, pause_s):
                 self._n_failures = 0  # one more try before the rest goes to the disk
         elif not self._backlog.has_spool:
-            await asyncio.sleep(min(pause_s, _FLUSH_RETRY_S))
+            await _wait(self._stop, min(pause_s, _FLUSH_RETRY_S))
 
     async def _spill(self) -> None:
         backlog, period_s = self._backlog, self._limits.spill_after_s

@@ -15,7 +15,10 @@ from sidelight.logger._exchange import Exchange
 REQUEST_TYPE: Final = "org.kubeflow.serving.inference.request"
 RESPONSE_TYPE: Final = "org.kubeflow.serving.inference.response"
 
-_ID_HEADERS: Final = (b"x-request-id", b"ce-id", b"seldon-puid")
+_ID_HEADERS: Final = (b"\r\nx-request-id:", b"\r\nce-id:", b"\r\nseldon-puid:")
+_TRACEPARENT: Final = b"\r\ntraceparent:"
+_CONTENT_TYPE: Final = b"\r\ncontent-type:"
+_CONTENT_ENCODING: Final = b"\r\ncontent-encoding:"
 # The id of an Open Inference Protocol body, when it comes first as the known clients write it.
 _BODY_ID: Final = re.compile(rb'[ \t\r\n]*\{[ \t\r\n]*"id"[ \t\r\n]*:[ \t\r\n]*("[^"\\]{1,256}")')
 _IDENTITY: Final = b"identity"
@@ -81,7 +84,7 @@ class Capture:
             self._request_id(head, lowered, exchange.request_body),
             self._route(exchange.method, exchange.target),
         )
-        if trace := _header(head, lowered, b"traceparent"):
+        if trace := _header(head, lowered, _TRACEPARENT):
             shared += b',"traceparent":' + _string(trace)
         request = self._event(
             b'%b%b,"time":"%b"' % (self._request, shared, self._time(exchange.started_ns)),
@@ -108,8 +111,9 @@ class Capture:
     def _event(
         self, attributes: bytes, heads: tuple[bytes, bytes], body: bytes, cut: int
     ) -> CapturedEvent:
-        media, is_json = self._content_type(_header(*heads, b"content-type"))
-        coding = _header(*heads, b"content-encoding")
+        head, lowered = heads
+        media, is_json = self._content_type(_header(head, lowered, _CONTENT_TYPE))
+        coding = _header(head, lowered, _CONTENT_ENCODING)
         attributes += media
         if coding and coding.lower() != _IDENTITY:
             attributes += b',"contentencoding":' + _string(coding)
@@ -178,10 +182,10 @@ def _remember(memory: dict[_Key, _Value], key: _Key, value: _Value) -> None:
 
 def _header(head: bytes, lowered: bytes, name: bytes) -> bytes:
     """Return the first header of that name, stripped; empty when there is none."""
-    start = lowered.find(b"\r\n" + name + b":")
+    start = lowered.find(name)
     if start < 0:
         return b""
-    start += len(name) + 3
+    start += len(name)
     return head[start : head.find(b"\r\n", start)].strip(b" \t")
 
 

@@ -126,8 +126,9 @@ def is_embeddable(data: bytes) -> bool:
         return False
     if not _is_json(data):
         return False
-    n_opened = data.count(b"[") + data.count(b"{")
-    return n_opened <= _FREE_NESTING or _is_json(_OPENING + data + _CLOSING)
+    if len(data) <= 2 * _FREE_NESTING or data.count(b"[") + data.count(b"{") <= _FREE_NESTING:
+        return True
+    return _is_json(_OPENING + data + _CLOSING)
 
 
 def _is_json(data: bytes) -> bool:
