@@ -129,6 +129,13 @@ def printed(value: DemoNumbers, *, width: int = 120) -> str:
     return out.getvalue()
 
 
+def never_came() -> DemoNumbers:
+    flight = numbers().explanation
+    assert flight is not None
+    flight = replace(flight, delay_minutes=None, converged=False)
+    return replace(numbers(), explanation=flight)
+
+
 def words(text: str) -> str:
     return " ".join(text.split())
 
@@ -186,7 +193,8 @@ def test_the_summary_names_features_dates_bars_and_what_comes_next() -> None:
         "1 of 4 flights",
         "rain in the hour (inches) 1.2",
         "75% against 25%",
-        "27 min",
+        "it came 27 minutes late",
+        "not known on this stream",
         "missing",
         "1,234 rows",
         "every event is accounted for",
@@ -209,6 +217,8 @@ def test_what_is_missing_is_said_in_words() -> None:
     assert "No flight was explained." in text
     assert "2 of them failed" in text
     assert "not equal" in text
+    assert "it never came" in words(printed(never_came()))
+    assert "cut short by the deadline" in words(printed(never_came()))
     assert "sidelight serve --data demo-data" in text
 
 

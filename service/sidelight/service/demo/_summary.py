@@ -132,10 +132,10 @@ def print_summary(console: Console, numbers: DemoNumbers) -> None:
 
     """
     console.rule("[bold]Sidelight: the flights of 2013")
-    console.print(_streamed(numbers))
+    console.print(_streamed(numbers), markup=False)
     console.print()
     console.print(_alarms(numbers))
-    console.print(_outliers(numbers))
+    console.print(_outliers(numbers), markup=False)
     if numbers.explanation is not None:
         console.print()
         console.print(_bars(numbers.explanation))
@@ -143,7 +143,7 @@ def print_summary(console: Console, numbers: DemoNumbers) -> None:
         console.print("No flight was explained.")
     console.print()
     console.print(_accounting(numbers))
-    console.print(_next(numbers))
+    console.print(_next(numbers), markup=False, soft_wrap=True)
 
 
 def _streamed(numbers: DemoNumbers) -> str:
@@ -153,9 +153,13 @@ def _streamed(numbers: DemoNumbers) -> str:
         f"{numbers.requests:,} requests{failed}; {numbers.labels:,} arrivals told later; "
         f"{numbers.seconds:.1f} s in all.\n"
         "The model was trained on January to March to say who will be over 15 minutes late: "
-        f"area under the ROC curve {numbers.auc_held_out:.3f} at the end of March, "
-        f"{numbers.auc_stream:.3f} on this stream."
+        f"area under the ROC curve {_area(numbers.auc_held_out)} at the end of March, "
+        f"{_area(numbers.auc_stream)} on this stream."
     )
+
+
+def _area(value: float) -> str:
+    return f"{value:.3f}" if math.isfinite(value) else "not known"
 
 
 def _alarms(numbers: DemoNumbers) -> Table | str:
@@ -188,13 +192,15 @@ def _in_words(features: Mapping[str, Any]) -> str:
 
 
 def _bars(flight: ExplainedFlight) -> Table:
-    late = "never arrived" if flight.delay_minutes is None else f"{flight.delay_minutes:.0f} min"
+    minutes = flight.delay_minutes
+    became = "it never came" if minutes is None else f"it came {minutes:.0f} minutes late"
+    cut = "" if flight.converged else ", cut short by the deadline"
     table = Table(
         title=f"Why {flight.request_id} was expected late: {flight.prediction:.0%} against "
-        f"{flight.base:.0%} on average (it was: {late})",
+        f"{flight.base:.0%} on average; {became}",
         title_justify="left",
         title_style="bold",
-        caption=f"{flight.method}, {flight.model_rows:,} rows asked of the live model",
+        caption=f"{flight.method}, {flight.model_rows:,} rows asked of the live model{cut}",
         caption_justify="left",
     )
     table.add_column("feature")
@@ -235,11 +241,11 @@ def _accounting(numbers: DemoNumbers) -> str:
 def _next(numbers: DemoNumbers) -> str:
     audit = f"sidelight verify --data {numbers.data}"
     if numbers.url is None:
-        return f"Next: {audit}; sidelight serve --data {numbers.data}"
-    return (
-        f"Next: open {numbers.url}/ (console), {numbers.url}/v1/alarms, "
-        f"{numbers.url}/v1/inferences?limit=10, {numbers.url}/metrics; {audit}"
-    )
+        lines = [f"sidelight serve --data {numbers.data}", audit]
+    else:
+        pages = ("", "v1/alarms", "v1/inferences?limit=10", "metrics")
+        lines = [*(f"{numbers.url}/{page}" for page in pages), audit]
+    return "\n  ".join(["What to open next:", *lines])
 
 
 def _finite(value: Any) -> Any:
