@@ -1,0 +1,262 @@
+"""Detection for one deployment: what the service drives."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sidelight.detectors._archive import pack, unpack
+from sidelight.detectors._collection import Collection
+from sidelight.detectors._reference import Reference, fit_collection
+from sidelight.detectors._rows import Rows
+from sidelight.detectors._settings import DetectionSettings
+from sidelight.detectors._values import Values, is_monitorable, values_of
+from sidelight.detectors._watch import Watch
+from sidelight.detectors.errors import DetectorError, SnapshotError
+from sidelight.payloads import Alarm, Schema, Verdict
+
+_WHAT = "snapshot"
+# Columns that appear after the reference are named, but not without bound.
+_MAX_LATE = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """What some rows brought.
+
+    Attributes
+    ----------
+    verdicts : tuple of Verdict
+        Of every look that fell into these rows, in order.
+    alarms : tuple of Alarm
+        Alarms that were raised or ended, in order.
+    outlier_scores, outlier_p_values : ndarray of float, shape (n_rows,)
+        Squared Mahalanobis distance and its conformal p-value; NaN while there is no reference.
+    outliers : ndarray of bool, shape (n_rows,)
+        Rows whose p-value is at most the level of outliers.
+    reference_completed : Reference or None
+        The reference, when these rows completed it.
+
+    """
+
+    verdicts: tuple[Verdict, ...]
+    alarms: tuple[Alarm, ...]
+    outlier_scores: NDArray[np.float64]
+    outlier_p_values: NDArray[np.float64]
+    outliers: NDArray[np.bool_]
+    reference_completed: Reference | None
+
+
+class DeploymentMonitor:
+    """Drift and outliers of one deployment, from its first row on.
+
+    Collects the first ``reference_rows`` rows as reference (or starts with one), then scores every
+    row and takes a look every ``look_rows`` rows. An alarm is raised when the evidence of all
+    columns together (the average of their martingales, at its peak) reaches
+    ``1 / (0.9 * false_alarm_probability)`` and one column shows both evidence and a windowed effect
+    of at least ``drift_threshold``. It ends when all effects stayed small for a whole window; then
+    the tests start afresh. What is answered depends on the deployment's name, the rows and their
+    order alone: not on batches, restarts or time.
+
+    Parameters
+    ----------
+    deployment : str
+        ``namespace/name``.
+    settings : DetectionSettings, optional
+        Defaults otherwise.
+    schema : Schema, optional
+        Kinds of columns; those it does not name are told from the reference rows.
+    reference : Reference, optional
+        Collected from the first rows otherwise.
+
+    """
+
+    def __init__(
+        self,
+        deployment: str,
+        *,
+        settings: DetectionSettings | None = None,
+        schema: Schema | None = None,
+        reference: Reference | None = None,
+    ) -> None:
+        self._deployment = deployment
+        self._settings = settings or DetectionSettings()
+        self._schema = schema
+        self._late: dict[str, str] = {}
+        self._collection = Collection(self._settings.reference_rows)
+        self._watch: Watch | None = None
+        if reference is not None:
+            self._watch = Watch.start(deployment, reference, self._settings)
+
+    @property
+    def deployment(self) -> str:
+        """``namespace/name``."""
+        return self._deployment
+
+    @property
+    def settings(self) -> DetectionSettings:
+        """The parameters in force."""
+        return self._settings
+
+    @property
+    def reference(self) -> Reference | None:
+        """What rows are compared with; None while it is collected."""
+        return None if self._watch is None else self._watch.reference
+
+    @property
+    def reference_rows(self) -> int:
+        """Rows of the reference so far."""
+        return self._collection.rows if self._watch is None else self._watch.reference.rows
+
+    @property
+    def rows_seen(self) -> int:
+        """Rows taken, those of the reference included."""
+        if self._watch is None:
+            return self._collection.rows
+        return self._watch.reference.rows + self._watch.rows
+
+    @property
+    def open_alarms(self) -> tuple[Alarm, ...]:
+        """Alarms that were raised and have not ended."""
+        if self._watch is None:
+            return ()
+        alarms = (self._watch.drift_latch.alarm, self._watch.rate_latch.alarm)
+        return tuple(alarm for alarm in alarms if alarm is not None)
+
+    @property
+    def skipped(self) -> dict[str, str]:
+        """Columns that are not monitored, and why."""
+        known = self._collection.skipped if self._watch is None else self._watch.reference.skipped
+        return {**known, **self._late}
+
+    def update(self, rows: Rows) -> Step:
+        """Take rows, in order; return what they brought."""
+        taken = 0
+        completed = None
+        scores = np.full(len(rows), np.nan)
+        p_values = np.full(len(rows), np.nan)
+        outliers = np.zeros(len(rows), dtype=np.bool_)
+        verdicts: list[Verdict] = []
+        alarms: list[Alarm] = []
+        if self._watch is None:
+            taken = self._collect(rows)
+            if self._watch is not None:
+                completed = self.reference
+        if self._watch is not None and taken < len(rows):
+            rest = slice(taken, len(rows))
+            cells, matrix = self._encode(self._watch.reference, rows, taken)
+            if self._watch.rate is not None and self._watch.reference.outlier is not None:
+                found = self._watch.reference.outlier.score(matrix)
+                scores[rest], p_values[rest] = found
+                outliers[rest] = p_values[rest] <= self._watch.rate.level
+            while taken < len(rows):
+                end = min(taken + self._watch.to_next_look, len(rows))
+                first = rest.start
+                self._watch.take(
+                    cells[taken - first : end - first], outliers[taken:end], rows.times[taken:end]
+                )
+                taken = end
+                if self._watch.to_next_look == self._settings.look_rows:
+                    said, changed = self._watch.look(rows.version)
+                    verdicts += said
+                    alarms += changed
+        return Step(
+            verdicts=tuple(verdicts),
+            alarms=tuple(alarms),
+            outlier_scores=scores,
+            outlier_p_values=p_values,
+            outliers=outliers,
+            reference_completed=completed,
+        )
+
+    def _collect(self, rows: Rows) -> int:
+        take = min(self._collection.capacity - self._collection.rows, len(rows))
+        columns = {name: values[:take] for name, values in rows.columns.items()}
+        self._collection.add(columns, take)
+        if self._collection.rows == self._collection.capacity:
+            reference = fit_collection(self._collection, self._settings, self._schema)
+            self._watch = Watch.start(self._deployment, reference, self._settings)
+            self._collection = Collection(self._settings.reference_rows)
+        return take
+
+    def _encode(
+        self, reference: Reference, rows: Rows, first: int
+    ) -> tuple[NDArray[np.uint16], NDArray[np.float64]]:
+        n_rows = len(rows) - first
+        values: dict[str, Values] = {}
+        for name, array in rows.columns.items():
+            if name in reference.columns:
+                if is_monitorable(array):
+                    values[name] = values_of(array[first:])
+            elif name not in reference.skipped and len(self._late) < _MAX_LATE:
+                self._late[name] = "not in the reference"
+        cells = {name: reference.columns[name].cells(found) for name, found in values.items()}
+        table = np.zeros((n_rows, len(reference.columns)), dtype=np.uint16)
+        for index, name in enumerate(reference.columns):
+            if name in cells:
+                table[:, index] = cells[name]
+        return table, reference.outlier_matrix(values, cells, n_rows)
+
+    def reference_bytes(self) -> bytes | None:
+        """Return the part that never changes once it is there, to be stored once."""
+        return None if self._watch is None else self._watch.reference.to_bytes()
+
+    def snapshot(self) -> bytes:
+        """Return the moving part; with ``reference_bytes`` all that ``restore`` needs."""
+        head: dict[str, Any] = {
+            "deployment": self._deployment,
+            "settings": self._settings.to_json(),
+            "schema": None if self._schema is None else self._schema.to_json(),
+            "late": self._late,
+            "reference": None if self._watch is None else self._watch.reference.digest,
+        }
+        part = self._collection if self._watch is None else self._watch
+        head["state"], arrays = part.to_parts()
+        return pack(head, arrays)
+
+    @classmethod
+    def restore(cls, snapshot: bytes, reference: bytes | None = None) -> "DeploymentMonitor":
+        """Continue from a snapshot as if nothing had happened.
+
+        Parameters
+        ----------
+        snapshot : bytes
+            From ``snapshot``.
+        reference : bytes or None
+            From ``reference_bytes``, of any time since the reference was complete.
+
+        Raises
+        ------
+        SnapshotError
+            If the bytes are damaged, of another version, or do not belong together.
+
+        """
+        head, arrays = unpack(snapshot, _WHAT)
+        try:
+            return cls._restore(head, arrays, reference)
+        except SnapshotError:
+            raise
+        except (KeyError, TypeError, ValueError, DetectorError) as error:
+            raise SnapshotError(_WHAT, expected="its parts", got=repr(error)) from error
+
+    @classmethod
+    def _restore(
+        cls, head: Mapping[str, Any], arrays: dict[str, NDArray[Any]], reference: bytes | None
+    ) -> "DeploymentMonitor":
+        schema = None if head["schema"] is None else Schema.from_json(head["schema"])
+        settings = DetectionSettings.from_json(head["settings"])
+        monitor = cls(head["deployment"], settings=settings, schema=schema)
+        monitor._late = dict(head["late"])
+        if head["reference"] is None:
+            monitor._collection = Collection.from_parts(head["state"], arrays)
+            return monitor
+        found = None if reference is None else Reference.from_bytes(reference)
+        if found is None or found.digest != head["reference"]:
+            got = "none" if found is None else found.digest
+            raise SnapshotError("reference", expected=f"digest {head['reference']}", got=got)
+        watch = Watch.start(head["deployment"], found, settings)
+        watch.resume(head["state"], arrays)
+        monitor._watch = watch
+        return monitor
