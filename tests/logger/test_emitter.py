@@ -4,6 +4,7 @@ import os
 import random
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from sidelight.logger._exchange import Exchange, Tap
 from sidelight.logger._sink import Delivery
 from sidelight.logger._sink_http import HttpSink
 from sidelight.logger._spool import Spool
+from sidelight.logger._spool_segment import SpoolRecord
 
 FAST = EmitterLimits(linger_s=0.002, spill_after_s=0.02, max_backoff_s=0.05)
 PATIENCE_S = 20
@@ -492,6 +494,56 @@ def test_a_flush_of_an_emitter_that_never_started_keeps_its_events(tmp_path: Pat
 def test_a_bound_that_is_none_is_named() -> None:
     with pytest.raises(ValueError, match="linger_s"):
         EmitterLimits(linger_s=0)
+
+
+def test_a_disk_that_cannot_be_read_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = Spool(tmp_path)
+    spool.append([event.pack() for event in Capture().events(exchange(0))])
+
+    def broken(**_: int) -> list[SpoolRecord]:
+        raise OSError(5, "Input/output error")
+
+    async def work() -> None:
+        sink = Script()
+        emitter = Emitter(sink, spool=spool, limits=FAST)
+        with monkeypatch.context() as patch:
+            patch.setattr(spool, "peek", broken)
+            await emitter.start()
+            emitter.offer(exchange(1))
+            await until(lambda: emitter.accounting.snapshot().spool_errors > 1)
+        await until(lambda: settled(emitter.accounting.snapshot()))
+        await emitter.flush()
+
+        assert sink.taken == expected([0, 1])
+
+    spool.close()
+    spool = Spool(tmp_path)
+    run(work())
+
+
+def test_a_disk_that_hangs_does_not_outlast_the_grace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = Spool(tmp_path)
+    released = threading.Event()
+    monkeypatch.setattr(os, "fdatasync", lambda _: released.wait(PATIENCE_S))
+
+    async def work() -> None:
+        sink = Script()
+        sink.is_up = False
+        emitter = Emitter(sink, spool=spool, limits=FAST)
+        await emitter.start()
+        emitter.offer(exchange(0))
+        start = time.monotonic()
+        await emitter.flush(0.3)
+        released.set()
+
+        assert time.monotonic() - start < 1.5
+        assert emitter.accounting.snapshot().unexplained == 0
+
+    run(work())
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -1,6 +1,11 @@
 import asyncio
+import contextlib
 import json
+import shutil
+import ssl
+import subprocess
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -292,3 +297,47 @@ def test_https_has_its_port_and_checks_certificates() -> None:
     assert sink._port == 443
     assert sink._tls is not None
     assert sink._tls.check_hostname
+
+
+def test_a_sink_without_tls_behind_https_is_said_so() -> None:
+    async def use(url: str) -> Delivery:
+        return await HttpSink(url.replace("http:", "https:"), timeout_s=2).send(EVENTS)
+
+    delivery = against(answering(b"HTTP/1.1 400 Bad Request\r\n\r\n"), use)
+
+    assert delivery.failure in {"tls", "reset", "timeout"}
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="makes the certificate")
+@pytest.mark.parametrize("is_trusted", [True, False])
+def test_a_certificate_is_checked(tmp_path: Path, *, is_trusted: bool) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
+         "-nodes", "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1",
+         "-days", "2", "-keyout", str(key), "-out", str(certificate)],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    server_side = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server_side.load_cert_chain(certificate, key)
+    client_side = ssl.create_default_context(cafile=certificate if is_trusted else None)
+    peer = answering(OK, OK)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            await peer(reader, writer)
+        writer.close()
+
+    async def use() -> list[Delivery]:
+        server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=server_side)
+        port = server.sockets[0].getsockname()[1]
+        sink = HttpSink(f"https://127.0.0.1:{port}/", tls=client_side)
+        try:
+            return [await sink.send(EVENTS) for _ in range(2)]
+        finally:
+            await sink.close()
+            server.close()
+
+    assert asyncio.run(use()) == (
+        [Delivery(n_taken=3)] * 2 if is_trusted else [Delivery(n_taken=0, failure="tls")] * 2
+    )

@@ -349,6 +349,53 @@ def test_foreign_files_are_left_alone(tmp_path: Path) -> None:
     assert (tmp_path / "notes.spool1").read_text() == "mine"
 
 
+def test_a_position_that_cannot_be_kept_costs_only_a_repetition(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = Spool(tmp_path)
+    spool.append(numbered(5))
+
+    def broken(*_: object) -> int:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", broken)
+        assert spool.ack(1) == 2
+    assert len(spool) == 3
+    spool.close()
+
+    assert drain(Spool(tmp_path)) == numbered(5)
+
+
+def test_damage_at_the_end_of_a_segment_does_not_hide_a_torn_write_before_it(
+    tmp_path: Path,
+) -> None:
+    spool = Spool(tmp_path)
+    spool.append([b"x" * 50, b"y" * 50, b"z" * 5])
+    spool.close()
+    (victim,) = segments(tmp_path)
+    text = victim.read_bytes()
+    victim.write_bytes(text[:100] + text[130:])  # thirty bytes of the second record are gone
+
+    again = Spool(tmp_path)
+
+    assert drain(again) == [b"x" * 50, b"z" * 5]
+    assert again.n_damaged == 1
+
+
+def test_zeros_that_a_loss_of_power_left_are_cut(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    spool.append([b"one"])
+    spool.close()
+    (victim,) = segments(tmp_path)
+    victim.write_bytes(victim.read_bytes() + bytes(500))
+
+    again = Spool(tmp_path)
+
+    assert drain(again) == [b"one"]
+    assert again.n_damaged == 0
+
+
 class SpoolBesideAList(RuleBasedStateMachine):
     """Whatever is done, the spool is a list; closing and opening changes nothing."""
 

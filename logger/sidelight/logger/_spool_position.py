@@ -4,7 +4,7 @@ import os
 import struct
 import zlib
 from pathlib import Path
-from typing import Final, Self
+from typing import Final
 
 _SLOT: Final = struct.Struct("<QI")
 _SLOT_BYTES: Final = 16
@@ -58,12 +58,6 @@ class SpoolPosition:
     def close(self) -> None:
         """Close the file."""
         os.close(self._file)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def _number(slot: bytes) -> int | None:
