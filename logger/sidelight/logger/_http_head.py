@@ -10,6 +10,7 @@ from typing import Final
 import httptools
 
 from sidelight.logger._http import problem
+from sidelight.logger._http_special import Special, without_headers
 from sidelight.logger.errors import LoggerError
 
 CHUNKED: Final = -1
@@ -20,20 +21,6 @@ UNTIL_CLOSE: Final = -2
 
 _REQUEST_LINE: Final = re.compile(rb"([A-Z!#$%&'*+.^_`|~0-9-]+) ([\x21-\x7e]+) HTTP/1\.([01])\r\n")
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: [^\r\n]*)?\r\n")
-
-# The headers that change how a message is framed or forwarded; searched in a head in lower case.
-_SPECIAL: Final = re.compile(
-    rb"\r\n(connection|proxy-connection|keep-alive|te|transfer-encoding|upgrade"
-    rb"|content-length|expect|host):[ \t]*([^\r\n]*)"
-)
-
-# RFC 9110 7.6.1. Transfer-Encoding belongs to them, but the chunks are passed on, so it stays.
-_HOP_BY_HOP: Final = frozenset(
-    {b"connection", b"proxy-connection", b"keep-alive", b"te", b"upgrade"}
-)
-
-# Connection may not name these: without them the next hop would frame or route another message.
-_NEVER_DROPPED: Final = frozenset({b"content-length", b"transfer-encoding", b"host", b"trailer"})
 
 _SAFE_TO_REPEAT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE"})
 
@@ -136,26 +123,26 @@ class RequestHead:
         if self.method == b"CONNECT":
             raise Refused(501, "this is no forward proxy", got=self.target)
         self.is_http_10 = minor == _HTTP_1_0
-        special = _SPECIAL.findall(raw.lower())
-        self.length = _request_length(special, is_http_10=self.is_http_10)
-        options = _connection_options(special)
+        special = Special(raw)
+        values = special.values
+        self.length = _request_length(values, is_http_10=self.is_http_10)
+        options = special.options
         self.keep_alive = b"keep-alive" in options if self.is_http_10 else b"close" not in options
-        names = [name for name, _ in special]
-        _check_host(names, is_http_10=self.is_http_10)
-        self.upgrades = b"upgrade" in options and b"upgrade" in names and not self.is_http_10
-        self.expects_continue = not self.is_http_10 and (b"expect", b"100-continue") in special
+        _check_host(special.hosts, is_http_10=self.is_http_10)
+        self.upgrades = b"upgrade" in options and b"upgrade" in values and not self.is_http_10
+        self.expects_continue = not self.is_http_10 and values.get(b"expect") == b"100-continue"
         self.is_repeatable = self.method in _SAFE_TO_REPEAT
-        self.forward = self._forwarded(names, options)
+        self.forward = self._forwarded(special)
 
-    def _forwarded(self, names: list[bytes], options: set[bytes]) -> bytes:
+    def _forwarded(self, special: Special) -> bytes:
         if self.upgrades:
             # RFC 9110 7.8: what it takes to switch is named in Connection, so all of it goes on.
             return self.raw
-        raw = without_hop_by_hop(self.raw, names, options)
+        raw = special.without_hop_by_hop()
         if self.is_http_10:
             # RFC 9112 2.3: an intermediary sends its own version, and 1.1 demands a Host.
             raw = raw.replace(b" HTTP/1.0\r\n", b" HTTP/1.1\r\n", 1)
-            if b"host" not in names:
+            if not special.hosts:
                 raw = raw.replace(b" HTTP/1.1\r\n", b" HTTP/1.1\r\nHost: \r\n", 1)
         return raw
 
@@ -200,33 +187,31 @@ class ResponseHead:
         self.raw = raw
         minor, status = line.groups()
         self.status = int(status)
-        special = _SPECIAL.findall(raw.lower())
-        options = _connection_options(special)
+        special = Special(raw)
+        options = special.options
         keep = b"keep-alive" in options if minor == _HTTP_1_0 else b"close" not in options
         self.length = self._length(special)
         self.keep_alive = keep and self.length != UNTIL_CLOSE
-        names = [name for name, _ in special]
         if self.status != 101:  # noqa: PLR2004 - Switching Protocols: all that it takes goes on
-            raw = without_hop_by_hop(raw, names, options)
-        if self.length == CHUNKED and b"content-length" in names:
+            raw = special.without_hop_by_hop()
+        if self.length == CHUNKED and b"content-length" in special.values:
             # RFC 9112 6.3: the chunks count, and the length must not travel on.
             raw = without_headers(raw, frozenset({b"content-length"}))
         if minor == _HTTP_1_0:
             raw = b"HTTP/1.1" + raw[8:]
         self.forward = raw
 
-    def _length(self, special: list[tuple[bytes, bytes]]) -> int:
+    def _length(self, special: Special) -> int:
         if self.status < 200 or self.status in _BODILESS:  # noqa: PLR2004 - interim responses
             return 0
-        codings = [value for name, value in special if name == b"transfer-encoding"]
-        if codings:
-            is_chunked = codings[-1].rstrip(b" \t").endswith(b"chunked")
-            return CHUNKED if is_chunked else UNTIL_CLOSE
-        lengths = {value.rstrip(b" \t") for name, value in special if name == b"content-length"}
-        if not lengths:
+        coding = special.values.get(b"transfer-encoding")
+        if coding is not None:
+            return CHUNKED if coding.endswith(b"chunked") else UNTIL_CLOSE
+        length = special.values.get(b"content-length")
+        if length is None:
             return UNTIL_CLOSE
-        length = lengths.pop()
-        if lengths or not length.isdigit() or len(length) > 18:  # noqa: PLR2004 - fits 64 bits
+        too_long = len(length) > 18  # noqa: PLR2004 - it must fit 64 bits
+        if too_long or special.lengths_differ or not length.isdigit():
             raise Refused(
                 502,
                 "the upstream's answer has no certain length",
@@ -236,64 +221,26 @@ class ResponseHead:
         return int(length)
 
 
-def without_hop_by_hop(raw: bytes, names: list[bytes], options: set[bytes]) -> bytes:
-    """Head without the headers that are meant for one hop (RFC 9110 7.6.1).
-
-    Parameters
-    ----------
-    raw : bytes
-        Valid head.
-    names : list of bytes
-        Names, in lower case, of the special headers it has.
-    options : set of bytes
-        Members of Connection, in lower case.
-    """
-    if not options and _HOP_BY_HOP.isdisjoint(names):
-        return raw
-    return without_headers(raw, _HOP_BY_HOP | (options - _NEVER_DROPPED))
-
-
-def without_headers(raw: bytes, dropped: frozenset[bytes]) -> bytes:
-    """Head without the headers of these names (lower case)."""
-    lines = raw.split(b"\r\n")
-    kept = [line for line in lines[1:] if line.partition(b":")[0].lower() not in dropped]
-    return b"\r\n".join([lines[0], *kept])
+def _request_length(values: dict[bytes, bytes], *, is_http_10: bool) -> int:
+    # llhttp has seen to it that there is one of the two at most, and that a length is a number.
+    length = values.get(b"content-length")
+    if length is not None:
+        return int(length)
+    coding = values.get(b"transfer-encoding")
+    if coding is None:
+        return 0
+    if is_http_10:
+        raise Refused(
+            400, "HTTP/1.0 has no Transfer-Encoding", expected="Content-Length", got=coding
+        )
+    if coding != b"chunked":
+        raise Refused(
+            501, "this Transfer-Encoding is not supported", expected="chunked", got=coding
+        )
+    return CHUNKED
 
 
-def _connection_options(special: list[tuple[bytes, bytes]]) -> set[bytes]:
-    options: set[bytes] = set()
-    for name, value in special:
-        if name == b"connection":
-            options.update(option.strip(b" \t") for option in value.split(b","))
-    options.discard(b"")
-    return options
-
-
-def _request_length(special: list[tuple[bytes, bytes]], *, is_http_10: bool) -> int:
-    for name, value in special:
-        if name == b"content-length":
-            return int(value)
-        if name == b"transfer-encoding":
-            if is_http_10:
-                raise Refused(
-                    400,
-                    "HTTP/1.0 has no Transfer-Encoding",
-                    expected="Content-Length",
-                    got=value,
-                )
-            if value.rstrip(b" \t") != b"chunked":
-                raise Refused(
-                    501,
-                    "this Transfer-Encoding is not supported",
-                    expected="chunked",
-                    got=value,
-                )
-            return CHUNKED
-    return 0
-
-
-def _check_host(names: list[bytes], *, is_http_10: bool) -> None:
-    hosts = names.count(b"host")
+def _check_host(hosts: int, *, is_http_10: bool) -> None:
     if hosts > 1 or (hosts == 0 and not is_http_10):
         raise Refused(
             400,

@@ -9,8 +9,8 @@ from sidelight.logger._http_head import (
     Refused,
     RequestHead,
     ResponseHead,
-    without_headers,
 )
+from sidelight.logger._http_special import without_headers
 from sidelight.logger._upstream import Link
 
 _SWITCHING_PROTOCOLS: Final = 101
