@@ -13,6 +13,7 @@ from sidelight.service.demo import (
     DemoNumbers,
     FlightStream,
     Outlier,
+    Shift,
     TrafficReport,
     flight_day,
     json_line,
@@ -120,6 +121,10 @@ def numbers() -> DemoNumbers:
         seconds=12.3456,
         url="http://127.0.0.1:8090",
         data="demo-data",
+        shifts=(
+            Shift(feature="temp", typical=0.93, within_quarter=0.41, since="2013-04-17"),
+            Shift(feature="humid", typical=0.17, within_quarter=0.26, since=None),
+        ),
     )
 
 
@@ -190,6 +195,7 @@ def test_the_summary_names_features_dates_bars_and_what_comes_next() -> None:
         "temperature (°F)",
         "2013-04-03 (row 3)",
         "still open",
+        "yes, beyond it from 2013-04-17",
         "1 of 4 flights",
         "rain in the hour (inches) 1.2",
         "75% against 25%",
@@ -208,7 +214,14 @@ def test_the_summary_names_features_dates_bars_and_what_comes_next() -> None:
 
 def test_what_is_missing_is_said_in_words() -> None:
     bare = replace(
-        numbers(), drift_alarms=(), outliers=(), explanation=None, url=None, failures=2, lost=1
+        numbers(),
+        drift_alarms=(),
+        shifts=(),
+        outliers=(),
+        explanation=None,
+        url=None,
+        failures=2,
+        lost=1,
     )
 
     text = printed(bare)

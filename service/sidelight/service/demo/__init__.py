@@ -15,6 +15,7 @@ from sidelight.service.demo._labels import LabelFeed, labels_for
 from sidelight.service.demo._model_process import ModelFacts, ModelProcess
 from sidelight.service.demo._ranking import area_under_curve
 from sidelight.service.demo._reference import ask_model, write_reference
+from sidelight.service.demo._season import Shift, control_rows, tell_shifts, yardstick
 from sidelight.service.demo._story import (
     AlarmStory,
     ExplainedFlight,
@@ -49,11 +50,13 @@ __all__ = [
     "ModelNotReady",
     "ModelProcess",
     "Outlier",
+    "Shift",
     "Traffic",
     "TrafficReport",
     "Unanswered",
     "area_under_curve",
     "ask_model",
+    "control_rows",
     "data_folder",
     "date_of",
     "flight_day",
@@ -67,6 +70,8 @@ __all__ = [
     "stream_rows",
     "tell_alarm",
     "tell_explanation",
+    "tell_shifts",
     "training_rows",
     "write_reference",
+    "yardstick",
 ]

@@ -10,6 +10,9 @@ from sidelight.service.demo._flights import WORDS
 from sidelight.service.demo._stream import FlightRequest, FlightStream
 from sidelight.service.demo._traffic import TrafficReport
 
+# As alarms name the model's answers beside its features.
+_OUTPUTS = "outputs."
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlarmStory:
@@ -44,8 +47,9 @@ class AlarmStory:
     @property
     def feature_words(self) -> str:
         """The leading features, the model's own names explained."""
-        named = [f"{item['name']}: {WORDS.get(item['name'], 'feature')}" for item in self.features]
-        return "; ".join(named[:3]) or "no single feature"
+        names = [str(item["name"]) for item in self.features[:3]]
+        named = [f"{name}: {WORDS.get(name.removeprefix(_OUTPUTS), 'feature')}" for name in names]
+        return "; ".join(named) or "no single feature"
 
     def to_json(self) -> dict[str, Any]:
         """Return the form of the last line."""

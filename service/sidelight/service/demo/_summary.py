@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sidelight.service.demo._flights import WORDS
+from sidelight.service.demo._season import Shift
 from sidelight.service.demo._story import AlarmStory, ExplainedFlight
 
 _BAR_CELLS = 24
@@ -60,6 +61,8 @@ class DemoNumbers:
         Of the console; None when it does not stay up.
     data : str
         The data folder.
+    shifts : tuple of Shift
+        How far each feature went, against the yardstick of the first quarter.
 
     """
 
@@ -85,6 +88,7 @@ class DemoNumbers:
     seconds: float
     url: str | None
     data: str
+    shifts: tuple[Shift, ...] = ()
 
     @property
     def accounted(self) -> bool:
@@ -108,6 +112,7 @@ def json_line(numbers: DemoNumbers) -> str:
         "drift_alarms": [alarm.to_json() for alarm in numbers.drift_alarms],
         "outlier_rows": numbers.outlier_rows,
         "explanation": explained.to_json() if explained else {},
+        "shifts": [shift.to_json() for shift in numbers.shifts],
         "requests": numbers.requests,
         "failures": numbers.failures,
         "labels": numbers.labels,
@@ -135,6 +140,8 @@ def print_summary(console: Console, numbers: DemoNumbers) -> None:
     console.print(_streamed(numbers), markup=False)
     console.print()
     console.print(_alarms(numbers))
+    if numbers.shifts:
+        console.print(_seasons(numbers))
     console.print(_outliers(numbers), markup=False)
     if numbers.explanation is not None:
         console.print()
@@ -175,6 +182,30 @@ def _alarms(numbers: DemoNumbers) -> Table | str:
             alarm.since or "?",
             alarm.ended_on or "still open",
             alarm.feature_words,
+        )
+    return table
+
+
+def _seasons(numbers: DemoNumbers) -> Table:
+    table = Table(
+        title="What is the season, and what is only weather",
+        title_justify="left",
+        title_style="bold",
+        caption="Weather lasts for days, so January to March in order alarm against their own "
+        "sample too. A feature is seasonal when a typical look at it differs more from the "
+        "reference than any look at those months.",
+        caption_justify="left",
+    )
+    table.add_column("feature")
+    table.add_column("typical distance", justify="right")
+    table.add_column("largest in January to March", justify="right")
+    table.add_column("seasonal")
+    for shift in numbers.shifts:
+        table.add_row(
+            WORDS.get(shift.feature, shift.feature),
+            f"{shift.typical:.2f}",
+            f"{shift.within_quarter:.2f}",
+            f"yes, beyond it from {shift.since}" if shift.is_seasonal else "no",
         )
     return table
 
