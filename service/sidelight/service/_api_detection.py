@@ -7,6 +7,7 @@ from fastapi import APIRouter, Depends, Query
 from sidelight.logger import Document
 from sidelight.service._context import Context, context_of
 from sidelight.service._cursors import list_documents
+from sidelight.service._detection_results import ALARMS, LOOKS
 from sidelight.service.errors import NotFound
 
 router = APIRouter(prefix="/v1", tags=["detection"])
@@ -31,12 +32,16 @@ def list_verdicts(
     wanted = {name: value for name, value in wanted.items() if value is not None}
     return list_documents(
         context.documents,
-        "verdicts",
+        LOOKS,
         deployment=deployment,
         order=order,
         limit=limit,
         cursor=cursor,
-        keep=lambda value: all(value[name] == item for name, item in wanted.items()),
+        items_of=lambda look: [
+            verdict
+            for verdict in look["verdicts"]
+            if all(verdict[name] == value for name, value in wanted.items())
+        ],
     )
 
 
@@ -50,23 +55,26 @@ def list_alarms(
     cursor: str | None = None,
 ) -> dict[str, Any]:
     """Alarms in all states, unless one is asked for."""
-    page = list_documents(
+
+    def shown(value: dict[str, Any]) -> list[dict[str, Any]]:
+        alarm = shown_alarm(context, value)
+        return [alarm] if state in {None, alarm["state"]} else []
+
+    return list_documents(
         context.documents,
-        "alarms",
+        ALARMS,
         deployment=deployment,
         order=order,
         limit=limit,
         cursor=cursor,
-        keep=lambda value: state is None or shown_alarm(context, value)["state"] == state,
+        items_of=shown,
     )
-    page["items"] = [shown_alarm(context, value) for value in page["items"]]
-    return page
 
 
 @router.post("/alarms/{alarm_id}/acknowledge")
 def acknowledge_alarm(alarm_id: str, context: Shared) -> dict[str, Any]:
     """Say that somebody looks after an alarm; one that has ended stays ended."""
-    alarm = context.documents.get("alarms", alarm_id)
+    alarm = context.documents.get(ALARMS, alarm_id)
     if alarm is None:
         raise NotFound(f"no alarm {alarm_id}", hint="GET /v1/alarms lists them")
     note = Document(

@@ -42,8 +42,8 @@ async def metrics(context: Shared) -> Response:
     counters: dict[tuple[str, Labels], float] = dict(context.documents.counters())
     counters.update(context.explaining.counters())
     door = await context.ingest.counters()
-    for outcome, by_reason in door.get("requests", {}).items():
-        for reason, value in by_reason.items():
+    for outcome in ("accepted", "refused"):
+        for reason, value in door.get(outcome, {}).items():
             labels = (("outcome", outcome), ("reason", reason))
             counters["requests_total", labels] = float(value)
     body = render(counters, read_gauges(context.documents))

@@ -1,15 +1,15 @@
 """The process of the API: queries, explanations, metrics, the console."""
 
-import asyncio
 import os
 import socket
 
 import uvicorn
-from sidelight.service._explaining import Explaining
+import uvloop
 
 from sidelight.adapters import EmbeddedDocuments, Inferences
 from sidelight.service._api import create_app
 from sidelight.service._context import Context
+from sidelight.service._explaining import Explaining
 from sidelight.service._ingest_client import IngestClient
 from sidelight.service._process import say_ready
 from sidelight.service._run_folder import RunFolder
@@ -42,12 +42,11 @@ def run_api(settings: Settings) -> None:
         uds=str(folder.api_socket),
         log_level="warning",
         access_log=False,
-        loop="uvloop",
         http="httptools",
         timeout_graceful_shutdown=5,
     )
     old_mask = os.umask(0o077)
     try:
-        asyncio.run(_Server(config).serve(), loop_factory=config.get_loop_factory())
+        uvloop.run(_Server(config).serve())
     finally:
         os.umask(old_mask)

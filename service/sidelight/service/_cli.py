@@ -57,9 +57,8 @@ def proxy(
     ),
 ) -> None:
     """Stand in front of a model server and send what passes as CloudEvents."""
-    from sidelight.service._proxy_process import ProxyOptions, run_proxy
-
     from sidelight.service._logging import configure_logging
+    from sidelight.service._proxy_process import ProxyOptions, run_proxy
     from sidelight.service.errors import ServiceError
 
     configure_logging()

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 from fastapi import Request
-from sidelight.service._explaining import Explaining
 
 from sidelight.adapters import EmbeddedDocuments, Inferences
+from sidelight.service._explaining import Explaining
 from sidelight.service._ingest_client import IngestClient
 from sidelight.service._settings import Settings
 

@@ -2,7 +2,8 @@
 
 import base64
 import binascii
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any
 
 import orjson
@@ -11,6 +12,9 @@ from sidelight.logger import Documents
 from sidelight.service.errors import BadRequest
 
 Item = dict[str, Any]
+_Place = tuple[str, str, int]
+
+_PAGE = 200
 
 
 def list_documents(
@@ -21,7 +25,7 @@ def list_documents(
     order: str,
     limit: int,
     cursor: str | None,
-    keep: Callable[[Item], bool] = lambda _: True,
+    items_of: Callable[[Item], list[Item]] = lambda value: [value],
 ) -> dict[str, Any]:
     """Return one page ``{"items", "next"}`` of a collection.
 
@@ -29,8 +33,8 @@ def list_documents(
     ----------
     order : "time" or "-time"
         Oldest or newest first.
-    keep : callable
-        Filter on the documents' values; a page is filled with what it keeps.
+    items_of : callable
+        Returns what one document adds to the list: itself, nothing, or several items.
 
     Raises
     ------
@@ -40,37 +44,49 @@ def list_documents(
     """
     if order not in {"time", "-time"}:
         raise BadRequest("order: unknown", expected="time or -time", got=order)
-    after = None if cursor is None else _decode(cursor)
-    items: list[tuple[str, str, Item]] = []
-    while len(items) <= limit:
-        page = documents.find(
-            collection,
-            deployment=deployment,
-            descending=order == "-time",
-            after=after,
-            limit=1000,
-        )
-        items.extend(item for item in page if keep(item[2]))
-        if len(page) < 1000:  # noqa: PLR2004 - the page size above
-            break
-        after = page[-1][:2]
-    shown = items[:limit]
-    more = len(items) > limit
+    start = None if cursor is None else _decode(cursor)
+    found = _items(documents, collection, deployment, order == "-time", start, items_of)
+    page = list(islice(found, limit + 1))
+    more = len(page) > limit
     return {
-        "items": [value for _, _, value in shown],
-        "next": _encode(*shown[-1][:2]) if more else None,
+        "items": [item for _, item in page[:limit]],
+        "next": _encode(page[limit - 1][0]) if more else None,
     }
 
 
-def _encode(order: str, key: str) -> str:
-    return base64.urlsafe_b64encode(orjson.dumps([order, key])).decode().rstrip("=")
+def _items(
+    documents: Documents,
+    collection: str,
+    deployment: str | None,
+    descending: bool,  # noqa: FBT001 - private, and named by its only caller's expression
+    start: _Place | None,
+    items_of: Callable[[Item], list[Item]],
+) -> Iterator[tuple[_Place, Item]]:
+    if start is not None:
+        value = documents.get(collection, start[1]) or {}
+        rest = items_of(value)[start[2] + 1 :] if value else []
+        for index, item in enumerate(rest, start[2] + 1):
+            yield (start[0], start[1], index), item
+    after = None if start is None else start[:2]
+    while page := documents.find(
+        collection, deployment=deployment, descending=descending, after=after, limit=_PAGE
+    ):
+        for place, key, value in page:
+            for index, item in enumerate(items_of(value)):
+                yield (place, key, index), item
+        after = page[-1][:2]
 
 
-def _decode(cursor: str) -> tuple[str, str]:
+def _encode(place: _Place) -> str:
+    return base64.urlsafe_b64encode(orjson.dumps(place)).decode().rstrip("=")
+
+
+def _decode(cursor: str) -> _Place:
     try:
-        order, key = orjson.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+        text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
+        order, key, index = orjson.loads(text)
+        return str(order), str(key), int(index)
     except (ValueError, binascii.Error, TypeError) as error:
         raise BadRequest(
             "cursor: cannot be read", expected="the `next` of an earlier answer", got=cursor[:80]
         ) from error
-    return str(order), str(key)

@@ -6,6 +6,7 @@ stage), ``deployment_settings`` (by people, through the file or the API).
 
 from collections.abc import Iterable
 from typing import Any
+from uuid import uuid4
 
 from sidelight.logger import Document, Documents
 from sidelight.service._settings import DeploymentSettings, read_deployment
@@ -52,7 +53,9 @@ def get_settings(documents: Documents, name: str) -> DeploymentSettings:
     value = documents.get(SETTINGS, name)
     if value is None or value.get("deleted"):
         return DeploymentSettings(name=name)
-    return read_deployment(name, {key: item for key, item in value.items() if key != "name"})
+    return read_deployment(
+        name, {key: item for key, item in value.items() if key not in {"name", "deletion"}}
+    )
 
 
 def put_settings(
@@ -60,11 +63,18 @@ def put_settings(
 ) -> None:
     """Write how a deployment is configured; None forgets it and what was learnt about it."""
     if settings is not None:
-        documents.put([_document(settings)])
+        known = documents.get(SETTINGS, settings.name) or {}
+        documents.put([_document(settings, str(known.get("deletion", "")))])
         return
+    # Detection begins again where the mark of the deletion is another one than before.
     documents.put(
         [
-            Document(collection=SETTINGS, key=name, deployment=name, value={"deleted": True}),
+            Document(
+                collection=SETTINGS,
+                key=name,
+                deployment=name,
+                value={"deleted": True, "deletion": uuid4().hex},
+            ),
             Document(collection="deployments", key=name, deployment=name, value=None),
         ]
     )
@@ -72,11 +82,14 @@ def put_settings(
 
 def put_all_settings(documents: Documents, deployments: Iterable[DeploymentSettings]) -> None:
     """Write the deployments of the configuration file; the others stay as they are."""
-    documents.put([_document(settings) for settings in deployments])
+    for settings in deployments:
+        put_settings(documents, settings)
 
 
-def _document(settings: DeploymentSettings) -> Document:
+def _document(settings: DeploymentSettings, deletion: str) -> Document:
     value = settings.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     if settings.retention is not None:
         value["retention"] = f"{settings.retention}s"
+    if deletion:
+        value["deletion"] = deletion
     return Document(collection=SETTINGS, key=settings.name, deployment=settings.name, value=value)

@@ -51,7 +51,7 @@ class IngestClient:
     async def counters(self) -> dict[str, Any]:
         """Return the door's own counters; empty when it does not answer."""
         try:
-            answer = await self._client.get("/internal/door", timeout=2)
+            answer = await self._client.get("/door", timeout=2)
         except httpx.HTTPError:
             return {}
         value: dict[str, Any] = orjson.loads(answer.content) if answer.is_success else {}

@@ -41,7 +41,7 @@ METRICS: Mapping[str, MetricSpec] = {
     ),
     "requests_total": MetricSpec(
         kind="counter",
-        help="Requests to the door since it started, by outcome; refused ones by reason.",
+        help="Requests to the door since it started: accepted by mode, refused by reason.",
         labels=("outcome", "reason"),
     ),
     "duplicate_events_total": MetricSpec(
@@ -59,6 +59,11 @@ METRICS: Mapping[str, MetricSpec] = {
         kind="counter",
         help="Payloads stored opaque because they could not be decoded, by reason.",
         labels=(*_DEPLOYMENT, "reason"),
+    ),
+    "unreadable_events_total": MetricSpec(
+        kind="counter",
+        help="Halves whose partner the archive could not give back.",
+        labels=_DEPLOYMENT,
     ),
     "missing_ids_total": MetricSpec(
         kind="counter", help="Events without an id that were given one.", labels=()

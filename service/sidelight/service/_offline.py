@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from sidelight.adapters import CursorError, EmbeddedDocuments, Inferences, QueryError, WhereError
+from sidelight.adapters import EmbeddedDocuments, Inferences, QueryError
 from sidelight.logger import verify
 from sidelight.logger.errors import JournalError
 
@@ -20,7 +20,7 @@ def run_query(data: Path, filters: dict[str, Any]) -> int:
     documents = EmbeddedDocuments(data)
     try:
         items, following = Inferences(data, documents).find(**filters)
-    except (CursorError, QueryError, WhereError) as error:
+    except QueryError as error:
         return _fail(str(error))
     finally:
         documents.close()

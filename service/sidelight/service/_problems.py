@@ -7,7 +7,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from sidelight.adapters import CursorError, QueryError, WhereError
+from sidelight.adapters import LakeError, QueryError, WhereError
 from sidelight.explainers import (
     BadAnswer,
     DeadlineExceeded,
@@ -31,13 +31,13 @@ _STATUS: tuple[tuple[type[Exception], int, str], ...] = (
     (ConfigurationError, 400, "the configuration is wrong"),
     (BadRequest, 400, "the request cannot be understood"),
     (WhereError, 400, "the where expression cannot be understood"),
-    (CursorError, 400, "the cursor belongs to another query"),
     (QueryError, 400, "the query cannot be understood"),
     (PayloadError, 400, "the value cannot be understood"),
     (EnvelopeError, 400, "no CloudEvent"),
     (ModelUnavailable, 503, "the model cannot be reached"),
     (BadAnswer, 502, "the model answered with something that is no prediction"),
     (DeadlineExceeded, 504, "no valid estimate before the deadline"),
+    (LakeError, 503, "the lake cannot be read now"),
     (ExplainerError, 400, "the explanation cannot be computed"),
     (JournalFull, 503, "no room on the disk"),
     (JournalError, 503, "the journal cannot take this now"),

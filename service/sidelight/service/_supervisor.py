@@ -128,7 +128,7 @@ class Supervisor:
         try:
             await asyncio.wait_for(process.wait(), _STOP_GRACE_S)
         except TimeoutError:
-            log.error("process did not stop in time", extra={"role": role})
+            log.warning("process did not stop in time", extra={"role": role})
             process.kill()
             await process.wait()
 

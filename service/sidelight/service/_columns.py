@@ -1,0 +1,96 @@
+"""Arrow columns as the detectors take them, and as the reference file keeps them."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from sidelight.detectors import Rows
+from sidelight.payloads import FEATURE_PREFIX, OUTPUT_PREFIX, Batch
+
+
+def watched_rows(batch: Batch) -> pa.Array:
+    """Return which rows detectors see, shape (n_rows,).
+
+    Not what our own explainers asked, nor a row that was there before as an orphan. A request
+    alone is seen: where only requests are logged there is nothing else. A response alone has no
+    features to look at.
+    """
+    records = batch.records
+    lone_response = pc.fill_null(pc.equal(records.column("orphan"), "response"), fill_value=False)
+    again = pc.greater(records.column("revision"), 0)
+    return pc.invert(pc.or_(pc.or_(records.column("synthetic"), again), lone_response))
+
+
+def rows_of(records: pa.RecordBatch) -> Iterator[Rows]:
+    """Yield consecutive rows of one version each, in order."""
+    times = pc.strftime(records.column("time"), format="%Y-%m-%dT%H:%M:%SZ").to_pylist()
+    columns = arrays_of(records)
+    for start, end, version in _runs(records.column("version")):
+        yield Rows(
+            times=times[start:end],
+            version=version,
+            columns={name: values[start:end] for name, values in columns.items()},
+        )
+
+
+def arrays_of(table: Any) -> dict[str, NDArray[Any]]:
+    """Return features under their bare name and outputs as ``outputs.<name>``."""
+    columns: dict[str, NDArray[Any]] = {}
+    for name, values in zip(table.schema.names, table.columns, strict=True):
+        if name.startswith((FEATURE_PREFIX, OUTPUT_PREFIX)):
+            columns[name.removeprefix(FEATURE_PREFIX)] = _array(values)
+    return columns
+
+
+def with_prefixes(table: pa.Table) -> pa.Table:
+    """Return a table whose bare column names are feature names with their prefix."""
+    names = [
+        name if name.startswith((FEATURE_PREFIX, OUTPUT_PREFIX)) else FEATURE_PREFIX + name
+        for name in table.schema.names
+    ]
+    return table.rename_columns(names)
+
+
+def payload_columns(records: Any) -> Any:
+    """Return the feature and output columns alone."""
+    names = [
+        name for name in records.schema.names if name.startswith((FEATURE_PREFIX, OUTPUT_PREFIX))
+    ]
+    return records.select(names)
+
+
+def background_columns(table: pa.Table) -> Mapping[str, list[Any]]:
+    """Return the feature columns as Python values, by bare name."""
+    return {
+        name.removeprefix(FEATURE_PREFIX): table.column(name).to_pylist()
+        for name in table.schema.names
+        if name.startswith(FEATURE_PREFIX)
+    }
+
+
+def _array(values: Any) -> NDArray[Any]:
+    kind = values.type
+    if pa.types.is_boolean(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        words: NDArray[Any] = np.array(values.to_pylist(), dtype=object)
+        return words
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind):
+        numbers: NDArray[Any] = np.asarray(values.cast(pa.float64(), safe=False))
+        return numbers
+    # Not one value a row: the monitor names it among what it skips.
+    return np.zeros((len(values), 2))
+
+
+def _runs(versions: pa.Array) -> Iterator[tuple[int, int, str | None]]:
+    if len(versions) and pc.count_distinct(versions, mode="all").as_py() == 1:
+        yield 0, len(versions), versions[0].as_py()
+        return
+    values = versions.to_pylist()
+    start = 0
+    for index in range(1, len(values) + 1):
+        if index == len(values) or values[index] != values[start]:
+            yield start, index, values[start]
+            start = index

@@ -1,0 +1,125 @@
+"""The process of the consumer: the three stages, one after the other, each at its own position."""
+
+import gc
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+
+from sidelight.adapters import EmbeddedDocuments, EmbeddedJournals, Lake
+from sidelight.logger import Journals
+from sidelight.logger.errors import FolderInUse, JournalError
+from sidelight.service._deployments import put_all_settings
+from sidelight.service._gauges import gauges_document
+from sidelight.service._metrics import Labels
+from sidelight.service._process import say_ready
+from sidelight.service._run_folder import RunFolder
+from sidelight.service._settings import Settings
+from sidelight.service._stage import DECODING, DETECTION, STORING, Stage
+from sidelight.service._stage_decoding import DecodingStage
+from sidelight.service._stage_detection import DetectionStage
+from sidelight.service._stage_storing import StoringStage
+from sidelight.service._supervisor import CANNOT_START
+
+log = logging.getLogger(__name__)
+
+_PATIENCE_S = 15.0
+_PAUSE_S = 0.05
+_IDLE_S = 0.01
+_AFTER_FAILURE_S = 1.0
+_MARK_S = 1.0
+# The door answers senders; what follows can wait for it.
+_NICENESS = 5
+
+
+def run_consumer(settings: Settings) -> None:
+    """Work on what the door stored until SIGTERM."""
+    stopping = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stopping.set())
+    os.nice(_NICENESS)
+    try:
+        journals = _open(settings, stopping)
+    except JournalError as error:
+        log.error("%s", error)  # noqa: TRY400 - a sentence for a person, no traceback
+        sys.exit(CANNOT_START)
+    documents = EmbeddedDocuments(settings.data)
+    put_all_settings(documents, settings.deployments)
+    stages: list[Stage] = [
+        DecodingStage(
+            journals,
+            documents,
+            orphan_after_s=settings.pairing.orphan_after,
+            max_inflated_bytes=settings.limits.decompressed,
+        ),
+        StoringStage(journals, documents, Lake(settings.data)),
+        DetectionStage(journals, documents, Lake(settings.data), settings.data),
+    ]
+    # What is here now stays: the collector need not look at it again.
+    gc.freeze()
+    say_ready()
+    try:
+        _work(settings, journals, documents, stages, stopping)
+    finally:
+        documents.close()
+        journals.close()
+
+
+def _open(settings: Settings, stopping: threading.Event) -> EmbeddedJournals:
+    deadline = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            return EmbeddedJournals(settings.data, groups=(STORING, DETECTION))
+        except FolderInUse:
+            if stopping.wait(_PAUSE_S) or time.monotonic() > deadline:
+                raise
+
+
+def _work(
+    settings: Settings,
+    journals: EmbeddedJournals,
+    documents: EmbeddedDocuments,
+    stages: list[Stage],
+    stopping: threading.Event,
+) -> None:
+    folder = RunFolder(settings.data)
+    marked_s = 0.0
+    while not stopping.is_set():
+        worked = [_step(stage, stopping) for stage in stages]
+        now_s = time.monotonic()
+        if now_s - marked_s > _MARK_S:
+            marked_s = now_s
+            folder.mark_consumer()
+            _publish_lag(journals, documents)
+        if not any(worked):
+            stopping.wait(_IDLE_S)
+
+
+def _step(stage: Stage, stopping: threading.Event) -> bool:
+    """Let one stage work; what it cannot commit it does again, and the others go on."""
+    try:
+        return stage.step(time.time_ns())
+    except JournalError as error:
+        log.warning("not committed", extra={"stage": stage.name, "reason": str(error)})
+    except Exception:
+        log.exception("stage failed", extra={"stage": stage.name})
+    stopping.wait(_AFTER_FAILURE_S)
+    stage.reset()
+    return False
+
+
+def _publish_lag(journals: Journals, documents: EmbeddedDocuments) -> None:
+    events, inferences = journals.ends("events"), journals.ends("inferences")
+    lags = {
+        DECODING: (events, journals.positions(DECODING, "events")),
+        STORING: (inferences, journals.positions(STORING, "inferences")),
+        DETECTION: (inferences, journals.positions(DETECTION, "inferences")),
+    }
+    values: dict[tuple[str, Labels], float] = {
+        ("journal_lag_events", (("consumer", group),)): float(
+            sum(end - positions.get(partition, 0) for partition, end in ends.items())
+        )
+        for group, (ends, positions) in lags.items()
+    }
+    documents.put([gauges_document("lag", values)])

@@ -1,0 +1,352 @@
+"""Explanations as the API asks for them: which rows, which model, what is kept of the answer."""
+
+import hashlib
+import logging
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from threading import Lock
+from typing import Any, Literal, Self
+from uuid import uuid4
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from sidelight.adapters import (
+    Endpoint,
+    Inferences,
+    OutputChoice,
+    V1Model,
+    V2Model,
+    http_client,
+    v1_url,
+    v2_url,
+)
+from sidelight.explainers import (
+    Background,
+    Broker,
+    Explained,
+    ExplainerError,
+    Limits,
+    Predict,
+    Shapley,
+    Target,
+)
+from sidelight.logger import Document, Documents
+from sidelight.payloads import Explanation, Inference
+from sidelight.service._columns import background_columns
+from sidelight.service._deployments import get_settings
+from sidelight.service._metrics import Labels, observe
+from sidelight.service._problems import problem_of
+from sidelight.service._reference_files import read_reference_file
+from sidelight.service._settings import ModelSettings, Settings
+from sidelight.service.errors import BadRequest, NotFound, NotReady, ServiceError
+
+log = logging.getLogger(__name__)
+
+COLLECTION = "explanations"
+_METHOD = "shapley"
+_MAX_INSTANCES = 64
+_JOBS = 4
+_MODELS: dict[str, type[V1Model] | type[V2Model]] = {"v1": V1Model, "v2": V2Model}
+
+
+class ExplainRequest(BaseModel):
+    """What to explain, and how much it may cost."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    deployment: str | None = None
+    inference_id: str | None = None
+    instances: list[dict[str, Any] | list[Any]] | None = Field(
+        default=None, min_length=1, max_length=_MAX_INSTANCES
+    )
+    row: int | None = Field(default=None, ge=0)
+    method: Literal["auto", "shapley"] = "auto"
+    output: str | None = None
+    deadline_ms: int | None = Field(default=None, ge=1, le=600_000)
+    budget_rows: int = Field(default=60_000, ge=1, le=10_000_000)
+    wait: bool = True
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.inference_id is None) == (self.instances is None):
+            raise ValueError("expected inference_id or instances, one of them")
+        if self.instances is not None and self.deployment is None:
+            raise ValueError("expected deployment beside instances")
+        return self
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Task:
+    """A request with everything that it needs, looked up."""
+
+    id: str
+    request: ExplainRequest
+    deployment: str
+    version: str | None
+    inference: Inference | None
+    model: ModelSettings
+    url: str
+    layout: dict[str, Any]
+    background: Background
+    instances: list[tuple[Any, ...]]
+    deadline_s: float
+
+
+class Explaining:
+    """Explains, through one broker for all live models, and keeps what it found.
+
+    Safe from several threads.
+    """
+
+    def __init__(self, settings: Settings, documents: Documents, inferences: Inferences) -> None:
+        self._settings = settings
+        self._documents = documents
+        self._inferences = inferences
+        caps = settings.explanations
+        self._broker = Broker(
+            Limits(
+                calls_in_flight=caps.calls_in_flight,
+                rows_per_second=caps.rows_per_second,
+                bytes_per_call=caps.call_bytes,
+            )
+        )
+        self._client = http_client()
+        self._jobs = ThreadPoolExecutor(_JOBS, "sidelight-explain")
+        self._lock = Lock()
+        self._counts: dict[tuple[str, Labels], float] = defaultdict(float)
+        self._backgrounds: dict[str, Background] = {}
+
+    def explain(self, request: ExplainRequest) -> Explanation:
+        """Explain now.
+
+        Raises
+        ------
+        NotFound, NotReady, BadRequest
+            If something named is not there, or must come first.
+        ExplainerError
+            If there is no valid estimate.
+
+        """
+        return self._run(self._task(request, _explanation_id()))
+
+    def begin(self, request: ExplainRequest) -> Explanation:
+        """Explain in the background; return what ``find`` will complete."""
+        task = self._task(request, _explanation_id())
+        running = self._shown(task, state="running")
+        self._put(running.to_json(), task)
+        self._jobs.submit(self._run_job, task)
+        return running
+
+    def find(self, explanation_id: str) -> dict[str, Any] | None:
+        """Return an explanation as the API shows it."""
+        return self._documents.get(COLLECTION, explanation_id)
+
+    def counters(self) -> dict[tuple[str, Labels], float]:
+        """Return the counters since the start."""
+        with self._lock:
+            return dict(self._counts)
+
+    def close(self) -> None:
+        """Start nothing more."""
+        self._jobs.shutdown(wait=False, cancel_futures=True)
+        self._broker.close()
+        self._client.close()
+
+    def _run_job(self, task: _Task) -> None:
+        try:
+            self._run(task)
+        except (ServiceError, ExplainerError) as error:
+            failed = self._shown(task, state="failed").to_json()
+            self._put({**failed, "problem": problem_of(error)}, task)
+        except Exception:
+            log.exception("explanation failed", extra={"id": task.id})
+            self._put(self._shown(task, state="failed").to_json(), task)
+
+    def _run(self, task: _Task) -> Explanation:
+        target = Target(
+            deployment=task.deployment, version=task.version, output=task.request.output
+        )
+        try:
+            explained = Shapley(budget_rows=task.request.budget_rows).explain(
+                task.instances,
+                task.background,
+                broker=self._broker,
+                model=self._model(task),
+                target=target,
+                deadline_s=task.deadline_s,
+            )
+        except ExplainerError:
+            self._count("failed", None)
+            raise
+        _refuse_other_version(task, explained)
+        self._count("done", explained)
+        done = replace(
+            self._shown(task, state="done"),
+            version=explained.versions[0] if explained.versions else task.version,
+            rows=explained.rows,
+            cost=explained.cost,
+            quality=explained.quality,
+        )
+        self._put(done.to_json(), task)
+        return done
+
+    def _model(self, task: _Task) -> Predict:
+        route = v2_url if task.model.protocol == "v2" else v1_url
+        endpoint = Endpoint(
+            client=self._client, url=route(task.url, task.model.name), explanation_id=task.id
+        )
+        return _MODELS[task.model.protocol](
+            endpoint,
+            task.layout,
+            task.background.names,
+            choice=OutputChoice(output=task.request.output),
+            version=task.version,
+        )
+
+    def _shown(self, task: _Task, *, state: Literal["running", "done", "failed"]) -> Explanation:
+        return Explanation(
+            id=task.id,
+            state=state,
+            deployment=task.deployment,
+            version=task.version,
+            inference_id=task.request.inference_id,
+            method=_METHOD,
+            output=task.request.output,
+        )
+
+    def _put(self, value: dict[str, Any], task: _Task) -> None:
+        now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+        document = Document(
+            collection=COLLECTION,
+            key=task.id,
+            deployment=task.deployment,
+            order=now,
+            value={**value, "time": now},
+        )
+        self._documents.put([document])
+
+    def _count(self, outcome: str, explained: Explained | None) -> None:
+        labels: Labels = (("explainer", _METHOD),)
+        with self._lock:
+            self._counts["explanations_total", (*labels, ("outcome", outcome))] += 1
+            if explained is None:
+                return
+            cost = explained.cost
+            observe(self._counts, "explanation_seconds", labels, [cost.seconds])
+            self._counts["explainer_model_calls_total", labels] += cost.model_calls
+            self._counts["explainer_model_rows_total", labels] += cost.model_rows
+            self._counts["explainer_cache_hits_total", labels] += cost.cache_hits
+
+    def _task(self, request: ExplainRequest, task_id: str) -> _Task:
+        inference = self._inference(request)
+        deployment = inference.deployment if inference else request.deployment or ""
+        model = get_settings(self._documents, deployment).model
+        if model is None:
+            raise NotReady(
+                f"no model is configured for {deployment}",
+                expected="deployments[].model.url",
+                hint=f'PUT /v1/deployments/{deployment} {{"model": {{"url": ..., "name": ...}}}}',
+            )
+        inventory = self._documents.get("deployments", deployment)
+        if inventory is None:
+            raise NotFound(f"no traffic of {deployment} was seen yet")
+        background = self._background(deployment)
+        version = inference.version if inference else None
+        return _Task(
+            id=task_id,
+            request=request,
+            deployment=deployment,
+            version=version,
+            inference=inference,
+            model=model,
+            url=model.versions.get(version, model.url) if version else model.url,
+            layout=inventory["layout"].get("request") or {},
+            background=background,
+            instances=_instances(request, inference, background),
+            deadline_s=(
+                self._settings.explanations.deadline
+                if request.deadline_ms is None
+                else request.deadline_ms / 1000
+            ),
+        )
+
+    def _inference(self, request: ExplainRequest) -> Inference | None:
+        if request.inference_id is None:
+            return None
+        inference = self._inferences.get(request.inference_id)
+        if inference is None:
+            raise NotFound(
+                f"no inference {request.inference_id}", hint="GET /v1/inferences finds them"
+            )
+        if request.deployment not in {None, inference.deployment}:
+            raise BadRequest(
+                "the inference belongs to another deployment",
+                expected=request.deployment or "",
+                got=inference.deployment,
+            )
+        return inference
+
+    def _background(self, deployment: str) -> Background:
+        reference = self._documents.get("references", deployment) or {}
+        digest = reference.get("digest")
+        if digest is None:
+            rows = reference.get("rows", 0)
+            raise NotReady(
+                f"the reference of {deployment} is not complete: {rows} rows so far",
+                hint="explanations compare with its rows; send more traffic or set reference.file",
+            )
+        background = self._backgrounds.get(digest)
+        if background is None:
+            background = _read_background(
+                self._settings.data, digest, self._settings.explanations.background_rows
+            )
+            self._backgrounds[digest] = background
+        return background
+
+
+def _explanation_id() -> str:
+    return uuid4().hex
+
+
+def _read_background(data: Path, digest: str, n_rows: int) -> Background:
+    columns = background_columns(read_reference_file(data, digest))
+    seed = int.from_bytes(hashlib.sha256(digest.encode()).digest()[:8], "big")
+    return Background.sample(columns, n_rows=n_rows, seed=seed)
+
+
+def _instances(
+    request: ExplainRequest, inference: Inference | None, background: Background
+) -> list[tuple[Any, ...]]:
+    rows: list[Any] = list(request.instances or [])
+    if inference is not None:
+        if inference.orphan == "response":
+            raise BadRequest("of this inference only the response is known: no row to explain")
+        rows = [dict(row.features) for row in inference.rows]
+    if request.row is not None:
+        if request.row >= len(rows):
+            raise BadRequest("row: there is no such row", expected=f"below {len(rows)}")
+        rows = [rows[request.row]]
+    if len(rows) > _MAX_INSTANCES:
+        raise BadRequest(
+            "too many rows for one explanation",
+            expected=f"at most {_MAX_INSTANCES}",
+            got=str(len(rows)),
+            hint="name one with `row`",
+        )
+    return [background.instance(row) for row in rows]
+
+
+def _refuse_other_version(task: _Task, explained: Explained) -> None:
+    """Say that the version that served an inference is gone, rather than explain another one."""
+    others = [version for version in explained.versions if version != task.version]
+    if task.version is None or not others:
+        return
+    raise NotReady(
+        f"version {task.version} served this inference, but the model answers as {others[0]}",
+        expected=task.version,
+        got=others[0],
+        hint="set model.versions to the address of that version",
+    )

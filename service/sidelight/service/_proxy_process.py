@@ -1,0 +1,234 @@
+"""The process of ``sidelight proxy``: the model's door, with the emitter behind it."""
+
+import asyncio
+import logging
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Self, cast
+from urllib.parse import urlsplit
+
+import uvloop
+
+from sidelight.logger import (
+    Capture,
+    Connection,
+    Connections,
+    Emitter,
+    HttpSink,
+    Limits,
+    Request,
+    Respond,
+    Spool,
+    Upstream,
+    problem,
+    response,
+)
+from sidelight.logger.errors import SpoolError
+from sidelight.service.errors import ConfigurationError, ServiceError
+
+log = logging.getLogger(__name__)
+
+_GRACE_S = 10.0
+_MODES = ("batch", "binary")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """Where to listen or to connect: a TCP address or the path of a Unix socket."""
+
+    host: str = ""
+    port: int = 0
+    path: str = ""
+
+    @classmethod
+    def read(cls, option: str, text: str) -> Self:
+        """Read ``HOST:PORT`` or ``unix:PATH``; the option is named in the error."""
+        if text.startswith("unix:"):
+            return cls(path=text.removeprefix("unix:"))
+        host, colon, port = text.rpartition(":")
+        if not (colon and host and port.isdecimal() and int(port) < 1 << 16):
+            raise ConfigurationError(f"--{option}: expected HOST:PORT or unix:PATH, got {text!r}")
+        return cls(host=host.strip("[]"), port=int(port))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProxyOptions:
+    """What the command line says, checked."""
+
+    upstream: Address
+    sink: str
+    listen: Address
+    deployment: str | None
+    sink_mode: Literal["batch", "binary"]
+    admin: Address
+    spool: Path
+
+    @classmethod
+    def read(  # one parameter an option
+        cls,
+        *,
+        upstream: str,
+        sink: str,
+        listen: str,
+        deployment: str | None,
+        sink_mode: str,
+        admin: str,
+        spool: Path,
+    ) -> Self:
+        """Check the options; raise ``ConfigurationError`` naming the wrong one."""
+        if sink_mode not in _MODES:
+            raise ConfigurationError(f"--sink-mode: expected batch or binary, got {sink_mode!r}")
+        if deployment is not None and not all(deployment.partition("/")):
+            raise ConfigurationError(f"--deployment: expected NS/NAME, got {deployment!r}")
+        if not sink.startswith(("http://", "https://")):
+            raise ConfigurationError(f"--sink: expected http://HOST:PORT/, got {sink!r}")
+        admin_address = Address.read("admin", admin)
+        if admin_address.host not in {"127.0.0.1", "localhost", "::1", ""}:
+            raise ConfigurationError(
+                f"--admin: expected a loopback address, got {admin}: there are no tokens yet"
+            )
+        return cls(
+            upstream=_upstream_address(upstream),
+            sink=sink,
+            listen=Address.read("listen", listen),
+            deployment=deployment,
+            sink_mode=cast("Literal['batch', 'binary']", sink_mode),
+            admin=admin_address,
+            spool=spool,
+        )
+
+
+def _upstream_address(text: str) -> Address:
+    if text.startswith("unix:"):
+        return Address.read("upstream", text)
+    parts = urlsplit(text)
+    if parts.scheme != "http" or not parts.hostname or parts.path.strip("/"):
+        raise ConfigurationError(
+            f"--upstream: expected http://HOST:PORT or unix:PATH, got {text!r}"
+        )
+    return Address(host=parts.hostname, port=parts.port or 80)
+
+
+class _RelayAll:
+    """The model's door: every request goes on to the model."""
+
+    def admit(self, method: bytes, target: bytes, head: bytes) -> int | bytes | None:  # noqa: ARG002
+        return None
+
+    def handle(self, request: Request, respond: Respond) -> None:  # noqa: ARG002
+        respond(problem(404, "nothing is answered here"))
+
+
+class _Admin:
+    """Health and metrics of the proxy."""
+
+    def __init__(self, emitter: Emitter, deployment: str | None) -> None:
+        namespace, _, name = (deployment or "default/").partition("/")
+        self._emitter = emitter
+        self._namespace = namespace
+        self._name = name
+
+    def admit(self, method: bytes, target: bytes, head: bytes) -> int | bytes | None:  # noqa: ARG002
+        route = target.partition(b"?")[0]
+        if route not in {b"/healthz", b"/readyz", b"/metrics"}:
+            return problem(404, "no such route", expected="/healthz, /readyz or /metrics")
+        return 0 if method == b"GET" else problem(405, "only GET is answered here")
+
+    def handle(self, request: Request, respond: Respond) -> None:
+        if request.route == b"/metrics":
+            text = self._emitter.accounting.prometheus(
+                namespace=self._namespace, deployment=self._name
+            )
+            respond(response(200, body=text, content_type=b"text/plain; version=0.0.4"))
+        else:
+            respond(response(200, body=b'{"status":"ok"}', content_type=b"application/json"))
+
+
+def run_proxy(options: ProxyOptions) -> None:
+    """Relay and capture until SIGTERM; what is not sent by then is in the spool.
+
+    Raises
+    ------
+    ServiceError
+        If an address or the spool cannot be had.
+
+    """
+    try:
+        uvloop.run(_run(options))
+    except SpoolError as error:
+        raise ServiceError(str(error)) from error
+    except OSError as error:
+        raise ServiceError(f"cannot listen: {error.strerror or error}") from error
+
+
+async def _run(options: ProxyOptions) -> None:
+    loop = asyncio.get_running_loop()
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    emitter = Emitter(
+        HttpSink(options.sink, mode=options.sink_mode),
+        capture=Capture(deployment=options.deployment),
+        spool=Spool(options.spool),
+    )
+    upstream = _upstream(options.upstream)
+    connections, admin_connections, limits = Connections(), Connections(), Limits()
+    relay, admin = _RelayAll(), _Admin(emitter, options.deployment)
+    servers = [
+        await _listen(
+            options.listen,
+            lambda: Connection(
+                relay, upstream, tap=emitter, limits=limits, connections=connections
+            ),
+        ),
+        await _listen(
+            options.admin, lambda: Connection(admin, limits=limits, connections=admin_connections)
+        ),
+    ]
+    await emitter.start()
+    sweeper = loop.create_task(_sweep(connections, limits.idle_s))
+    log.info("relaying", extra={"listen": _shown(servers[0]), "admin": _shown(servers[1])})
+    await stopping.wait()
+    servers[0].close()
+    sweeper.cancel()
+    started = loop.time()
+    await connections.drain(_GRACE_S / 2)
+    await upstream.close()
+    await emitter.flush(max(1.0, _GRACE_S - (loop.time() - started)))
+    servers[1].close()
+    await admin_connections.drain(0)
+    accounts = emitter.accounting.snapshot()
+    log.info(
+        "stopped",
+        extra={
+            "seen": accounts.seen,
+            "sent": accounts.sent,
+            "in_spool": accounts.spool_events,
+            "dropped": dict(accounts.dropped),
+        },
+    )
+
+
+def _upstream(address: Address) -> Upstream:
+    if address.path:
+        return Upstream(path=address.path)
+    return Upstream(address.host, address.port)
+
+
+async def _listen(address: Address, connect: Callable[[], Connection]) -> asyncio.Server:
+    loop = asyncio.get_running_loop()
+    if address.path:
+        return await loop.create_unix_server(connect, address.path)
+    return await loop.create_server(connect, address.host, address.port, backlog=1024)
+
+
+async def _sweep(connections: Connections, interval_s: float) -> None:
+    while True:
+        await asyncio.sleep(interval_s)
+        connections.sweep()
+
+
+def _shown(server: asyncio.Server) -> str:
+    return str(server.sockets[0].getsockname())

@@ -1,0 +1,48 @@
+"""What the three stages of the consumer have in common."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Protocol
+
+from sidelight.service._metrics import Labels
+
+DECODING = "decoding"
+STORING = "storing"
+DETECTION = "detection"
+
+
+class Stage(Protocol):
+    """One consumer group: takes what is new, and commits what came of it."""
+
+    @property
+    def name(self) -> str:
+        """The group's name."""
+        ...
+
+    def step(self, now_ns: int) -> bool:
+        """Do what can be done now; return whether something was done.
+
+        ``JournalError`` means that nothing was committed: ``reset`` and try again.
+        """
+        ...
+
+    def reset(self) -> None:
+        """Forget everything that is not committed."""
+        ...
+
+
+class Counts(defaultdict[tuple[str, Labels], float]):
+    """Increments of counters, to be committed with the work that they count."""
+
+    def __init__(self) -> None:
+        super().__init__(float)
+
+    def add(self, name: str, labels: Labels, value: float = 1) -> None:
+        """Increment one counter; nothing is written for zero."""
+        if value:
+            self[name, labels] += value
+
+    def add_each(self, name: str, values: Mapping[Labels, float]) -> None:
+        """Increment one counter for several labels."""
+        for labels, value in values.items():
+            self.add(name, labels, value)

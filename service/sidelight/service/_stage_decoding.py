@@ -1,0 +1,219 @@
+"""The first stage: events become inferences, once; labels are kept until asked for."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from sidelight.adapters import Decoder
+from sidelight.logger import (
+    WAITING_PREFIX,
+    Commit,
+    Document,
+    Documents,
+    EventLimits,
+    EventReader,
+    Journals,
+    Outcome,
+    Pairing,
+    Rejected,
+    feedback,
+    identity,
+    kind_of,
+    parse,
+)
+from sidelight.payloads import Batch, Event
+from sidelight.service._inventory import Inventory
+from sidelight.service._metrics import Labels, split_name
+from sidelight.service._registered import RegisteredSettings
+from sidelight.service._stage import DECODING, Counts
+
+_MAX_RECORDS = 8192
+_MAX_BYTES = 16 << 20
+# Each commit waits for the disk. Records that come one by one are gathered this long.
+_GATHER_NS = 50_000_000
+_IDLE_NS = 1_000_000_000
+
+
+class DecodingStage:
+    """Takes events from the journal, pairs and decodes them, and appends to ``inferences``.
+
+    Parameters
+    ----------
+    journals : Journals
+        Both journals.
+    documents : Documents
+        For reading what was published before.
+    orphan_after_s : float
+        A half that stays alone this long is stored as an orphan, in seconds.
+    max_inflated_bytes : int
+        Bound of a payload after decompression.
+
+    """
+
+    name = DECODING
+
+    def __init__(
+        self,
+        journals: Journals,
+        documents: Documents,
+        *,
+        orphan_after_s: float,
+        max_inflated_bytes: int,
+    ) -> None:
+        self._journals = journals
+        self._documents = documents
+        self._orphan_after_ns = int(orphan_after_s * 1e9)
+        self._limits = EventLimits(max_inflated_bytes=max_inflated_bytes)
+        self._decoder = Decoder(
+            RegisteredSettings(documents).schema, max_inflated_bytes=max_inflated_bytes
+        )
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin again from what is committed."""
+        self._reader = EventReader(self._journals.event, limits=self._limits)
+        self._pairing = Pairing(
+            self._reader,
+            self._journals.scan(DECODING, WAITING_PREFIX),
+            orphan_after_ns=self._orphan_after_ns,
+        )
+        self._inventory = Inventory(lambda name: self._documents.get("deployments", name))
+        self._committed_ns = 0
+        self._idle_since_ns = 0
+
+    def step(self, now_ns: int) -> bool:
+        """Decode what has arrived; give up halves that waited too long."""
+        if now_ns - self._committed_ns < _GATHER_NS:
+            return False
+        slices = self._journals.read_events(
+            DECODING, max_records=_MAX_RECORDS, max_bytes=_MAX_BYTES
+        )
+        if not slices:
+            return self._expire(now_ns)
+        self._idle_since_ns = 0
+        counts = Counts()
+        events: list[Event] = []
+        rejected: list[Rejected] = []
+        for record in (record for part in slices for record in part.records):
+            found, bad = parse(record, self._limits)
+            events += found
+            rejected += bad
+        outcome = self._pairing.step(events, self._lookup)
+        positions = {part.partition: part.last + 1 for part in slices}
+        _count_events(events, counts)
+        self._commit(positions, outcome, rejected, counts)
+        # A full slice says that more is waiting: no reason to gather.
+        full = sum(len(part.records) for part in slices) >= _MAX_RECORDS
+        self._committed_ns = 0 if full else now_ns
+        return True
+
+    def _expire(self, now_ns: int) -> bool:
+        # Deadlines count receive times, so that a replay decides the same; only a journal that
+        # stands still is measured by the clock.
+        if not self._pairing.n_waiting:
+            return False
+        self._idle_since_ns = self._idle_since_ns or now_ns
+        if now_ns - self._idle_since_ns < _IDLE_NS:
+            return False
+        outcome = self._pairing.expire(now_ns)
+        if not outcome.pairs and not outcome.state:
+            return False
+        self._commit({}, outcome, [], Counts())
+        return True
+
+    def _lookup(self, keys: Iterable[bytes]) -> Mapping[bytes, bytes]:
+        return self._journals.state(DECODING, keys)
+
+    def _commit(
+        self,
+        positions: dict[int, int],
+        outcome: Outcome,
+        rejected: list[Rejected],
+        counts: Counts,
+    ) -> None:
+        decoded = self._decoder.decode(outcome.pairs)
+        labels, bad_labels = self._labels(outcome.feedback, counts)
+        quarantine = [_quarantined(item, counts) for item in (*rejected, *bad_labels)]
+        _count_outcome(outcome, counts)
+        for (deployment, reason), number in decoded.undecoded.items():
+            counts.add(
+                "undecoded_events_total", (*split_name(deployment), ("reason", reason)), number
+            )
+        self._journals.commit(
+            Commit(
+                group=DECODING,
+                journal="events",
+                positions=positions,
+                state=outcome.state,
+                appended=[_appended(batch) for batch in decoded.batches],
+                documents=[*self._inventory.note(decoded.batches), *labels, *quarantine],
+                counters=counts,
+            )
+        )
+
+    def _labels(self, events: list[Event], counts: Counts) -> tuple[list[Document], list[Rejected]]:
+        merged: dict[str, dict[str, Any]] = {}
+        rejected: list[Rejected] = []
+        for event in events:
+            items, bad = feedback(event)
+            rejected += bad
+            for item in items:
+                key = f"{item['deployment']}|{item['request_id']}|{item['row']}"
+                known = merged.get(key) or self._documents.get("labels", key)
+                merged[key] = _merged(known, item)
+                counts.add("labels_total", split_name(item["deployment"]), len(item["labels"]))
+        documents = [
+            Document(
+                collection="labels",
+                key=key,
+                deployment=item["deployment"],
+                order=item["time"],
+                value=item,
+            )
+            for key, item in merged.items()
+        ]
+        return documents, rejected
+
+
+def _merged(known: dict[str, Any] | None, item: dict[str, Any]) -> dict[str, Any]:
+    """Join labels of one row by name; what carries the later time wins."""
+    if known is None:
+        return item
+    older, newer = sorted((known, item), key=lambda value: str(value["time"]))
+    return {**newer, "labels": {**older["labels"], **newer["labels"]}}
+
+
+def _appended(batch: Batch) -> tuple[str, str, bytes]:
+    return ("rows", batch.deployment, batch.to_ipc())
+
+
+def _quarantined(item: Rejected, counts: Counts) -> Document:
+    counts.add("quarantined_events_total", (("reason", item.reason),))
+    return Document(
+        collection="quarantine",
+        key=f"{item.ref}",
+        value={
+            "ref": str(item.ref),
+            "reason": item.reason,
+            "expected": item.expected,
+            "got": item.got,
+        },
+    )
+
+
+def _count_events(events: list[Event], counts: Counts) -> None:
+    kinds = Counter((identity(event).deployment, kind_of(event.type)) for event in events)
+    for (deployment, kind), number in kinds.items():
+        counts.add("events_received_total", (*split_name(deployment), ("kind", kind)), number)
+    counts.add("missing_ids_total", (), sum(event.id_missing for event in events))
+
+
+def _count_outcome(outcome: Outcome, counts: Counts) -> None:
+    named = {
+        "duplicate_events_total": outcome.duplicates,
+        "key_reused_events_total": outcome.key_reused,
+        "unreadable_events_total": outcome.unreadable,
+    }
+    for name, by_deployment in named.items():
+        values: dict[Labels, float] = {split_name(key): n for key, n in by_deployment.items()}
+        counts.add_each(name, values)

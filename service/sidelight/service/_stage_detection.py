@@ -1,0 +1,216 @@
+"""The third stage: rows are judged; verdicts, alarms and scores are published."""
+
+import logging
+from pathlib import Path
+
+import pyarrow as pa
+
+from sidelight.adapters import Lake, Scores
+from sidelight.detectors import DeploymentMonitor, DetectorError, Step
+from sidelight.logger import BatchRecord, Commit, Document, Documents, Journals, Slice
+from sidelight.payloads import Batch
+from sidelight.service._columns import rows_of, watched_rows
+from sidelight.service._detection_results import (
+    alarm_document,
+    look_documents,
+    look_gauges,
+    monitor_gauges,
+)
+from sidelight.service._metrics import split_name
+from sidelight.service._registered import RegisteredSettings
+from sidelight.service._stage import DETECTION, Counts
+from sidelight.service._watched import Watched, token_of
+from sidelight.service.errors import ConfigurationError
+
+log = logging.getLogger(__name__)
+
+_MAX_RECORDS = 4096
+_MAX_BYTES = 64 << 20
+_GATHER_NS = 300_000_000
+
+
+class DetectionStage:
+    """Takes decoded batches, in journal order, through one monitor for each deployment."""
+
+    name = DETECTION
+
+    def __init__(self, journals: Journals, documents: Documents, lake: Lake, data: Path) -> None:
+        self._journals = journals
+        self._registered = RegisteredSettings(documents)
+        self._lake = lake
+        self._data = data
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin again from what is committed."""
+        self._watched: dict[str, Watched] = {}
+        self._broken: dict[str, str] = {}
+        self._committed_ns = 0
+
+    def step(self, now_ns: int) -> bool:
+        """Judge what was decoded."""
+        if now_ns - self._committed_ns < _GATHER_NS:
+            return False
+        slices = self._journals.read_inferences(
+            DETECTION, max_records=_MAX_RECORDS, max_bytes=_MAX_BYTES
+        )
+        for part in slices:
+            self._judge(part)
+            self._committed_ns = 0 if len(part.records) >= _MAX_RECORDS else now_ns
+        return bool(slices)
+
+    def _judge(self, part: Slice[BatchRecord]) -> None:
+        work = _Work()
+        for record in part.records:
+            batch = Batch.from_ipc(record.payload)
+            watched = self._of(batch.deployment, work)
+            if watched is not None:
+                _update(watched, batch, work, self._data)
+        state: dict[bytes, bytes | None] = dict(work.state)
+        documents = [*work.documents]
+        for name in work.touched:
+            watched = self._watched[name]
+            state |= _state_of(name, watched)
+            documents.append(_reference_document(name, watched))
+            documents.append(monitor_gauges(name, watched.monitor))
+        documents += self._lake.stage_scores(
+            work.scores, first=part.first, last=part.last, partition=part.partition
+        )
+        self._journals.commit(
+            Commit(
+                group=DETECTION,
+                journal="inferences",
+                positions={part.partition: part.last + 1},
+                state=state,
+                documents=documents,
+                counters=work.counts,
+            )
+        )
+        for name in work.touched:
+            self._watched[name].stored_parts = len(self._watched[name].collected)
+
+    def _of(self, name: str, work: "_Work") -> Watched | None:
+        """Return the deployment, from memory, from the committed state, or begun now."""
+        settings = self._registered.settings(name)
+        if not settings.detection.enabled:
+            return None
+        token = token_of(settings, self._registered.deletion(name))
+        watched = self._watched.get(name) or self._restore(name)
+        if watched is None or watched.token != token:
+            if self._broken.get(name) == token:
+                return None
+            if watched is not None:
+                work.state.update(dict.fromkeys(self._part_keys(name)))
+            try:
+                watched = Watched.start(settings, token, self._data)
+            except (ConfigurationError, DetectorError) as error:
+                log.error("not watched", extra={"deployment": name, "reason": str(error)})  # noqa: TRY400 - a sentence for a person
+                self._broken[name] = token
+                return None
+        self._watched[name] = watched
+        work.touched[name] = None
+        return watched
+
+    def _restore(self, name: str) -> Watched | None:
+        keys = _keys(name)
+        found = self._journals.state(DETECTION, keys.values())
+        if keys["monitor"] not in found:
+            return None
+        monitor = DeploymentMonitor.restore(found[keys["monitor"]], found.get(keys["reference"]))
+        watched = Watched(monitor=monitor, token=found[keys["token"]].decode())
+        for key in self._part_keys(name):
+            data = self._journals.state(DETECTION, [key])[key]
+            with pa.ipc.open_stream(pa.py_buffer(data)) as reader:
+                watched.collected.append(reader.read_next_batch())
+        watched.stored_parts = len(watched.collected)
+        return watched
+
+    def _part_keys(self, name: str) -> list[bytes]:
+        return [key for key, _ in self._journals.scan(DETECTION, _part_prefix(name))]
+
+
+class _Work:
+    """What one commit gathers."""
+
+    def __init__(self) -> None:
+        self.touched: dict[str, None] = {}
+        self.state: dict[bytes, bytes | None] = {}
+        self.documents: list[Document] = []
+        self.scores: list[Scores] = []
+        self.counts = Counts()
+
+
+def _update(watched: Watched, batch: Batch, work: _Work, data: Path) -> None:
+    chosen = Batch(batch.records.filter(watched_rows(batch)))
+    if not len(chosen):
+        return
+    start = 0
+    for rows in rows_of(chosen.records):
+        part = Batch(chosen.records.slice(start, len(rows)))
+        start += len(rows)
+        watched.collect(part.records)
+        step = watched.monitor.update(rows)
+        _note(watched, part, step, work, data)
+
+
+def _note(watched: Watched, batch: Batch, step: Step, work: _Work, data: Path) -> None:
+    name = batch.deployment
+    labels = split_name(name)
+    if step.reference_completed is not None:
+        watched.complete(data, step.reference_completed)
+        for number in range(watched.forget_collected()):
+            work.state[_part_key(name, number)] = None
+    work.documents += look_documents(name, step.verdicts)
+    work.documents += look_gauges(name, step.verdicts)
+    for alarm in step.alarms:
+        work.documents.append(alarm_document(alarm))
+        if alarm.state == "open":
+            work.counts.add("drift_alarms_total", (*labels, ("kind", alarm.kind)))
+    work.counts.add("detector_rows_total", labels, len(batch))
+    work.counts.add("outlier_rows_total", labels, float(step.outliers.sum()))
+    if watched.monitor.reference is not None:
+        work.scores.append(
+            Scores.of(
+                batch,
+                outlier_score=step.outlier_scores,
+                p_value=step.outlier_p_values,
+                outlier=step.outliers,
+            )
+        )
+
+
+def _state_of(name: str, watched: Watched) -> dict[bytes, bytes | None]:
+    keys = _keys(name)
+    state: dict[bytes, bytes | None] = {
+        keys["monitor"]: watched.monitor.snapshot(),
+        keys["reference"]: watched.monitor.reference_bytes(),
+        keys["token"]: watched.token.encode(),
+    }
+    for number in range(watched.stored_parts, len(watched.collected)):
+        state[_part_key(name, number)] = _ipc(watched.collected[number])
+    return state
+
+
+def _ipc(records: pa.RecordBatch) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, records.schema) as writer:
+        writer.write_batch(records)
+    return bytes(sink.getvalue())
+
+
+def _keys(name: str) -> dict[str, bytes]:
+    return {part: f"{part}|{name}".encode() for part in ("monitor", "reference", "token")}
+
+
+def _part_prefix(name: str) -> bytes:
+    return f"rows|{name}|".encode()
+
+
+def _part_key(name: str, number: int) -> bytes:
+    return _part_prefix(name) + b"%08d" % number
+
+
+def _reference_document(name: str, watched: Watched) -> Document:
+    return Document(
+        collection="references", key=name, deployment=name, value=watched.reference_json()
+    )

@@ -1,0 +1,118 @@
+"""The second stage: decoded rows become Parquet files of the lake."""
+
+import logging
+from typing import Any
+
+import pyarrow.compute as pc
+
+from sidelight.adapters import Lake, Manifest
+from sidelight.logger import Commit, Documents, Journals
+from sidelight.payloads import Batch
+from sidelight.service._metrics import observe, split_name
+from sidelight.service._stage import STORING, Counts
+
+log = logging.getLogger(__name__)
+
+_MAX_RECORDS = 4096
+_MAX_BYTES = 64 << 20
+# A file holds what came within half a second, or a full slice: queryable within a second.
+_GATHER_NS = 500_000_000
+_TIDY_NS = 15_000_000_000
+# Queries hold files that a compaction replaced for no longer than this.
+_GRACE_NS = 60_000_000_000
+
+
+class StoringStage:
+    """Takes decoded batches from ``inferences`` and makes them visible in the lake."""
+
+    name = STORING
+
+    def __init__(self, journals: Journals, documents: Documents, lake: Lake) -> None:
+        self._journals = journals
+        self._lake = lake
+        self._manifest = Manifest(documents)
+        self._obsolete: list[tuple[int, tuple[str, ...]]] = []
+        self._written_ns = 0
+        self._tidied_ns = 0
+        forgotten = lake.sweep(self._manifest)
+        if forgotten:
+            journals.commit(Commit(group=STORING, journal="inferences", documents=forgotten))
+
+    def reset(self) -> None:
+        """Nothing is kept that is not committed."""
+
+    def step(self, now_ns: int) -> bool:
+        """Write what was decoded; tidy up now and then."""
+        if now_ns - self._written_ns >= _GATHER_NS and self._store(now_ns):
+            return True
+        return now_ns - self._tidied_ns >= _TIDY_NS and self._tidy(now_ns)
+
+    def _store(self, now_ns: int) -> bool:
+        slices = self._journals.read_inferences(
+            STORING, max_records=_MAX_RECORDS, max_bytes=_MAX_BYTES
+        )
+        for part in slices:
+            batches = [Batch.from_ipc(record.payload) for record in part.records]
+            documents = self._lake.stage(
+                batches, first=part.first, last=part.last, partition=part.partition
+            )
+            counts = Counts()
+            for batch in batches:
+                _count(batch, counts)
+            self._journals.commit(
+                Commit(
+                    group=STORING,
+                    journal="inferences",
+                    positions={part.partition: part.last + 1},
+                    documents=documents,
+                    counters=counts,
+                )
+            )
+            self._written_ns = 0 if len(part.records) >= _MAX_RECORDS else now_ns
+        return bool(slices)
+
+    def _tidy(self, now_ns: int) -> bool:
+        self._tidied_ns = now_ns
+        due = [paths for since, paths in self._obsolete if now_ns - since > _GRACE_NS]
+        self._obsolete = [item for item in self._obsolete if now_ns - item[0] <= _GRACE_NS]
+        forgotten = [document for paths in due for document in self._lake.remove(paths)]
+        if forgotten:
+            self._journals.commit(Commit(group=STORING, journal="inferences", documents=forgotten))
+        compaction = self._lake.compact(self._manifest)
+        if compaction is None:
+            return bool(forgotten)
+        self._journals.commit(
+            Commit(group=STORING, journal="inferences", documents=compaction.documents)
+        )
+        self._obsolete.append((now_ns, compaction.obsolete))
+        self._tidied_ns = 0
+        return True
+
+
+def _count(batch: Batch, counts: Counts) -> None:
+    """Count inferences, rows, orphans, statuses and latencies; what explainers asked is not."""
+    table = batch.records.filter(pc.invert(batch.records.column("synthetic")))
+    first = table.filter(pc.equal(table.column("row"), 0))
+    labels = split_name(batch.deployment)
+    for item in first.select(["version", "orphan", "revision", "status"]).to_pylist():
+        _count_inference(item, labels, counts)
+    paired = table.filter(pc.is_null(table.column("orphan")))
+    for version, number in _tally(paired.column("version")):
+        counts.add("inference_rows_total", (*labels, ("version", version or "")), number)
+    latencies = first.column("latency_ms").drop_null().to_numpy() / 1000
+    observe(counts, "model_latency_seconds", labels, latencies.tolist())
+
+
+def _count_inference(item: dict[str, Any], labels: Any, counts: Counts) -> None:
+    if item["orphan"] is not None:
+        counts.add("orphans_total", (*labels, ("kind", item["orphan"])))
+    else:
+        counts.add("inferences_total", (*labels, ("version", item["version"] or "")))
+        if item["revision"]:
+            counts.add("orphans_completed_total", labels)
+    if item["status"] is not None:
+        counts.add("model_responses_total", (*labels, ("outcome", str(item["status"]))))
+
+
+def _tally(values: Any) -> list[tuple[str | None, int]]:
+    return [(item["values"], item["counts"]) for item in pc.value_counts(values).to_pylist()]
