@@ -75,9 +75,10 @@ def test_the_temperature_is_seasonal_and_the_timetable_is_not(
     assert not by_name["pressure"].is_seasonal
 
 
-def test_a_shift_is_seasonal_beyond_the_quarter_only() -> None:
+def test_a_shift_is_seasonal_when_it_is_large_and_beyond_the_quarter() -> None:
     assert Shift(feature="x", typical=0.3, within_quarter=0.2, since="2013-04-01").is_seasonal
     assert not Shift(feature="x", typical=0.2, within_quarter=0.2, since=None).is_seasonal
+    assert not Shift(feature="x", typical=0.05, within_quarter=0.01, since="2013-04-01").is_seasonal
 
 
 def test_verdicts_without_a_distance_or_a_yardstick_are_left_out(flights: pd.DataFrame) -> None:

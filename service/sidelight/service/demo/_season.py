@@ -18,6 +18,7 @@ from sidelight.detectors import DeploymentMonitor, DetectionSettings, Reference,
 from sidelight.service.demo._flights import CATEGORICAL, FEATURES, training_rows
 from sidelight.service.demo._stream import FlightStream
 
+_LARGE = DetectionSettings().drift_threshold
 _EFFECTS = frozenset({"kolmogorov_smirnov", "chi_square"})
 
 
@@ -46,11 +47,12 @@ class Shift:
 
     @property
     def is_seasonal(self) -> bool:
-        """Whether a typical look at the stream is beyond every look at the quarter.
+        """Whether a typical look at the stream is large, and beyond every look at the quarter.
 
-        Median against maximum, because a longer stream has more looks to be extreme in.
+        Median against maximum, because a longer stream has more looks to be extreme in. Large is
+        what the detectors call a drift by default: 0.03 against 0.01 is no season.
         """
-        return self.typical > self.within_quarter
+        return self.typical > max(self.within_quarter, _LARGE)
 
     def to_json(self) -> dict[str, Any]:
         """Return the form of the last line."""
@@ -67,7 +69,8 @@ def control_rows(
     flights, reference : pandas.DataFrame
         From ``load_flights`` and ``reference_rows``.
     n_rows : int
-        A third of the stream's, so that a look covers as many days.
+        A third of the stream's, so that a look covers as many days. A short one is a poor
+        yardstick: 2,000 rows hold two windows of 1,000, hence two weathers of six weeks.
     seed : int, default 2013
         Of the draw.
 

@@ -193,7 +193,7 @@ def _seasons(numbers: DemoNumbers) -> Table:
         title_style="bold",
         caption="Weather lasts for days, so January to March in order alarm against their own "
         "sample too. A feature is seasonal when a typical look at it differs more from the "
-        "reference than any look at those months.",
+        "reference than any look at those months, and by a tenth at least.",
         caption_justify="left",
     )
     table.add_column("feature")
