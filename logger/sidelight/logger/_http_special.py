@@ -53,17 +53,22 @@ class Special:
             elif name in _HOP_BY_HOP:
                 self._cuts.append(header.span())
                 if name == b"connection":
-                    self.options.update(option.strip(b" \t") for option in value.split(b","))
+                    self._add_options(value)
             elif name == b"content-length" and self.values.get(name, value) != value:
                 self.lengths_differ = True
             self.values[name] = value
 
+    def _add_options(self, value: bytes) -> None:
+        if b"," in value:
+            self.options.update([option.strip(b" \t") for option in value.split(b",")])
+        else:
+            self.options.add(value)
+
     def without_hop_by_hop(self) -> bytes:
         """Give the head without the headers that are meant for one hop (RFC 9110 7.6.1)."""
         raw = self._raw
-        named = self.options - _OPTIONS_WITHOUT_HEADER - _NEVER_DROPPED
-        if named:
-            return without_headers(raw, _HOP_BY_HOP | named)
+        if not self.options <= _OPTIONS_WITHOUT_HEADER:
+            return without_headers(raw, _HOP_BY_HOP | (self.options - _NEVER_DROPPED))
         for start, end in reversed(self._cuts):
             raw = raw[:start] + raw[end:]
         return raw
