@@ -23,7 +23,8 @@ from sidelight.explainers import (
     Shapley,
     Target,
 )
-from sidelight.explainers._rows import Columns, Grid
+from sidelight.explainers._grid import Grid
+from sidelight.explainers._rows import Columns
 from sidelight.explainers._sampling import KernelRounds
 
 Function = Callable[[Columns], Any]

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sidelight.explainers._broker import Session
 from sidelight.explainers._games import coalitions, shapley_values
-from sidelight.explainers._rows import Codes, Grid, distinct
+from sidelight.explainers._grid import Codes, Grid, distinct
 from sidelight.explainers._sampling import Outcome
+from sidelight.explainers._session import Session
 from sidelight.explainers._surveying import mean_of_units
 
 # Composites are laid out before duplicates are known; so many cells at most.

@@ -3,9 +3,9 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from sidelight.explainers._broker import Session
-from sidelight.explainers._rows import Codes
+from sidelight.explainers._grid import Codes
 from sidelight.explainers._sampling import Outcome, is_settled
+from sidelight.explainers._session import Session
 from sidelight.explainers._surveying import Estimate, mean_of_units
 from sidelight.explainers.errors import BudgetTooSmall, ModelError
 

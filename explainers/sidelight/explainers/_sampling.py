@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sidelight.explainers import _kernel
-from sidelight.explainers._broker import Session
 from sidelight.explainers._coalitions import Masks, Stratum, allotted, strata
-from sidelight.explainers._rows import Codes, Grid
+from sidelight.explainers._grid import Codes, Grid
+from sidelight.explainers._session import Session
 from sidelight.explainers._surveying import Estimate
 from sidelight.explainers.errors import ModelError
 

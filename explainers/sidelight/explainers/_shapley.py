@@ -10,11 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sidelight.explainers import _exact
-from sidelight.explainers._broker import Broker, Session
+from sidelight.explainers._broker import Broker
+from sidelight.explainers._grid import Grid
 from sidelight.explainers._permutations import PermutationRounds
 from sidelight.explainers._predicting import Predict, Target
-from sidelight.explainers._rows import Background, Columns, Grid
+from sidelight.explainers._rows import Background, Columns
 from sidelight.explainers._sampling import KernelRounds, Outcome
+from sidelight.explainers._session import Session
 from sidelight.explainers._surveying import Estimate
 from sidelight.explainers.errors import BudgetTooSmall, ParameterError, RowError, VersionChanged
 from sidelight.payloads import Attribution, Cost, ExplainedRow, Quality
