@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from sidelight.adapters._lake_file import MAX_VERSIONS
 
-ROW_GROUP_ROWS = 32_768
+ROW_GROUP_ROWS = 16_384
 """Rows that are decoded to show one of them; larger groups scan no faster."""
 
 _DICTIONARY = frozenset({"version", "component", "endpoint", "protocol", "orphan", "tags"})

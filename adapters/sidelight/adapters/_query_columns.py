@@ -73,18 +73,19 @@ def grouped(files: Iterable[LakeFile], columns: Iterable[ColumnName]) -> list[li
     name whatever its case, so files with names that differ in case alone must agree on everything.
     """
     names = {str(column) for column in columns}
-    keys: dict[tuple[tuple[str, str], ...], tuple[object, ...]] = {}
+    layouts: dict[tuple[tuple[str, str], ...], str] = {}
 
-    def key(file: LakeFile) -> tuple[object, ...]:
-        known = keys.get(file.columns)
+    def key(file: LakeFile) -> tuple[str, str]:
+        known = layouts.get(file.columns)
         if known is None:
             asked = tuple(item for item in file.columns if item[0] in names)
             folded = {name.casefold() for name, _ in file.columns}
             clash = file.columns if len(folded) < len(file.columns) else ()
-            known = keys[file.columns] = (file.deployment if names else "", str(asked), str(clash))
-        return known
+            known = layouts[file.columns] = repr((asked, clash))
+        # Labels and scores are joined by deployment, so each has a statement of its own.
+        return file.deployment if names else "", known
 
-    ordered = sorted(files, key=lambda file: tuple(map(str, key(file))))
+    ordered = sorted(files, key=key)
     return [list(group) for _, group in groupby(ordered, key=key)]
 
 
