@@ -105,7 +105,7 @@ class Decoder:
         except CONVERSION_ERRORS:
             pass
         # One payload holds what its datatype does not allow. It becomes opaque, the others stay.
-        checked = [item._replace(**_checked(item)) for item in group]
+        checked = [_checked(item) for item in group]
         built = []
         for members in _grouped(checked).values():
             try:
@@ -128,12 +128,9 @@ def _grouped(items: Iterable[Decoded]) -> dict[GroupKey, list[Decoded]]:
     return groups
 
 
-def _checked(item: Decoded) -> dict[str, Half | None]:
+def _checked(item: Decoded) -> Decoded:
     pair = item.pair
-    return {
-        "request": _sound(item.request, pair.request),
-        "response": _sound(item.response, pair.response),
-    }
+    return Decoded(pair, _sound(item.request, pair.request), _sound(item.response, pair.response))
 
 
 def _sound(half: Half | None, event: Event | None) -> Half | None:

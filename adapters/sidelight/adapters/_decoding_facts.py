@@ -1,7 +1,7 @@
 """What an inference says beside its payloads: time, latency, status, version, tags."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from math import isfinite
@@ -17,21 +17,23 @@ from sidelight.payloads import Event
 
 _SELDON_TYPES: Final = "io.seldon."
 _KNATIVE_ERROR: Final = "knativeerrordest"
-_TEXT_TAGS: Final = (
-    ("requestpath", "path"),
-    ("requestmethod", "method"),
-    ("truncated", "truncated"),
-    ("datalength", "data_length"),
-    ("samplingrate", "sampling_rate"),
-    ("traceparent", "traceparent"),
-)
-_JSON_TAGS: Final = ("metadata", "annotations")
+_TAGS: Final = {
+    "annotations": "annotations",
+    "datalength": "data_length",
+    "metadata": "metadata",
+    "requestmethod": "method",
+    "requestpath": "path",
+    "samplingrate": "sampling_rate",
+    "traceparent": "traceparent",
+    "truncated": "truncated",
+}
+_JSON: Final = frozenset({"annotations", "metadata"})
 _MEANINGLESS: Final = frozenset({"", "{}", "null"})
 _STATUSES: Final = range(1000)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _NANOSECONDS: Final = pa.timestamp("ns", tz="UTC")
 _MICROSECONDS: Final = pa.timestamp("us", tz="UTC")
-_NS_PER_MS: Final = 1e6
+_MILLISECOND: Final = np.timedelta64(1, "ms")
 
 
 @dataclass(slots=True)
@@ -67,11 +69,11 @@ def facts_of(pair: Pair, request: Half | None, response: Half | None) -> Facts:
         version = version or extensions.get("modelversion")
     if version is None:
         version = _version(pair, events, response)
-    if pair.request and pair.response and latency_ms is None:
+    has_both = pair.request and pair.response and latency_ms is None
+    if has_both and "recordedtime" in events[0].extensions:
         # Since KServe 0.18 the times are those of arrival and completion; before, and in
         # Seldon's events, they are those of sending.
-        if "recordedtime" in pair.response.extensions:
-            answered = pair.response.time
+        answered = events[0].time
     first = events[-1]
     return Facts(
         time=first.time,
@@ -93,7 +95,7 @@ def times(facts: Sequence[Facts]) -> tuple[pa.Array, list[float | None]]:
     begun = _parsed([fact.time for fact in facts])
     latencies = [fact.latency_ms for fact in facts]
     if any(fact.answered for fact in facts):
-        spent = (_parsed([fact.answered for fact in facts]) - begun) / _NS_PER_MS
+        spent = (_parsed([fact.answered for fact in facts]) - begun) / _MILLISECOND
         known = [fact.answered is not None and fact.time is not None for fact in facts]
         for place in np.flatnonzero(known & np.isfinite(spent) & (spent >= 0)):
             latencies[place] = float(spent[place])
@@ -147,28 +149,31 @@ def _version(pair: Pair, events: Sequence[Event], response: Half | None) -> str 
 def _tags(events: Sequence[Event], request: Half | None, response: Half | None) -> dict[str, Any]:
     tags: dict[str, Any] = {}
     for event in reversed(events):
-        extensions = event.extensions
-        for name, tag in _TEXT_TAGS:
-            if value := extensions.get(name):
-                tags.setdefault(tag, value)
-        for name in _JSON_TAGS:
-            if (value := extensions.get(name, "")) not in _MEANINGLESS:
-                tags.setdefault(name, _json_or_text(value))
-        if event.dead_letter or _KNATIVE_ERROR in extensions:
-            tags["dead_letter"] = True
-        if event.id_missing:
-            tags["id_missing"] = True
-    for side, half in (("request", request), ("response", response)):
-        if half is None:
-            continue
-        if half.reason:
-            tags.setdefault("undecoded", {})[side] = half.reason
-        if half.facts:
-            if half.facts.get("empty"):
-                tags.setdefault("empty", []).append(side)
-            if side == "request" and (payload_id := half.facts.get("id")):
-                tags["payload_id"] = payload_id
+        for tag, value in _stated(event):
+            tags.setdefault(tag, value)
+    if request is not None and (payload_id := request.facts.get("id")):
+        tags["payload_id"] = payload_id
+    halves = {"request": request, "response": response}
+    undecoded = {side: half.reason for side, half in halves.items() if half and half.reason}
+    if undecoded:
+        tags["undecoded"] = undecoded
+    empty = [side for side, half in halves.items() if half and half.facts.get("empty")]
+    if empty:
+        tags["empty"] = empty
     return tags
+
+
+def _stated(event: Event) -> Iterator[tuple[str, Any]]:
+    """Yield the tags that one event's attributes make, in a fixed order."""
+    extensions = event.extensions
+    for name in sorted(extensions.keys() & _TAGS):
+        value = extensions[name]
+        if value not in _MEANINGLESS:
+            yield _TAGS[name], _json_or_text(value) if name in _JSON else value
+    if event.dead_letter or _KNATIVE_ERROR in extensions:
+        yield "dead_letter", True
+    if event.id_missing:
+        yield "id_missing", True
 
 
 def _json_or_text(value: str) -> Any:

@@ -21,8 +21,10 @@ def feedback(event: Event) -> tuple[list[dict[str, Any]], list[Rejected]]:
 
     Examples
     --------
-    >>> event = Event(id="1", source="/s", type="io.sidelight.feedback", time="2026-05-01T00:00:00Z",
-    ...     data=b'{"deployment": "prod/m", "request_id": "r1", "labels": {"late": true}}')
+    >>> event = Event(
+    ...     id="1", source="/s", type="io.sidelight.feedback",
+    ...     data=b'{"deployment": "prod/m", "request_id": "r1", "labels": {"late": true}}',
+    ... )
     >>> feedback(event)[0][0]["labels"]
     {'late': True}
 
@@ -76,6 +78,4 @@ def _received(event: Event) -> str:
 
 
 def _rejected(event: Event, reason: str, expected: str, got: str) -> Rejected:
-    return Rejected(
-        ref=event.ref, index=event.ref.index, reason=reason, expected=expected, got=got
-    )
+    return Rejected(ref=event.ref, index=event.ref.index, reason=reason, expected=expected, got=got)

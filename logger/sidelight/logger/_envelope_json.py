@@ -123,7 +123,9 @@ def _text(name: str, value: bytes) -> str:
             return value[1:-1].decode()
         return value.decode()
     except (ValueError, RecursionError):
-        raise EnvelopeError(name[:80], expected="a JSON string in UTF-8", got="other bytes") from None
+        raise EnvelopeError(
+            name[:80], expected="a JSON string in UTF-8", got="other bytes"
+        ) from None
 
 
 def _kind_of_raw(value: bytes) -> str:

@@ -119,7 +119,8 @@ class Pairing:
         self._waiting: dict[bytes, PairState] = {}
         self._held: dict[bytes, Event] = {}
         self._held_bytes = 0
-        self._recent: dict[bytes, PairState] = {}
+        # Packed, so that the garbage collector has nothing to walk through.
+        self._recent: dict[bytes, bytes] = {}
         self._deadlines: dict[int, deque[tuple[int, bytes]]] = {}
         self._restore(waiting)
 
@@ -199,9 +200,9 @@ class Pairing:
         known: dict[bytes, bytes],
         outcome: Outcome,
     ) -> None:
-        state = self._waiting.get(digest) or self._recent.get(digest)
-        if state is None and digest in known:
-            state = self._recent[digest] = PairState.unpack(known[digest])
+        state = self._waiting.get(digest)
+        if state is None and (packed := self._recent.get(digest) or known.get(digest)):
+            state = PairState.unpack(packed)
         content = hashlib.blake2b(event.data, digest_size=_DIGEST_BYTES).digest()
         half = Half(content, event.ref)
         if state is None:
@@ -215,11 +216,11 @@ class Pairing:
         else:
             outcome.key_reused[key.deployment] += 1
 
-    def _begin(
-        self, event: Event, side: Side, half: Half, digest: bytes, outcome: Outcome
-    ) -> None:
+    def _begin(self, event: Event, side: Side, half: Half, digest: bytes, outcome: Outcome) -> None:
         request, response = (half, None) if side == "request" else (None, half)
-        state = PairState(request, response, False, 0, event.received_ns)  # noqa: FBT003
+        state = PairState(
+            request, response, is_stored=False, revision=0, received_ns=event.received_ns
+        )
         self._wait(digest, state)
         size = len(event.data) + _EVENT_BYTES
         if self._held_bytes + size <= self._max_held_bytes:
@@ -239,17 +240,27 @@ class Pairing:
     ) -> None:
         other = state.response if side == "request" else state.request
         partner = self._recall(digest, other.ref) if other else None
-        request, response = (event, partner) if side == "request" else (partner, event)
-        halves = (half, other) if side == "request" else (other, half)
-        self._store(digest, PairState(*halves, True, state.revision + 1, state.received_ns), outcome)  # noqa: FBT003
+        pair = Pair(
+            key=key,
+            id=digest.hex(),
+            request=event if side == "request" else partner,
+            response=partner if side == "request" else event,
+            orphan=None if partner else side,
+            revision=state.revision,
+        )
+        stored = PairState(
+            half if side == "request" else state.request,
+            half if side == "response" else state.response,
+            is_stored=True,
+            revision=state.revision + 1,
+            received_ns=state.received_ns,
+        )
+        self._store(digest, stored, outcome)
         if partner is None:
             outcome.unreadable[key.deployment] += 1
             if state.revision:
                 # The orphan's row says more than a row of this half alone would.
                 return
-        pair = Pair(
-            key, digest.hex(), request, response, None if partner else side, state.revision
-        )
         outcome.pairs.append(pair)
         counter = outcome.late if state.is_stored else outcome.completed
         (counter if partner else outcome.orphans)[key.deployment] += 1
@@ -267,7 +278,7 @@ class Pairing:
         event = self._recall(digest, half.ref) if half else None
         side = state.alone
         revision = state.revision + (event is not None)
-        stored = PairState(state.request, state.response, True, revision, state.received_ns)  # noqa: FBT003
+        stored = state._replace(is_stored=True, revision=revision)
         self._store(digest, stored, outcome)
         if event is None:
             outcome.unreadable[""] += 1
@@ -292,8 +303,7 @@ class Pairing:
                 del outcome.state[waiting]
             else:
                 outcome.state[waiting] = None
-        self._recent[digest] = state
-        outcome.state[_STORED_PREFIX + digest] = state.pack()
+        self._recent[digest] = outcome.state[_STORED_PREFIX + digest] = state.pack()
 
     def _forget(self) -> None:
         excess = len(self._recent) - self._max_recent

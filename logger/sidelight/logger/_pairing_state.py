@@ -1,8 +1,7 @@
 """What pairing remembers of one inference: a few packed bytes."""
 
 import struct
-from dataclasses import dataclass
-from typing import Final, Literal, Self
+from typing import Final, Literal, NamedTuple, Self
 
 from sidelight.payloads import RawRef
 
@@ -17,16 +16,14 @@ _STORED: Final = 4
 _HALF_BYTES: Final = _DIGEST_BYTES + _REF.size
 
 
-@dataclass(frozen=True, slots=True)
-class Half:
+class Half(NamedTuple):
     """One half: 8 bytes that stand for its data, and where it is kept."""
 
     digest: bytes
     ref: RawRef
 
 
-@dataclass(frozen=True, slots=True)
-class PairState:
+class PairState(NamedTuple):
     """Which halves of an inference came, and whether it was handed on.
 
     Parameters

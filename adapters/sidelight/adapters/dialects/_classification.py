@@ -47,19 +47,21 @@ def read_payload(
             data = inflate(data, coding, max_bytes=max_inflated_bytes)
         except InflateError as error:
             return opaque(data, f"encoding_{error.reason}")
+    form = "text"
     try:
         body = _parsed(data)
+        form = "json"
+        return _decoded(body, side, dialects)
     except Undecodable as error:
-        return opaque(data, error.reason)
-    if type(body) is not dict:
-        return opaque(data, "unknown_json", form="json")
-    for dialect in dialects:
-        if dialect.claims(body, side):
-            try:
+        return opaque(data, error.reason, form=form)
+
+
+def _decoded(body: Any, side: Side, dialects: Sequence[Dialect]) -> Half:
+    if type(body) is dict:
+        for dialect in dialects:
+            if dialect.claims(body, side):
                 return dialect.decode(body, side)
-            except Undecodable as error:
-                return opaque(data, error.reason, form="json")
-    return opaque(data, "unknown_json", form="json")
+    raise Undecodable("unknown_json")
 
 
 def _parsed(data: bytes) -> Any:

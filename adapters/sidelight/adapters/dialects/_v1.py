@@ -3,7 +3,7 @@
 
 Reference: tensorflow/serving, g3doc/api_rest.md. JSON declares no datatypes here, so values are
 classed by what they are; ``NaN`` and ``Infinity`` are legal.
-"""  # noqa: D205, D400 - one sentence over two lines
+"""  # noqa: D205 - one sentence over two lines
 
 import json
 from collections.abc import Iterable, Sequence
@@ -192,7 +192,5 @@ def _document(value: Any) -> str | None:
 
 
 @lru_cache(maxsize=1024)
-def _layout(
-    form: str, tensors: tuple[Tensor, ...], extra: tuple[tuple[str, str], ...]
-) -> Layout:
+def _layout(form: str, tensors: tuple[Tensor, ...], extra: tuple[tuple[str, str], ...]) -> Layout:
     return Layout("v1-row", form, tensors, extra)

@@ -10,7 +10,8 @@ from sidelight.adapters.dialects._half import Half, Side, Undecodable
 from sidelight.adapters.dialects._tables import MAX_RANK, RawTensor, flattened, table
 
 DATATYPES: Final = frozenset(
-    "BOOL UINT8 UINT16 UINT32 UINT64 INT8 INT16 INT32 INT64 FP16 FP32 FP64 BF16 BYTES".split()
+    {"BOOL", "BYTES", "BF16", "FP16", "FP32", "FP64"}
+    | {f"{sign}INT{bits}" for sign in ("", "U") for bits in (8, 16, 32, 64)}
 )
 _KEYS: Final[dict[Side, tuple[str, str]]] = {
     # A chained step is asked with the outputs of the one before it.
