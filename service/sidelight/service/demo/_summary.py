@@ -192,8 +192,8 @@ def _seasons(numbers: DemoNumbers) -> Table:
         title_justify="left",
         title_style="bold",
         caption="Weather lasts for days, so January to March in order alarm against their own "
-        "sample too. A feature is seasonal when a typical look at it differs more from the "
-        "reference than any look at those months, and by a tenth at least.",
+        "sample too. A feature is seasonal when its typical distance from the "
+        "reference is above 0.1 and larger than any in those months.",
         caption_justify="left",
     )
     table.add_column("feature")
