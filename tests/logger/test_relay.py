@@ -728,7 +728,7 @@ def test_request_on_a_fresh_connection_is_not_sent_again() -> None:
 
 
 def test_connection_that_hung_up_while_idle_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sidelight.logger._upstream._SURELY_FRESH_S", 0.0)
+    monkeypatch.setattr("sidelight.logger._upstream_link._SURELY_FRESH_S", 0.0)
     post = b"POST /p HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nab"
 
     closed = threading.Event()

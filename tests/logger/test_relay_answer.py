@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from sidelight.logger._connection import Connection
 from sidelight.logger._exchange import Exchange
 from sidelight.logger._http import Request, Respond
-from sidelight.logger._upstream import Link, Upstream
+from sidelight.logger._upstream import Upstream
+from sidelight.logger._upstream_link import Link
 
 
 class _PassOn:
@@ -121,6 +122,7 @@ def _relayed(
 
 _INTERIM = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early\r\nA: b\r\n\r\n"
 _CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n"
+_CHUNKS = b"POST /p HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 _requests = st.sampled_from(
     [
@@ -131,8 +133,7 @@ _requests = st.sampled_from(
         b"GET /p HTTP/1.0\r\n\r\n",
         b"POST /p HTTP/1.0\r\nConnection: keep-alive\r\nContent-Length: 3\r\n\r\nabc",
         b"POST /p HTTP/1.1\r\nHost: x\r\nContent-Length: 12\r\n\r\n\r\n\r\nGET / HTT",
-        b"POST /p HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
-        + b"a;b=c\r\n0\r\n\r\n56789\r\n1\r\nx\r\n00\r\nT: u\r\n\r\n",
+        _CHUNKS + b"a;b=c\r\n0\r\n\r\n56789\r\n1\r\nx\r\n00\r\nT: u\r\n\r\n",
     ]
 )
 _answers = st.sampled_from(

@@ -5,11 +5,13 @@ import logging
 from functools import partial
 from typing import Final
 
+from sidelight.logger._connection_answer import for_client, with_header
+from sidelight.logger._connection_body import CollectedBody, too_long
+from sidelight.logger._connection_head import read_head, without_empty_lines
 from sidelight.logger._connections import Connections, Limits
 from sidelight.logger._exchange import Tap
 from sidelight.logger._http import Request, Service, problem
-from sidelight.logger._http_chunks import Chunks
-from sidelight.logger._http_head import CHUNKED, Refused, RequestHead
+from sidelight.logger._http_head import Refused, RequestHead
 from sidelight.logger._relay import Relay
 from sidelight.logger._upstream import Upstream
 
@@ -22,7 +24,6 @@ _RELAYING: Final = 3  # the relay has it
 _ENDED: Final = 4  # what still comes is not looked at
 
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
-_TOKEN_START: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ!#$%&'*+.^_`|~0123456789-")
 
 # Why a connection is not read.
 _WAITING_FULL: Final = 1
@@ -53,10 +54,7 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_body",
-        "_body_bytes",
-        "_body_limit",
         "_buffer",
-        "_chunks",
         "_closing",
         "_head",
         "_held",
@@ -96,10 +94,7 @@ class Connection(asyncio.Protocol):
         self._buffer = b""
         self._last: RequestHead | None = None
         self._relay: Relay | None = None
-        self._chunks: Chunks | None = None
-        self._body: list[bytes] = []
-        self._body_bytes = 0
-        self._body_limit = 0
+        self._body: CollectedBody | None = None
         self._serial = 0
         self._running = False
         self._closing = False
@@ -121,7 +116,7 @@ class Connection(asyncio.Protocol):
         self._state = _ENDED
         self._serial += 1
         self._buffer = b""
-        self._body.clear()
+        self._body = None
         if relaying and self._relay is not None:
             self._relay.client_lost()
 
@@ -134,8 +129,7 @@ class Connection(asyncio.Protocol):
             if not self._write_full:
                 self._run()
         elif state == _COLLECTING:
-            self._buffer = data
-            self._collect()
+            self._collect(data)
             self._run()
         elif state == _RELAYING:
             assert self._relay is not None  # noqa: S101 - the state says so
@@ -263,14 +257,15 @@ class Connection(asyncio.Protocol):
         data = self._buffer
         head = self._last
         if head is None or not data.startswith(head.raw):
+            data = self._buffer = without_empty_lines(data)
             try:
-                head = self._read_head(data)
+                head = read_head(data, self.limits.max_head_bytes)
             except Refused as refused:
                 self._refuse(refused.response())
                 return False
             if head is None:
                 return False
-            data = self._buffer
+            self._last = head
         self._head = head
         self.connections.requests += 1
         try:
@@ -297,30 +292,11 @@ class Connection(asyncio.Protocol):
             )
         return True
 
-    def _read_head(self, data: bytes) -> RequestHead | None:
-        if data[0] == 13 and data.startswith(b"\r\n"):  # noqa: PLR2004 - carriage return
-            # RFC 9112 2.2: empty lines before a request are to be ignored.
-            data = self._buffer = data.lstrip(b"\r\n")
-        bound = self.limits.max_head_bytes
-        end = data.find(b"\r\n\r\n", 0, bound) + 4
-        if end >= 4:  # noqa: PLR2004 - found
-            head = self._last = RequestHead(data[:end])
-            return head
-        if len(data) >= bound:
-            raise Refused(
-                431,
-                "the head of the request is too long",
-                expected=f"at most {bound} bytes",
-                hint="send long values in the body",
-            )
-        _check_beginning(data)
-        return None
-
     def _begin_collecting(self, limit: int) -> None:
         head = self._head
         length = head.length
         if length > limit:
-            self._refuse_too_long(limit)
+            self._refuse(too_long(limit).response())
             return
         if 0 <= length <= len(self._buffer):
             body = self._buffer[:length]
@@ -328,44 +304,23 @@ class Connection(asyncio.Protocol):
             self._handle(body)
             return
         self._state = _COLLECTING
-        self._body_limit = limit
-        self._body_bytes = 0
-        self._chunks = Chunks() if length == CHUNKED else None
+        self._body = CollectedBody(length, limit)
         if head.expects_continue and not self._buffer:
             self.transport.write(_CONTINUE)
         if self._buffer:
-            self._collect()
+            self._collect(self._buffer)
 
-    def _collect(self) -> None:
-        data = self._buffer
-        chunks = self._chunks
-        if chunks is None:
-            data, self._buffer = self._cut(data, self._head.length - self._body_bytes)
-            self._body.append(data)
-            self._body_bytes += len(data)
-            ended = self._body_bytes == self._head.length
-        else:
-            try:
-                _, parts = chunks.feed(data)
-            except Refused as refused:
-                self._refuse(refused.response())
-                return
-            self._body.extend(parts)
-            self._body_bytes += sum(map(len, parts))
-            if self._body_bytes > self._body_limit:
-                self._refuse_too_long(self._body_limit)
-                return
-            self._buffer = chunks.rest
-            ended = chunks.ended
-        if ended:
-            body = b"".join(self._body)
-            self._body.clear()
-            self._chunks = None
-            self._handle(body)
-
-    @staticmethod
-    def _cut(data: bytes, at: int) -> tuple[bytes, bytes]:
-        return (data, b"") if len(data) <= at else (data[:at], data[at:])
+    def _collect(self, data: bytes) -> None:
+        body = self._body
+        assert body is not None  # noqa: S101 - the state says so
+        try:
+            self._buffer = body.feed(data)
+        except Refused as refused:
+            self._refuse(refused.response())
+            return
+        if body.ended:
+            self._body = None
+            self._handle(body.take())
 
     def _handle(self, body: bytes) -> None:
         head = self._head
@@ -406,17 +361,7 @@ class Connection(asyncio.Protocol):
     # Answers of ours.
 
     def _send(self, payload: bytes, *, keep_alive: bool) -> bool:
-        end = payload.find(b"\r\n\r\n") + 2
-        if payload.find(b"\r\nconnection: close\r\n", 0, end) >= 0:
-            keep_alive = False
-        elif not keep_alive:
-            payload = payload[:end] + b"connection: close\r\n" + payload[end:]
-            end += 19
-        elif self._head.is_http_10:
-            payload = payload[:end] + b"connection: keep-alive\r\n" + payload[end:]
-            end += 24
-        if self._head.method == b"HEAD":
-            payload = payload[: end + 2]
+        payload, keep_alive = for_client(payload, self._head, keep_alive=keep_alive)
         self.transport.write(payload)
         return keep_alive
 
@@ -431,19 +376,10 @@ class Connection(asyncio.Protocol):
             self._send(payload, keep_alive=False)
             self._linger()
 
-    def _refuse_too_long(self, limit: int) -> None:
-        self.connections.refused += 1
-        self._send(
-            problem(413, "the body is too long", expected=f"at most {limit} bytes"),
-            keep_alive=False,
-        )
-        self._linger()
-
     def _refuse(self, payload: bytes) -> None:
         """Refuse what was not understood; nothing after it can be."""
         self.connections.refused += 1
-        end = payload.find(b"\r\n\r\n") + 2
-        self.transport.write(payload[:end] + b"connection: close\r\n" + payload[end:])
+        self.transport.write(with_header(payload, b"connection: close"))
         self._linger()
 
     def _linger(self) -> None:
@@ -467,18 +403,4 @@ class Connection(asyncio.Protocol):
         self._state = _ENDED
         self._serial += 1
         self._buffer = b""
-        self._body.clear()
-        self._chunks = None
-
-
-def _check_beginning(data: bytes) -> None:
-    """Refuse what cannot become a request, so that nobody waits for the end of its head."""
-    line_end = data.find(b"\n")
-    broken = line_end == 0 or (line_end > 0 and data[line_end - 1] != 13)  # noqa: PLR2004 - CR
-    if data and data[0] != 13 and (broken or data[0] not in _TOKEN_START):  # noqa: PLR2004 - CR
-        raise Refused(
-            400,
-            "this is no HTTP/1.1 request",
-            expected="METHOD target HTTP/1.1, lines that end with CR LF",
-            hint="TLS and HTTP/2 are not spoken here",
-        )
+        self._body = None

@@ -1,57 +1,20 @@
 """Passes the requests of one client on to the upstream and the answers back, as they come."""
 
 import asyncio
-from typing import Final, Protocol
+from typing import Final
 
-from sidelight.logger._connections import Connections, Limits
 from sidelight.logger._exchange import Tap
 from sidelight.logger._http import problem
 from sidelight.logger._http_chunks import Chunks
 from sidelight.logger._http_head import CHUNKED, Refused, RequestHead
 from sidelight.logger._relay_answer import Answer
+from sidelight.logger._relay_client import Client
 from sidelight.logger._tap import Capture
-from sidelight.logger._upstream import Link, Upstream
+from sidelight.logger._upstream import Upstream
+from sidelight.logger._upstream_link import Link
 
 _SWITCHING_PROTOCOLS: Final = 101
 _CLIENT_GONE: Final = 499
-
-
-class Client(Protocol):
-    """What a relay needs of the client's connection."""
-
-    transport: asyncio.Transport
-    limits: Limits
-    connections: Connections
-
-    @property
-    def is_write_full(self) -> bool:
-        """Whether the client does not read what it was sent."""
-        ...
-
-    @property
-    def is_closing(self) -> bool:
-        """Whether the connection ends with the answer in work."""
-        ...
-
-    def hold(self) -> None:
-        """Do not read: the upstream cannot take more."""
-        ...
-
-    def free(self) -> None:
-        """Read again."""
-        ...
-
-    def relayed(self, *, keep_alive: bool, whole: bool) -> None:
-        """Go on after an answer that was passed on."""
-        ...
-
-    def send_problem(self, payload: bytes, *, whole: bool) -> None:
-        """Answer with an error of ours, and go on."""
-        ...
-
-    def take_waiting(self) -> bytes:
-        """Give out what the client sent ahead of its answer."""
-        ...
 
 
 class Relay:

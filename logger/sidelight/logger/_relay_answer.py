@@ -11,7 +11,7 @@ from sidelight.logger._http_head import (
     ResponseHead,
 )
 from sidelight.logger._http_special import without_headers
-from sidelight.logger._upstream import Link
+from sidelight.logger._upstream_link import Link
 
 _SWITCHING_PROTOCOLS: Final = 101
 _FIRST_FINAL: Final = 200
