@@ -17,16 +17,16 @@ from sidelight.payloads import Event
 
 _SELDON_TYPES: Final = "io.seldon."
 _KNATIVE_ERROR: Final = "knativeerrordest"
-_TAGS: Final = {
-    "annotations": "annotations",
-    "datalength": "data_length",
-    "metadata": "metadata",
-    "requestmethod": "method",
-    "requestpath": "path",
-    "samplingrate": "sampling_rate",
-    "traceparent": "traceparent",
-    "truncated": "truncated",
-}
+_TAGS: Final = (
+    ("annotations", "annotations"),
+    ("datalength", "data_length"),
+    ("metadata", "metadata"),
+    ("requestmethod", "method"),
+    ("requestpath", "path"),
+    ("samplingrate", "sampling_rate"),
+    ("traceparent", "traceparent"),
+    ("truncated", "truncated"),
+)
 _JSON: Final = frozenset({"annotations", "metadata"})
 _MEANINGLESS: Final = frozenset({"", "{}", "null"})
 _STATUSES: Final = range(1000)
@@ -166,10 +166,9 @@ def _tags(events: Sequence[Event], request: Half | None, response: Half | None) 
 def _stated(event: Event) -> Iterator[tuple[str, Any]]:
     """Yield the tags that one event's attributes make, in a fixed order."""
     extensions = event.extensions
-    for name in sorted(extensions.keys() & _TAGS):
-        value = extensions[name]
-        if value not in _MEANINGLESS:
-            yield _TAGS[name], _json_or_text(value) if name in _JSON else value
+    for name, tag in _TAGS:
+        if name in extensions and (value := extensions[name]) not in _MEANINGLESS:
+            yield tag, _json_or_text(value) if name in _JSON else value
     if event.dead_letter or _KNATIVE_ERROR in extensions:
         yield "dead_letter", True
     if event.id_missing:

@@ -10,7 +10,6 @@ from sidelight.payloads import Event, RawRef
 
 Attributes = dict[str, str]
 
-_CONTEXT: Final = ("id", "source", "type", "specversion", "time", "datacontenttype")
 _KAFKA_SOURCE_TYPE: Final = "dev.knative.kafka.event"
 _KAFKA_HEADER: Final = "kafkaheader"
 _SHOWN: Final = 80
@@ -84,7 +83,7 @@ class Place:
 def build_event(
     attributes: Attributes, data: bytes, place: Place, index: int, limits: EventLimits
 ) -> Event:
-    """Check the required attributes and return the event.
+    """Check the required attributes and return the event, which keeps the mapping.
 
     Raises
     ------
@@ -95,28 +94,27 @@ def build_event(
     """
     if attributes.get("type") == _KAFKA_SOURCE_TYPE:
         attributes = _unwrapped(attributes)
-    get = attributes.get
-    event_type, source, specversion = get("type"), get("source"), get("specversion")
+    if max(map(len, attributes.values()), default=0) > limits.max_attribute_chars:
+        _refuse_long(attributes, limits)
+    # The mapping is ours: what is left when the context attributes are taken are extensions.
+    take = attributes.pop
+    event_id = take("id", "")
+    event_type, source, specversion = take("type", ""), take("source", ""), take("specversion", "")
     if not (event_type and source and specversion):
-        missing = next(name for name in ("specversion", "type", "source") if not get(name))
+        named = {"specversion": specversion, "type": event_type, "source": source}
+        missing = next(name for name, value in named.items() if not value)
         raise EnvelopeError(missing, expected="a non-empty attribute", got="none")
-    ref = place.ref(index)
-    event_id = get("id")
     if not event_id and not is_known_type(event_type):
         raise EnvelopeError("id", expected="a non-empty attribute", got="none")
-    extensions = attributes.copy()
-    for name in _CONTEXT:
-        extensions.pop(name, None)
-    if max(map(len, attributes.values())) > limits.max_attribute_chars:
-        _refuse_long(attributes, limits)
+    ref = place.ref(index)
     return Event(
         id=event_id or f"missing-{ref}",
         source=source,
         type=event_type,
         specversion=specversion,
-        time=get("time") or None,
-        datacontenttype=get("datacontenttype"),
-        extensions=extensions,
+        time=take("time", None) or None,
+        datacontenttype=take("datacontenttype", None),
+        extensions=attributes,
         data=data,
         received_ns=place.received_ns,
         ref=ref,
