@@ -1,7 +1,9 @@
 """The HTTP API of ``serve``: one FastAPI application over the results and the lake."""
 
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import cache
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -81,13 +83,18 @@ async def _refuse_unknown_parameters(
 
 
 def _parameters_of(request: Request) -> set[str] | None:
-    operations: dict[str, dict[str, dict[str, list[dict[str, str]]]]]
+    """Return the query parameters of the route that answers a request; None for no route."""
     operations = request.app.openapi()["paths"]
-    for route in request.app.routes:
-        match, _ = route.matches(request.scope)
-        if match.value == 2 and route.path in operations:  # noqa: PLR2004 - Match.FULL
-            operation = operations[route.path].get(request.method.lower(), {})
-            return {
-                item["name"] for item in operation.get("parameters", []) if item["in"] == "query"
-            }
+    path = request.url.path
+    # A literal path wins over one with a placeholder, as it does in the router.
+    for template in sorted(operations, key=lambda item: item.count("{")):
+        if _pattern(template).fullmatch(path) and request.method.lower() in operations[template]:
+            parameters = operations[template][request.method.lower()].get("parameters", [])
+            return {item["name"] for item in parameters if item["in"] == "query"}
     return None
+
+
+@cache
+def _pattern(template: str) -> re.Pattern[str]:
+    literals = re.split(r"\{[^}]+\}", template)
+    return re.compile("[^/]+".join(re.escape(part) for part in literals))

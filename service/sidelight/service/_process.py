@@ -48,15 +48,23 @@ def say_ready(**facts: object) -> None:
 
 
 def _follow_parent() -> None:
-    while sys.stdin.buffer.read(4096):
+    # Not through sys.stdin: its lock, held here, would be wanted at the end of the interpreter.
+    while os.read(0, 4096):
         pass
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _first_line() -> bytes:
+    line = b""
+    while not line.endswith(b"\n") and (data := os.read(0, 1)):
+        line += data
+    return line
 
 
 def main() -> None:
     """Run one role until SIGTERM."""
     configure_logging()
-    settings = Settings(**orjson.loads(sys.stdin.buffer.readline()))
+    settings = Settings(**orjson.loads(_first_line()))
     threading.Thread(target=_follow_parent, daemon=True).start()
     # Ctrl-C reaches the whole process group; the supervisor alone decides the order of the stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
