@@ -55,10 +55,10 @@ class DeploymentMonitor:
     Collects the first ``reference_rows`` rows as reference (or starts with one), then scores every
     row and takes a look every ``look_rows`` rows. An alarm is raised when the evidence of all
     columns together (the average of their martingales, at its peak) reaches
-    ``1 / (0.9 * false_alarm_probability)`` and one column shows both evidence and a windowed effect
-    of at least ``drift_threshold``. It ends when all effects stayed small for a whole window; then
-    the tests start afresh. What is answered depends on the deployment's name, the rows and their
-    order alone: not on batches, restarts or time.
+    ``1 / (0.9 * false_alarm_probability)`` and one column shows both evidence and, over a full
+    window, an effect of at least ``drift_threshold``. It ends when all effects stayed small for a
+    whole window; then the tests start afresh. What is answered depends on the deployment's name,
+    the rows and their order alone: not on batches, restarts or time.
 
     Parameters
     ----------

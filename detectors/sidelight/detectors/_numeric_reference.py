@@ -93,10 +93,8 @@ class NumericReference:
 
 
 def _locate(points: NDArray[np.float64], numbers: NDArray[np.float64]) -> NDArray[np.int64]:
-    # NaN sorts behind all points, so the last point is compared with NaN and differs.
-    left = np.searchsorted(points, numbers)
-    equal = points[np.minimum(left, points.size - 1)] == numbers
-    cells = 2 * left + equal + 1
+    # As many points below a value, and as many up to it: the cell. NaN sorts behind all points.
+    cells = points.searchsorted(numbers) + points.searchsorted(numbers, "right") + 1
     cells[np.isnan(numbers)] = MISSING
     return np.asarray(cells, dtype=np.int64)
 

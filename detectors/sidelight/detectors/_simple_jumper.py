@@ -25,7 +25,7 @@ class SimpleJumper:
     Parameters
     ----------
     n_features : int
-        Features that are tested side by side, at least 1.
+        Features that are tested side by side.
     jump_rate : float, default 0.01
         Share of its capital that a strategy gives away each row, in (0, 1).
 
@@ -49,8 +49,8 @@ class SimpleJumper:
     """
 
     def __init__(self, n_features: int, *, jump_rate: float = 0.01) -> None:
-        if n_features < 1:
-            raise ParameterError("n_features", n_features, "at least 1")
+        if n_features < 0:
+            raise ParameterError("n_features", n_features, "at least 0")
         if not 0 < jump_rate < 1:
             raise ParameterError("jump_rate", jump_rate, "above 0 and below 1")
         self._capital = Capital.start(n_features, N_STRATEGIES, jump_rate=jump_rate)

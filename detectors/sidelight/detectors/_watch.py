@@ -95,6 +95,12 @@ class Watch:
         """Rows until the next look."""
         return self.settings.look_rows - self.rows % self.settings.look_rows
 
+    @property
+    def _window_is_full(self) -> bool:
+        # Part of a day is no window: real streams go up and down, and only a whole window is
+        # comparable with the reference.
+        return self.rows >= self.settings.window_rows
+
     def take(
         self, cells: NDArray[np.uint16], outliers: NDArray[np.bool_], times: Sequence[str]
     ) -> None:
@@ -157,7 +163,11 @@ class Watch:
             ended = self.drift_latch.look(quiet=quiet, row=self.rows, time=look.time)
             return [] if ended is None else [ended]
         drifted = drifted_columns(self.evidence, distances, self.settings)
-        if self.evidence.average_peak < needed_log10(self.settings) or not drifted.any():
+        if (
+            not self._window_is_full
+            or self.evidence.average_peak < needed_log10(self.settings)
+            or not drifted.any()
+        ):
             return []
         names = list(self.reference.columns)
         shares = shares_of(names, self.evidence, distances, drifted)
@@ -209,6 +219,8 @@ class Watch:
             return [] if ended is None else [ended]
         probability = self.settings.false_alarm_probability * OUTLIER_RATE_SHARE
         if self.rate_peak < -math.log10(probability) or excess < threshold:
+            return []
+        if not self._window_is_full:
             return []
         alarm = Alarm(
             id=alarm_id(self.deployment, MAHALANOBIS, look.rows),
