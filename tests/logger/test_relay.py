@@ -602,18 +602,52 @@ def test_upstream_that_is_down_is_502() -> None:
         assert proxy.connections.upstream_errors == 2
 
 
-def test_upstream_that_is_no_http_is_502() -> None:
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(b"SSH-2.0-OpenSSH_9\r\n\r\n", id="another protocol"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nX: " + b"x" * 65536, id="an endless head"),
+        pytest.param(b"HTTP/1.1 101 Go\r\n\r\n", id="a switch nobody asked for"),
+        pytest.param(
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n", id="bad chunks"
+        ),
+    ],
+)
+def test_upstream_whose_answer_cannot_be_read_is_502(answer: bytes) -> None:
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"SSH-2.0-OpenSSH_9\r\n\r\n")
+        await read_request(reader)
+        writer.write(answer)
         await reader.read()
 
     tap = Keep()
     with scripted(script) as port, proxied(port, tap=tap) as proxy, proxy.connect() as client:
         client.sendall(_GET)
-        answer = client.recv(65536)
+        got = client.recv(65536)
 
         assert tap.wait()[0].status == 502
-    assert answer.startswith(b"HTTP/1.1 502 ")
+    assert got.startswith(b"HTTP/1.1 502 ")
+
+
+def test_chunk_that_cannot_be_read_cuts_the_client() -> None:
+    good = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"
+    read = threading.Event()
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(good)
+        await asyncio.get_running_loop().run_in_executor(None, read.wait, 10)
+        writer.write(b"xyz\r\n")
+        await reader.read()
+
+    tap = Keep()
+    with scripted(script) as port, proxied(port, tap=tap) as proxy, proxy.connect() as client:
+        client.sendall(_GET)
+        assert read_until(client, b"abc\r\n") == good
+        read.set()
+        assert read_all(client) == b""
+        exchange = tap.wait()[0]
+
+    assert (exchange.status, exchange.response_body) == (200, b"abc")
 
 
 def test_upstream_that_is_silent_is_504() -> None:
