@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from sidelight.service.demo import (
     Traffic,
     TrafficReport,
     ask_model,
+    control_rows,
     flight_to_explain,
     json_line,
     load_flights,
@@ -39,11 +40,14 @@ from sidelight.service.demo import (
     stream_rows,
     tell_alarm,
     tell_explanation,
+    tell_shifts,
     write_reference,
+    yardstick,
 )
 
 _ROWS = 24_000
 _QUICK_ROWS = 7_000
+# The detectors count the rows of the reference file before those of the stream.
 _REFERENCE_ROWS = 2_000
 _SETTLE_S = 60.0
 _SHOWN_OUTLIERS = 3
@@ -88,7 +92,7 @@ def run_demo(*, quick: bool, once: bool, port: int, data: Path) -> int:
             service.wait_ready()
             proxy.wait_ready()
             demo = _Demo(setting, facts, stream, console)
-            numbers = asyncio.run(demo.run(reference_rows(flights, _REFERENCE_ROWS), started, once))
+            numbers = asyncio.run(demo.run(flights, started, once))
             print_summary(console, numbers)
             if once:
                 sys.stdout.write(json_line(numbers) + "\n")
@@ -154,7 +158,8 @@ class _Demo:
         self._console = console
         self._labels = 0
 
-    async def run(self, reference: Any, started: float, once: bool) -> DemoNumbers:  # noqa: FBT001
+    async def run(self, flights: Any, started: float, once: bool) -> DemoNumbers:  # noqa: FBT001 - as the option
+        reference = reference_rows(flights, _REFERENCE_ROWS)
         client = DemoClient(
             service_url=self._setting.service_url, proxy_url=self._setting.admin_url
         )
@@ -162,7 +167,15 @@ class _Demo:
             await self._configure(client, reference)
             report = await self._send(client)
             metrics = await self._settle(client)
-            return await self._gather(client, report, metrics, started, once)
+            control = control_rows(flights, reference, self._stream.n_rows // 3)
+            shifts = tell_shifts(
+                await self._verdicts(client),
+                self._stream,
+                yardstick(control, reference),
+                rows_before=_REFERENCE_ROWS,
+            )
+            numbers = await self._gather(client, report, metrics, once)
+            return replace(numbers, shifts=shifts, seconds=time.perf_counter() - started)
         finally:
             await client.close()
 
@@ -224,7 +237,6 @@ class _Demo:
         client: DemoClient,
         report: TrafficReport,
         metrics: Metrics,
-        started: float,
         once: bool,  # noqa: FBT001 - as the option
     ) -> DemoNumbers:
         with self._console.status("Explaining one late flight ..."):
@@ -242,7 +254,7 @@ class _Demo:
             rows=metrics.total("inference_rows_total"),
             outlier_rows=metrics.total("outlier_rows_total"),
             drift_alarms=tuple(
-                tell_alarm(alarm, self._stream, report, rows_before=self._reference_rows(alarm))
+                tell_alarm(alarm, self._stream, report, rows_before=_REFERENCE_ROWS)
                 for alarm in alarms["items"]
             ),
             outliers=tuple(await self._outliers(client)),
@@ -254,16 +266,21 @@ class _Demo:
             last_day=departs(self._stream.n_rows - 1).date().isoformat(),
             auc_held_out=self._facts.auc,
             auc_stream=stream_auc(self._stream, report),
-            seconds=time.perf_counter() - started,
+            seconds=0.0,
             url=None if once else self._setting.service_url,
             data=str(self._setting.data),
         )
 
     @staticmethod
-    def _reference_rows(alarm: dict[str, Any]) -> int:
-        # The detectors count the rows of the reference file before those of the stream.
-        del alarm
-        return _REFERENCE_ROWS
+    async def _verdicts(client: DemoClient) -> list[dict[str, Any]]:
+        items: list[dict[str, Any]] = []
+        cursor: dict[str, str] = {}
+        while True:
+            page = await client.get("/v1/verdicts", deployment=DEPLOYMENT, limit=1000, **cursor)
+            items += page["items"]
+            if page["next"] is None:
+                return items
+            cursor = {"cursor": page["next"]}
 
     async def _explain(self, client: DemoClient, report: TrafficReport) -> ExplainedFlight | None:
         request = flight_to_explain(self._stream, report)
