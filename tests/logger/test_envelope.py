@@ -131,6 +131,15 @@ def test_a_missing_id_of_a_known_type_is_made_from_the_place() -> None:
     assert event.id == "missing-0-17-0"
 
 
+def test_of_two_headers_with_one_name_the_first_counts() -> None:
+    stored = record(KNOWN)
+    for first, second in (("1", "2"), ("2", "1")):
+        lines = f"ce-endpoint: {first}\r\nCE-Endpoint: {second}\r\n\r\n".encode()
+        head = stored.head[:-2] + lines
+
+        assert one(EventRecord(0, 0, 0, head, b"")).extensions["endpoint"] == first
+
+
 def test_a_missing_time_is_allowed() -> None:
     assert one(record(KNOWN)).time is None
 

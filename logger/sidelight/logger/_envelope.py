@@ -7,6 +7,7 @@ media type.
 """
 
 import re
+from contextlib import suppress
 from typing import Final
 
 from sidelight.logger._envelope_head import Head, read_head
@@ -91,14 +92,14 @@ def _is_known_binary(attributes: dict[str, str]) -> bool:
 
 def _binary(head: Head, body: bytes, place: Place, limits: EventLimits) -> Event:
     raw = head.attributes
-    if not any(name in raw for name in _REQUIRED):
+    if "type" not in raw and not any(name in raw for name in _REQUIRED):
         got = f"content-type {head.content_type[:80]}" if head.content_type else "neither"
         raise EnvelopeError("request", expected="ce- headers or a CloudEvents body", got=got)
-    try:
-        data = inflate(body, head.content_encoding, max_bytes=limits.max_inflated_bytes)
-    except InflateError:
-        # The event itself is sound; what its payload is, the decoding says and counts.
-        data = body
+    data = body
+    if head.content_encoding:
+        # A payload that cannot be inflated stays: the decoding says what it is, and counts it.
+        with suppress(InflateError):
+            data = inflate(body, head.content_encoding, max_bytes=limits.max_inflated_bytes)
     known = is_known_type(raw.get("type", ""))
     attributes = raw
     if head.is_encoded:

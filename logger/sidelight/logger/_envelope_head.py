@@ -15,8 +15,8 @@ _MAX_REMEMBERED: Final = 4096
 _MAX_LINE_BYTES: Final = 256
 _WHITE: Final = b" \t"
 
-_remembered: dict[bytes, tuple[str, str] | None] = {}
-_UNSEEN: Final = ("", "")
+_remembered: dict[bytes, tuple[str, str]] = {}
+_IRRELEVANT: Final = ("", "")
 
 
 class Head(NamedTuple):
@@ -43,14 +43,13 @@ def read_head(head: bytes) -> Head:
 
     """
     lines = head.split(b"\r\n")
-    attributes: dict[str, str] = {}
-    seen = _remembered.get
-    for line in lines:
-        field = seen(line, _UNSEEN)
-        if field is _UNSEEN:
-            field = _field(line)
-        if field is not None and field[0] not in attributes:
-            attributes[field[0]] = field[1]
+    fields = list(map(_remembered.get, lines))
+    for place, field in enumerate(fields):
+        if field is None:
+            fields[place] = _field(lines[place])
+    # Backwards, so that the first of two equal names stays.
+    attributes = dict(filter(None, reversed(fields)))
+    attributes.pop("", None)
     words = lines[0].split(b" ", 2)
     path = words[1].partition(b"?")[0] if len(words) > 1 else b""
     return Head(
@@ -62,15 +61,15 @@ def read_head(head: bytes) -> Head:
     )
 
 
-def _field(line: bytes) -> tuple[str, str] | None:
+def _field(line: bytes) -> tuple[str, str]:
     name, colon, value = line.partition(b":")
     name = name.lower()
-    field = None
+    field = _IRRELEVANT
     if colon and name.startswith(_PREFIX):
         field = (_text(name[3:]), _text(value.strip(_WHITE)))
     elif colon and name in _CONTENT:
         field = (_CONTENT[name], _text(value.strip(_WHITE)))
-    if len(line) <= _MAX_LINE_BYTES and (field is None or field[0] not in _CHANGING):
+    if len(line) <= _MAX_LINE_BYTES and field[0] not in _CHANGING:
         if len(_remembered) >= _MAX_REMEMBERED:
             _remembered.clear()
         _remembered[line] = field

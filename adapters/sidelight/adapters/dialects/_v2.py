@@ -46,25 +46,20 @@ class OpenInference:
         return table("v2-json", [_tensor(item) for item in items], facts, extra)
 
 
-def _tensors(body: dict[str, Any], side: Side) -> list[dict[str, Any]] | None:
+def _tensors(body: dict[str, Any], side: Side) -> list[Any] | None:
     for key in _KEYS[side]:
         items = body.get(key)
-        if (
-            type(items) is list
-            and items
-            and all(type(item) is dict and "shape" in item and "datatype" in item for item in items)
-        ):
-            return items
+        if type(items) is list and items:
+            first = items[0]
+            if type(first) is dict and "shape" in first and "datatype" in first:
+                return items
     return None
 
 
-def _tensor(item: dict[str, Any]) -> RawTensor:
-    shape = item["shape"]
-    if type(shape) is not list or len(shape) > MAX_RANK:
+def _tensor(item: Any) -> RawTensor:
+    if type(item) is not dict or "shape" not in item or "datatype" not in item:
         raise Undecodable("shape")
-    for size in shape:
-        if type(size) is not int or size < 0:
-            raise Undecodable("shape")
+    shape = _shape(item["shape"])
     datatype = item["datatype"]
     if type(datatype) is not str or datatype not in DATATYPES:
         raise Undecodable("datatype")
@@ -85,8 +80,17 @@ def _tensor(item: dict[str, Any]) -> RawTensor:
     return RawTensor(
         name if type(name) is str and name else None,
         datatype,
-        tuple(shape),
+        shape,
         data,
         nested,
         content_type if type(content_type) is str else None,
     )
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    if type(value) is not list or len(value) > MAX_RANK:
+        raise Undecodable("shape")
+    for size in value:
+        if type(size) is not int or size < 0:
+            raise Undecodable("shape")
+    return tuple(value)
