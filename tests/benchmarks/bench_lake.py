@@ -1,6 +1,6 @@
 """What the lake costs: rows staged a second, one inference by its id, filtered pages.
 
-Run with ``python tests/benchmarks/bench_lake.py [inferences]``.
+Run with ``python tests/benchmarks/bench_lake.py [inferences [rows per file]]``.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from sidelight.logger._journal import Document
 from sidelight.payloads import ROW_SCHEMA, Batch
 
 N_FEATURES = 20
-ROWS_PER_FILE = 5_000
+
 START_US = 1_356_998_400_000_000
 
 
@@ -130,21 +130,22 @@ def ask(lake: Inferences, n_rows: int, name: str) -> None:
 
 def main() -> None:
     n_rows = int(sys.argv[1]) if len(sys.argv) > 1 else 300_000
+    per_file = int(sys.argv[2]) if len(sys.argv) > 2 else 5_000
     random = np.random.default_rng(7)
     with tempfile.TemporaryDirectory() as folder:
         documents, lake = MemoryDocuments(), Lake(Path(folder))
         spent = scored = 0.0
-        for start in range(0, n_rows, ROWS_PER_FILE):
-            batch = block(start, ROWS_PER_FILE, random)
+        for start in range(0, n_rows, per_file):
+            batch = block(start, per_file, random)
             began = time.perf_counter()
-            documents.put(lake.stage([batch], first=start, last=start + ROWS_PER_FILE - 1))
+            documents.put(lake.stage([batch], first=start, last=start + per_file - 1))
             spent += time.perf_counter() - began
-            numbers = random.normal(size=ROWS_PER_FILE)
+            numbers = random.normal(size=per_file)
             scores = Scores.of(
                 batch, outlier_score=numbers, p_value=np.abs(numbers), outlier=numbers > 3
             )
             began = time.perf_counter()
-            documents.put(lake.stage_scores([scores], first=start, last=start + ROWS_PER_FILE - 1))
+            documents.put(lake.stage_scores([scores], first=start, last=start + per_file - 1))
             scored += time.perf_counter() - began
         print(f"stage {n_rows / spent:,.0f} rows/s, scores {n_rows / scored:,.0f} rows/s")
         queries = Inferences(Path(folder), documents)

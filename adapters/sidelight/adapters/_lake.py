@@ -160,7 +160,9 @@ class Lake:
         min_us, max_us = span(rows)
         path = file_path(table, deployment, min_us, positions, _digest(*_kind(schema)))
         try:
-            size = write_file(self._path(path), schema, [rows], _HOT)
+            size = write_file(
+                self._path(path), schema, [rows], n_rows=rows.num_rows, compression=_HOT
+            )
         except OSError as error:
             raise LakeError(
                 error.errno, f"cannot write {path}: {error.strerror or error}"
@@ -193,7 +195,13 @@ class Lake:
         path = file_path(newest.table, newest.deployment, min_us, positions, digest)
         try:
             schema = pq.read_schema(self._path(newest.path))
-            size = write_file(self._path(path), schema, self._tables(files), _COLD)
+            size = write_file(
+                self._path(path),
+                schema,
+                self._tables(files),
+                n_rows=sum(file.rows for file in files),
+                compression=_COLD,
+            )
         except OSError as error:
             raise LakeError(error.errno, f"cannot merge into {path}: {error}") from error
         merged = LakeFile(

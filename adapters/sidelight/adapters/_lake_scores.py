@@ -1,4 +1,7 @@
-"""Outlier scores of rows, a table of its own beside the inferences."""
+"""Outlier scores of rows, a table of its own beside the inferences.
+
+A score belongs to one revision of a row and has its time, so that it is found where the row is.
+"""
 
 from dataclasses import dataclass
 from typing import Any

@@ -21,7 +21,9 @@ _HAS_BLOOM = "bloom_filter_options" in inspect.signature(pq.ParquetWriter.__init
 _FALSE_POSITIVES = 0.01
 
 
-def write_file(path: Path, schema: pa.Schema, tables: Iterable[pa.Table], compression: str) -> int:
+def write_file(
+    path: Path, schema: pa.Schema, tables: Iterable[pa.Table], *, n_rows: int, compression: str
+) -> int:
     """Write tables of one schema as one file, durably; return its size in bytes.
 
     It is written under another name, synced and renamed: a crash leaves the old file, none, or the
@@ -31,7 +33,7 @@ def write_file(path: Path, schema: pa.Schema, tables: Iterable[pa.Table], compre
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
     with temporary.open("wb") as sink:
-        with pq.ParquetWriter(sink, schema, **_options(schema, compression)) as writer:
+        with pq.ParquetWriter(sink, schema, **_options(schema, n_rows, compression)) as writer:
             for table in _regrouped(tables):
                 writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
         sink.flush()
@@ -59,12 +61,12 @@ def versions(table: pa.Table) -> tuple[str | None, ...] | None:
     return tuple(sorted(found, key=lambda version: (version is None, version or "")))
 
 
-def _options(schema: pa.Schema, compression: str) -> dict[str, Any]:
+def _options(schema: pa.Schema, n_rows: int, compression: str) -> dict[str, Any]:
     # A dictionary on numbers costs 3.4 times the time and makes the file larger (INGEST.md 3d).
     dictionary = [name for name in schema.names if name in _DICTIONARY]
     options: dict[str, Any] = {"compression": compression, "use_dictionary": dictionary}
     if _HAS_BLOOM:
-        bloom = {"ndv": ROW_GROUP_ROWS, "fpp": _FALSE_POSITIVES}
+        bloom = {"ndv": max(1, min(n_rows, ROW_GROUP_ROWS)), "fpp": _FALSE_POSITIVES}
         options["bloom_filter_options"] = {"id": bloom}
     return options
 

@@ -1,13 +1,14 @@
 """Audit queries on the lake: filters, pages, one inference by its id, exports."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
 
 from sidelight.adapters._lake_manifest import Manifest, overlapping
-from sidelight.adapters._query_columns import OWN_COLUMNS, SCORE, kind_of, own_kind
+from sidelight.adapters._query_check import check_columns
+from sidelight.adapters._query_columns import SCORE
 from sidelight.adapters._query_cursor import Cursor, Order, digest
 from sidelight.adapters._query_engine import Engine, FileVanished
 from sidelight.adapters._query_export import EXPORTS, Export, ExportFormat
@@ -15,8 +16,7 @@ from sidelight.adapters._query_labels import LabelTable
 from sidelight.adapters._query_page import Pages, Snapshot
 from sidelight.adapters._query_search import Search
 from sidelight.adapters._query_time import parse_time
-from sidelight.adapters._where import SECTIONS, ColumnName, Expression, parse, predicates
-from sidelight.adapters._where_sql import Kind, check
+from sidelight.adapters._where import ColumnName, Expression, parse, predicates
 from sidelight.adapters.errors import LakeError, QueryError
 from sidelight.logger._journal import Documents
 from sidelight.payloads import Inference
@@ -233,7 +233,8 @@ class Inferences:
     def _search(self, question: _Question, *, fresh: bool) -> tuple[Search, Snapshot]:
         snapshot = self._snapshot(question.deployment, fresh=fresh)
         labels = self._labels(question)
-        _check(question, snapshot, labels)
+        if question.where is not None and question.text is not None:
+            check_columns(question.text, question.where, snapshot.files, labels)
         files = overlapping(
             snapshot.files,
             start_us=question.start_us,
@@ -265,9 +266,9 @@ class Inferences:
         if ColumnName(section="", name=SCORE) not in _columns(question):
             return {}
         scores: dict[str, list[str]] = {}
-        # A revision may have changed a row's time, and a score keeps that of its own revision:
-        # only a span of time around the asked one would be safe, so all files are read.
-        for file in snapshot.scores:
+        for file in overlapping(
+            snapshot.scores, start_us=question.start_us, end_us=question.end_us
+        ):
             scores.setdefault(file.deployment, []).append(self._pages.pattern(file))
         return scores
 
@@ -301,30 +302,3 @@ def _columns(question: _Question) -> list[ColumnName]:
     if question.where is None:
         return []
     return [predicate.column for predicate in predicates(question.where)]
-
-
-def _check(question: _Question, snapshot: Snapshot, labels: LabelTable | None) -> None:
-    if question.where is None or question.text is None:
-        return
-    stored: dict[str, set[Kind]] = {}
-    for columns in {file.columns for file in snapshot.files}:
-        for name, arrow_type in columns:
-            kind = kind_of(arrow_type)
-            stored.setdefault(name, set()).update({kind} if kind else ())
-
-    def kinds(column: ColumnName) -> Iterable[Kind] | None:
-        if column.section == "labels":
-            return labels.kinds(column.name) if labels else ()
-        if not column.section:
-            kind = own_kind(column.name)
-            return {kind} if kind else None
-        # As long as nothing is stored, nobody can say which names there are.
-        return stored.get(str(column)) if stored else ()
-
-    def candidates(column: ColumnName) -> list[str]:
-        known = [f"labels.{name}" for name in labels.known] if labels else []
-        named = [name for name in stored if name.startswith(tuple(f"{s}." for s in SECTIONS))]
-        own = [*OWN_COLUMNS, SCORE]
-        return {"labels": known, "": [*own, *named]}.get(column.section, named)
-
-    check(question.text, question.where, kinds, candidates)

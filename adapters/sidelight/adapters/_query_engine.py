@@ -1,5 +1,6 @@
 """DuckDB, kept inside the lake and inside its memory."""
 
+import os
 import re
 import tempfile
 import threading
@@ -42,7 +43,7 @@ class Engine:
                 "memory_limit": f"{memory_bytes // 1_000_000}MB",
                 "autoinstall_known_extensions": False,
                 "autoload_known_extensions": False,
-                "temp_directory": str(Path(tempfile.gettempdir()) / "sidelight-queries"),
+                "temp_directory": str(Path(tempfile.gettempdir()) / f"sidelight-{os.getpid()}"),
             },
         )
         for statement in _settings(folder):

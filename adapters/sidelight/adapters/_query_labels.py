@@ -20,6 +20,11 @@ def labels_of(documents: Documents, deployment: str, request_id: str, row: int) 
     return dict(value["labels"]) if value else {}
 
 
+def has_labels(documents: Documents, deployment: str) -> bool:
+    """Return whether any feedback came for a deployment."""
+    return bool(documents.find(_COLLECTION, deployment=deployment, limit=1))
+
+
 class LabelTable:
     """All labels of a deployment, or of every one, as a table that DuckDB can join.
 

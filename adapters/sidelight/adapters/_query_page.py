@@ -15,7 +15,7 @@ from sidelight.adapters._lake_file import LakeFile
 from sidelight.adapters._lake_manifest import overlapping
 from sidelight.adapters._query_columns import grouped
 from sidelight.adapters._query_engine import Engine, pattern
-from sidelight.adapters._query_labels import labels_of
+from sidelight.adapters._query_labels import has_labels, labels_of
 from sidelight.adapters._query_rows import Place, StoredRow, read_rows, tags_of, winners
 from sidelight.adapters._query_search import Hit
 from sidelight.adapters._query_time import format_time, timestamp_sql
@@ -27,6 +27,10 @@ _OWN = ", ".join(f"c{place}" for place in range(len(ROW_SCHEMA)))
 _KEYS: pa.Schema = pa.schema([ROW_SCHEMA.field(name) for name in ("id", "revision")])
 _REVISION = ROW_SCHEMA.names.index("revision")
 _CACHED_FILES = 512
+
+
+Labels = Mapping[tuple[str, int], Mapping[str, Any]]
+ScoresByRow = Mapping[tuple[str, int, int], float | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,10 +119,27 @@ class Pages:
         rows: dict[str, list[StoredRow]] = {}
         for stored in self._rows(places, snapshot):
             rows.setdefault(stored.own["id"], []).append(stored)
-        scores = self._scores([row for group in rows.values() for row in group], snapshot)
+        everything = [row for group in rows.values() for row in group]
+        scores = self._scores(everything, snapshot)
+        labels = self._labels(everything)
         return {
-            name: self._inference(sorted(group, key=lambda row: row.own["row"]), scores)
+            name: _inference(sorted(group, key=lambda row: row.own["row"]), labels, scores)
             for name, group in rows.items()
+        }
+
+    def _labels(self, rows: list[StoredRow]) -> dict[tuple[str, int], dict[str, Any]]:
+        # Without this a row of a deployment that never has labels costs a lookup too.
+        labelled = {
+            deployment
+            for deployment in {row.deployment for row in rows}
+            if has_labels(self._documents, deployment)
+        }
+        return {
+            (row.own["id"], row.own["row"]): labels_of(
+                self._documents, row.deployment, row.own["request_id"], row.own["row"]
+            )
+            for row in rows
+            if row.deployment in labelled
         }
 
     def _rows(self, places: Iterable[Place], snapshot: Snapshot) -> Iterable[StoredRow]:
@@ -134,9 +155,7 @@ class Pages:
             except pa.ArrowInvalid as error:
                 raise LakeError(f"{path} cannot be read: {error}") from error
 
-    def _scores(
-        self, rows: list[StoredRow], snapshot: Snapshot
-    ) -> dict[tuple[str, int], float | None]:
+    def _scores(self, rows: list[StoredRow], snapshot: Snapshot) -> ScoresByRow:
         deployments = {row.deployment for row in rows}
         times = [row.own["time"] for row in rows]
         if not times:
@@ -151,44 +170,13 @@ class Pages:
         ids = sorted({row.own["id"] for row in rows})
         wanted = "= ?" if len(ids) == 1 else f"IN ({', '.join('?' * len(ids))})"
         found = self._engine.query(
-            "SELECT s0, s1, arg_max(CASE WHEN isfinite(s4) THEN s4 END, s2)"  # noqa: S608
+            "SELECT s0, s1, s2, CASE WHEN isfinite(s4) THEN s4 END"  # noqa: S608 - places
             " FROM read_parquet(?, hive_partitioning = false) AS s(s0, s1, s2, s3, s4)"
             f" WHERE s0 {wanted} AND s3 BETWEEN {timestamp_sql(min(times))}"
-            f" AND {timestamp_sql(max(times))} GROUP BY s0, s1",
+            f" AND {timestamp_sql(max(times))}",
             [[self.pattern(file) for file in files], *ids],
         )
-        return {(name, row): score for name, row, score in found}
-
-    def _inference(
-        self, rows: list[StoredRow], scores: Mapping[tuple[str, int], float | None]
-    ) -> Inference:
-        own = rows[0].own
-        return Inference(
-            id=own["id"],
-            deployment=rows[0].deployment,
-            version=own["version"],
-            component=own["component"],
-            request_id=own["request_id"],
-            time=format_time(own["time"]),
-            latency_ms=own["latency_ms"],
-            status=own["status"],
-            protocol=own["protocol"],
-            rows=tuple(self._row(row, scores) for row in rows),
-            orphan=own["orphan"],
-            synthetic=own["synthetic"],
-            tags=tags_of(own["tags"]),
-            request_ref=own["request_ref"],
-            response_ref=own["response_ref"],
-        )
-
-    def _row(self, row: StoredRow, scores: Mapping[tuple[str, int], float | None]) -> InferenceRow:
-        own = row.own
-        return InferenceRow(
-            features=row.features,
-            outputs=row.outputs,
-            labels=labels_of(self._documents, row.deployment, own["request_id"], own["row"]),
-            outlier_score=scores.get((own["id"], own["row"])),
-        )
+        return {(name, row, revision): score for name, row, revision, score in found}
 
     def _revised_of(self, file: LakeFile) -> pa.Table:
         with self._lock:
@@ -202,6 +190,37 @@ class Pages:
             while len(self._revised) > _CACHED_FILES:
                 self._revised.popitem(last=False)
         return table
+
+
+def _inference(rows: list[StoredRow], labels: Labels, scores: ScoresByRow) -> Inference:
+    own = rows[0].own
+    return Inference(
+        id=own["id"],
+        deployment=rows[0].deployment,
+        version=own["version"],
+        component=own["component"],
+        request_id=own["request_id"],
+        time=format_time(own["time"]),
+        latency_ms=own["latency_ms"],
+        status=own["status"],
+        protocol=own["protocol"],
+        rows=tuple(_row(row, labels, scores) for row in rows),
+        orphan=own["orphan"],
+        synthetic=own["synthetic"],
+        tags=tags_of(own["tags"]),
+        request_ref=own["request_ref"],
+        response_ref=own["response_ref"],
+    )
+
+
+def _row(row: StoredRow, labels: Labels, scores: ScoresByRow) -> InferenceRow:
+    own = row.own
+    return InferenceRow(
+        features=row.features,
+        outputs=row.outputs,
+        labels=labels.get((own["id"], own["row"]), {}),
+        outlier_score=scores.get((own["id"], own["row"], own["revision"])),
+    )
 
 
 def _revisions(path: Path) -> pa.Table:

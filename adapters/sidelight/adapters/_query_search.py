@@ -1,7 +1,7 @@
 """First half of a query: which inferences match, newest or oldest first."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
@@ -21,6 +21,8 @@ _MORE_FILES = 4
 # Rows of an inference share its time, so a page is the first rows in order; more are asked for
 # when inferences have many rows.
 _ROWS_PER_INFERENCE = 4
+# Rows for each wanted inference in the spans of time that are tried before all of it.
+_PROBES = (8, 128)
 
 _ID, _ROW, _REVISION, _REQUEST_ID, _TIME, _VERSION = "c0", "c1", "c2", "c3", "c4", "c5"
 
@@ -107,6 +109,38 @@ class Search:
     def _top(
         self, files: Sequence[LakeFile], *, descending: bool, after: Cursor | None, limit: int
     ) -> list[Hit]:
+        for search in self._narrowed(files, descending=descending, after=after, limit=limit):
+            hits = search._first(files, descending=descending, after=after, limit=limit)  # noqa: SLF001
+            if len(hits) == limit:
+                return hits
+        return self._first(files, descending=descending, after=after, limit=limit)
+
+    def _narrowed(
+        self, files: Sequence[LakeFile], *, descending: bool, after: Cursor | None, limit: int
+    ) -> Iterator["Search"]:
+        """Yield the search with ends of its time that probably hold a page.
+
+        A large file is then read where the page is; nothing says so without asking first.
+        """
+        first, last = min(file.min_us for file in files), max(file.max_us for file in files)
+        us_per_row = (last - first) / sum(file.rows for file in files)
+        first = max(first, first if self.start_us is None else self.start_us)
+        last = min(last, last if self.end_us is None else self.end_us - 1)
+        if after is not None and descending:
+            last = min(last, after.time_us)
+        elif after is not None:
+            first = max(first, after.time_us)
+        for n_rows in _PROBES:
+            width = int(us_per_row * n_rows * limit)
+            if 2 * width < last - first:
+                if descending:
+                    yield replace(self, start_us=last - width)
+                else:
+                    yield replace(self, end_us=first + width + 1)
+
+    def _first(
+        self, files: Sequence[LakeFile], *, descending: bool, after: Cursor | None, limit: int
+    ) -> list[Hit]:
         direction = "DESC" if descending else "ASC"
         behind, values = _behind(after, descending=descending)
         inner, parameters = self._matches(
@@ -166,21 +200,21 @@ class Search:
             )
             parameters.append(file.deployment)
         if self._scores_of(file):
+            # A score has the time of its row: what lies outside need not be joined.
+            inside = " AND ".join(_during("s3", self.start_us, self.end_us)) or "TRUE"
             joins += (
-                " LEFT JOIN (SELECT s0 AS id, s1 AS row,"  # noqa: S608 - no text of the user
-                " arg_max(CASE WHEN isfinite(s4) THEN s4 END, s2) AS score"
+                " LEFT JOIN (SELECT s0, s1, s2,"  # noqa: S608 - no text of the user
+                " CASE WHEN isfinite(s4) THEN s4 END AS score"
                 " FROM read_parquet(?, hive_partitioning = false) AS s(s0, s1, s2, s3, s4)"
-                f" GROUP BY s0, s1) AS scores ON scores.id = {_ID} AND scores.row = {_ROW}"
+                f" WHERE {inside}) AS scores"
+                f" ON scores.s0 = {_ID} AND scores.s1 = {_ROW} AND scores.s2 = {_REVISION}"
             )
             parameters.append(list(self._scores_of(file)))
         return joins, parameters
 
     def _conditions(self, file: LakeFile) -> tuple[list[str], list[Any]]:
-        conditions, parameters = ["TRUE"], []
-        if self.start_us is not None:
-            conditions.append(f"{_TIME} >= {timestamp_sql(self.start_us)}")
-        if self.end_us is not None:
-            conditions.append(f"{_TIME} < {timestamp_sql(self.end_us)}")
+        conditions = ["TRUE", *_during(_TIME, self.start_us, self.end_us)]
+        parameters: list[Any] = []
         if self.version is not None:
             conditions.append(f"{_VERSION} = ?")
             parameters.append(self.version)
@@ -213,6 +247,11 @@ class Search:
         if self.labels is not None:
             tables["labels"] = self.labels.table
         return tables
+
+
+def _during(column: str, start_us: int | None, end_us: int | None) -> list[str]:
+    bounds = [] if start_us is None else [f"{column} >= {timestamp_sql(start_us)}"]
+    return bounds if end_us is None else [*bounds, f"{column} < {timestamp_sql(end_us)}"]
 
 
 def _behind(after: Cursor | None, *, descending: bool) -> tuple[str, list[Any]]:
