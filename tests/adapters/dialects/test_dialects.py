@@ -131,10 +131,13 @@ def test_v2_data_reads_back_flat_or_nested(rows: int, rest: list[int], data: st.
         assert (one.rows, values) == (rows, flat)
 
 
-scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4)
+# Beyond 64 bits JSON's numbers are doubles here, as for most parsers.
+scalars = (
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats() | st.text(max_size=4)
+)
 
 
-@given(st.lists(st.dictionaries(st.text(max_size=3), scalars, min_size=1), min_size=1, max_size=4))
+@given(st.lists(st.dictionaries(st.text(max_size=2), scalars, min_size=1), min_size=1, max_size=4))
 def test_v1_objects_read_back_by_name(rows: list[dict[str, Any]]) -> None:
     half = read({"instances": rows})
 
