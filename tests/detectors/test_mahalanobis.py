@@ -17,7 +17,8 @@ Matrix = np.ndarray[tuple[int, int], np.dtype[np.float64]]
 def correlated(n: int, seed: int = 0) -> Matrix:
     mixing = np.array([[1, 0, 0], [0.8, 0.6, 0], [0, 0, 100]])
     sample: Matrix = np.random.default_rng(seed).normal(size=(n, 3)) @ mixing.T
-    return sample + np.array([5, -3, 1000])
+    sample += np.array([5, -3, 1000])
+    return sample
 
 
 def test_shrunk_covariance_equals_scikit_learn() -> None:

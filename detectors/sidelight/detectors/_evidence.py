@@ -9,96 +9,98 @@ from numpy.typing import NDArray
 
 from sidelight.detectors._capital import Capital
 from sidelight.detectors._conformal_ranks import ConformalRanks
+from sidelight.detectors._outlier_rate import OutlierRate
+from sidelight.detectors._rise import Rise
 from sidelight.detectors._simple_jumper import SimpleJumper, average_log10
-
-# Without change evidence hovers a little above its low; this close to it, in decades, nothing
-# has begun yet.
-_NEAR = 0.02
-# A chance gain stays in the capital, so the low may rise by this much a look, in decades; a change
-# that matters gains decades a look.
-_RISE = 0.1
 
 
 @dataclass(slots=True)
 class Evidence:
-    """Martingales of the columns, their peaks, and where each began to rise.
+    """Martingales of the columns against exchangeability with the reference.
 
     Attributes
     ----------
-    peaks : ndarray of float, shape (n_columns,)
-        Largest log10 evidence so far. Ville's inequality is about it, so it may be read ever after.
+    rise : Rise
+        Of each column.
     average_peak : float
         Largest log10 of the average e-value so far.
-    lows : ndarray of float, shape (n_columns,)
-        Smallest log10 evidence of late.
-    since : list of str
-        Time of the row after which evidence last left its low: the estimated beginning of a change.
 
     """
 
     bag: ConformalRanks
     jumper: SimpleJumper
-    peaks: NDArray[np.float64]
+    rise: Rise
     average_peak: float
-    lows: NDArray[np.float64]
-    since: list[str]
 
     @classmethod
     def start(cls, reference_ranks: NDArray[np.int64]) -> "Evidence":
         """Begin with the reference in the bag, shape (n_columns, n_ranks)."""
         n = len(reference_ranks)
-        return cls(
-            ConformalRanks(reference_ranks.copy()),
-            SimpleJumper(n),
-            np.zeros(n),
-            0.0,
-            np.full(n, np.inf),
-            [""] * n,
-        )
+        return cls(ConformalRanks(reference_ranks.copy()), SimpleJumper(n), Rise.start(n), 0.0)
 
     def update(
         self, ranks: NDArray[np.int64], u: NDArray[np.float64], times: Sequence[str]
     ) -> None:
         """Take rows of ranks and uniform numbers, shape (n_rows, n_columns), with their times."""
         evidence = self.jumper.update(self.bag.update(ranks, u))
-        self.peaks = np.maximum(self.peaks, evidence.max(axis=0))
+        self.rise.update(evidence, times)
         self.average_peak = max(self.average_peak, float(average_log10(evidence).max()))
-        self.lows = np.minimum(self.lows + _RISE, evidence.min(axis=0))
-        last = len(evidence) - 1
-        low = evidence <= self.lows + _NEAR
-        for column in np.flatnonzero(low.any(axis=0)).tolist():
-            low_row = last - int(np.argmax(low[::-1, column]))
-            # The low row itself is still unchanged; its successor may be in the next block.
-            self.since[column] = times[min(low_row + 1, last)]
 
     def to_parts(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Return what a snapshot keeps."""
-        head, arrays = capital_parts(self.jumper.capital)
-        head |= {"average_peak": self.average_peak, "since": self.since}
-        arrays |= {"bag": self.bag.counts, "peaks": self.peaks, "lows": self.lows}
-        return head, arrays
+        head, arrays = _parts(self.jumper.capital, self.rise)
+        return head | {"average_peak": self.average_peak}, arrays | {"bag": self.bag.counts}
 
     @classmethod
     def from_parts(cls, head: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> "Evidence":
         """Read what ``to_parts`` returned."""
-        return cls(
-            ConformalRanks(arrays["bag"]),
-            SimpleJumper.resume(capital_from_parts(head, arrays)),
-            arrays["peaks"],
-            head["average_peak"],
-            arrays["lows"],
-            list(head["since"]),
-        )
+        capital, rise = _from_parts(head, arrays)
+        jumper = SimpleJumper.resume(capital)
+        return cls(ConformalRanks(arrays["bag"]), jumper, rise, head["average_peak"])
 
 
-def capital_parts(capital: Capital) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    """Return what a snapshot keeps of martingales."""
-    return (
-        {"age": capital.age, "jump_rate": capital.jump_rate},
-        {"amounts": capital.amounts, "exponents": capital.exponents},
-    )
+@dataclass(slots=True)
+class RateEvidence:
+    """Evidence that there are more outliers than the calibration allows."""
+
+    capital: Capital
+    rise: Rise
+
+    @classmethod
+    def start(cls) -> "RateEvidence":
+        """Begin with no evidence."""
+        return cls(OutlierRate.start(), Rise.start(1))
+
+    @property
+    def peak(self) -> float:
+        """Largest log10 evidence so far."""
+        return float(self.rise.peaks[0])
+
+    def update(self, rate: OutlierRate, outliers: NDArray[np.bool_], times: Sequence[str]) -> None:
+        """Take the rows since the last look."""
+        self.rise.update(self.capital.update(rate.factors(outliers)), times)
+
+    def to_parts(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        """Return what a snapshot keeps."""
+        return _parts(self.capital, self.rise)
+
+    @classmethod
+    def from_parts(
+        cls, head: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
+    ) -> "RateEvidence":
+        """Read what ``to_parts`` returned."""
+        return cls(*_from_parts(head, arrays))
 
 
-def capital_from_parts(head: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Capital:
-    """Read what ``capital_parts`` returned."""
-    return Capital(arrays["amounts"], arrays["exponents"], head["age"], head["jump_rate"])
+def _parts(capital: Capital, rise: Rise) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    head, arrays = rise.to_parts()
+    head |= {"age": capital.age, "jump_rate": capital.jump_rate}
+    return head, arrays | {"amounts": capital.amounts, "exponents": capital.exponents}
+
+
+def _from_parts(
+    head: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
+) -> tuple[Capital, Rise]:
+    amounts, exponents = arrays["amounts"], arrays["exponents"]
+    capital = Capital(amounts, exponents, head["age"], head["jump_rate"])
+    return capital, Rise.from_parts(head, arrays)

@@ -112,7 +112,7 @@ def drifted_columns(
     evidence: Evidence, distances: NDArray[np.float64], settings: DetectionSettings
 ) -> NDArray[np.bool_]:
     """Which columns show both a large effect and, taken alone, evidence enough."""
-    return (distances >= settings.drift_threshold) & (evidence.peaks >= needed_log10(settings))
+    return (distances >= settings.drift_threshold) & (evidence.rise.peaks >= needed_log10(settings))
 
 
 def shares_of(
@@ -122,7 +122,7 @@ def shares_of(
     drifted: NDArray[np.bool_],
 ) -> tuple[FeatureShare, ...]:
     """Columns behind an alarm, by their share of the log evidence, largest first."""
-    weights = np.where(drifted, np.maximum(evidence.peaks, 0.0), 0.0)
+    weights = np.where(drifted, np.maximum(evidence.rise.peaks, 0.0), 0.0)
     weights /= max(float(weights.sum()), 1e-300)
     order = sorted(
         np.flatnonzero(drifted).tolist(), key=lambda i: (-weights[i], -distances[i], names[i])
@@ -181,8 +181,8 @@ def _sequential(
     if not shift.sufficient:
         state = "insufficient"
     elif state == "drift":
-        reason = f"changed since {evidence.since[index]}"
-    elif evidence.peaks[index] >= needed_log10(settings):
+        reason = f"changed since {evidence.rise.since[index]}"
+    elif evidence.rise.peaks[index] >= needed_log10(settings):
         reason = "evidence of a change, but the effect in this window is below the threshold"
     return look.verdict(
         SIMPLE_JUMPER,
@@ -190,7 +190,7 @@ def _sequential(
         state=state,
         distance=shift.distance,
         threshold=settings.drift_threshold,
-        log10_evidence=float(evidence.peaks[index]),
+        log10_evidence=float(evidence.rise.peaks[index]),
         reason=reason,
     )
 

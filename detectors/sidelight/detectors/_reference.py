@@ -150,7 +150,7 @@ class Reference:
             if isinstance(column, NumericReference):
                 matrix[:, index] = values[name].numbers
             else:
-                matrix[:, index] = column.surprise()[cells[name]]
+                matrix[:, index] = column.surprises[cells[name]]
         return matrix
 
 
@@ -170,7 +170,9 @@ def fit_collection(
         if reason is not None:
             skipped[name] = reason
         elif _is_categorical(values, kinds.get(name)):
-            columns[name] = CategoricalReference.fit(values, n_categories=settings.n_categories)
+            columns[name] = CategoricalReference.fit(
+                values, n_categories=settings.n_categories, n_bins=settings.n_bins
+            )
         else:
             columns[name] = NumericReference.fit(values, n_bins=settings.n_bins)
     seen = tuple(
@@ -230,10 +232,11 @@ def _reason_to_skip(values: Values, kind: Kind | None) -> str | None:
 def _column(
     index: int, head: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
 ) -> ColumnReference:
-    counts = arrays[f"{index}.counts"]
+    counts, bins = arrays[f"{index}.counts"], arrays[f"{index}.bins"]
     if head["type"] == "categorical":
-        return CategoricalReference.build(head["categories"], head["n_kept"], counts)
-    return NumericReference.build(arrays[f"{index}.points"], counts, arrays[f"{index}.bins"])
+        surprises = arrays[f"{index}.surprises"]
+        return CategoricalReference.build(head["categories"], counts, bins, surprises)
+    return NumericReference.build(arrays[f"{index}.points"], counts, bins)
 
 
 def _outlier(arrays: Mapping[str, NDArray[Any]]) -> FittedMahalanobis | None:

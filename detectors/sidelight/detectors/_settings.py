@@ -41,10 +41,11 @@ class DetectionSettings:
         The population stability index from which on its verdict is drift, in nats. The customary
         bands are 0.1 and 0.25.
     n_bins : int, default 10
-        Quantile bins of the population stability index, at least 2.
+        Quantile bins of the population stability index (of categories, the rarest share the
+        last one), from 2 to 100.
     n_categories : int, default 30
-        Categories that are told apart; the rest of the reference is one category, values that the
-        reference never had another.
+        Categories that are told apart; all other values, those that the reference never had
+        included, count as one.
     max_features : int, default 200
         Columns that are monitored; those beyond it are listed as skipped.
     outlier_p_value : float, default 0.01

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sidelight.detectors._capital import Capital
-from sidelight.detectors._evidence import Evidence, capital_from_parts, capital_parts
+from sidelight.detectors._evidence import Evidence, RateEvidence
 from sidelight.detectors._latch import Latch, alarm_id
 from sidelight.detectors._look import (
     AVERAGE_EVIDENCE,
@@ -57,8 +56,7 @@ class Watch:
     rows: int
     times: list[str]
     evidence: Evidence
-    rate_capital: Capital
-    rate_peak: float
+    rate_evidence: RateEvidence
     drift_latch: Latch
     rate_latch: Latch
 
@@ -84,8 +82,7 @@ class Watch:
             rows=0,
             times=[],
             evidence=Evidence.start(ranks),
-            rate_capital=OutlierRate.start(),
-            rate_peak=0.0,
+            rate_evidence=RateEvidence.start(),
             drift_latch=Latch(settings.window_rows),
             rate_latch=Latch(settings.window_rows),
         )
@@ -178,7 +175,7 @@ class Watch:
             kind="drift",
             detector=AVERAGE_EVIDENCE,
             state="open",
-            since=self.evidence.since[names.index(shares[0].name)],
+            since=self.evidence.rise.since[names.index(shares[0].name)],
             raised_at=look.time,
             raised_at_row=look.rows,
             ended_at=None,
@@ -191,8 +188,7 @@ class Watch:
         if self.rate is None:
             return
         block = self.outliers[self._block()]
-        history = self.rate_capital.update(self.rate.factors(block))
-        self.rate_peak = max(self.rate_peak, float(history.max()))
+        self.rate_evidence.update(self.rate, block, self.times)
         share = float(self.outliers[: min(self.rows, self.settings.window_rows)].mean())
         excess = max(0.0, share - self.rate.level)
         threshold = self.rate.allowed - self.rate.level + self.settings.outlier_rate_effect
@@ -204,13 +200,12 @@ class Watch:
                 state="drift" if self.rate_latch.is_open else "ok",
                 distance=excess,
                 threshold=threshold,
-                log10_evidence=self.rate_peak,
+                log10_evidence=self.rate_evidence.peak,
                 reason=f"{share:.2%} of the rows of the window are outliers",
             )
         )
         if alarms and alarms[-1].state == "ended" and alarms[-1].kind == "outlier_rate":
-            self.rate_capital = OutlierRate.start()
-            self.rate_peak = 0.0
+            self.rate_evidence = RateEvidence.start()
 
     def _rate_alarm(self, look: Look, excess: float, threshold: float) -> list[Alarm]:
         if self.rate_latch.is_open:
@@ -218,7 +213,7 @@ class Watch:
             ended = self.rate_latch.look(quiet=quiet, row=self.rows, time=look.time)
             return [] if ended is None else [ended]
         probability = self.settings.false_alarm_probability * OUTLIER_RATE_SHARE
-        if self.rate_peak < -math.log10(probability) or excess < threshold:
+        if self.rate_evidence.peak < -math.log10(probability) or excess < threshold:
             return []
         if not self._window_is_full:
             return []
@@ -229,12 +224,12 @@ class Watch:
             kind="outlier_rate",
             detector=MAHALANOBIS,
             state="open",
-            since=self.times[0],
+            since=self.rate_evidence.rise.since[0],
             raised_at=look.time,
             raised_at_row=look.rows,
             ended_at=None,
             features=(),
-            log10_evidence=self.rate_peak,
+            log10_evidence=self.rate_evidence.peak,
         )
         return [self.rate_latch.open(alarm)]
 
@@ -242,12 +237,12 @@ class Watch:
         """Return what a snapshot keeps: nothing that follows from the reference."""
         filled = min(self.rows, self.settings.window_rows)
         evidence, arrays = self.evidence.to_parts()
-        rate, rate_arrays = capital_parts(self.rate_capital)
+        rate, rate_arrays = self.rate_evidence.to_parts()
         head = {
             "rows": self.rows,
             "times": self.times,
             "evidence": evidence,
-            "rate": {**rate, "peak": self.rate_peak},
+            "rate": rate,
             "drift_latch": self.drift_latch.to_json(),
             "rate_latch": self.rate_latch.to_json(),
         }
@@ -261,9 +256,8 @@ class Watch:
         self.rows = head["rows"]
         self.times = list(head["times"])
         self.evidence = Evidence.from_parts(head["evidence"], arrays)
-        rate = {name: arrays[f"rate.{name}"] for name in ("amounts", "exponents")}
-        self.rate_capital = capital_from_parts(head["rate"], rate)
-        self.rate_peak = head["rate"]["peak"]
+        rate = {name[5:]: array for name, array in arrays.items() if name.startswith("rate.")}
+        self.rate_evidence = RateEvidence.from_parts(head["rate"], rate)
         self.drift_latch = Latch.from_json(head["drift_latch"])
         self.rate_latch = Latch.from_json(head["rate_latch"])
         self.cells[: len(arrays["cells"])] = arrays["cells"]
