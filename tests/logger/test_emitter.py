@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 
 from sidelight.logger._accounting import Accounts
 from sidelight.logger._emitter import Emitter, EmitterLimits
@@ -98,7 +99,9 @@ def run(work: Awaitable[Any]) -> Any:
         async with asyncio.timeout(PATIENCE_S * 2):
             return await work
 
-    return asyncio.run(bounded())
+    # As the proxy runs it.
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(bounded())
 
 
 def settled(accounts: Accounts) -> bool:

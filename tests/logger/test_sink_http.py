@@ -4,11 +4,12 @@ import json
 import shutil
 import ssl
 import subprocess
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 
 from sidelight.logger._emitter_event import CapturedEvent
 from sidelight.logger._sink import Delivery
@@ -24,6 +25,18 @@ EVENTS = [
     )
     for n in range(3)
 ]
+
+
+@pytest.fixture(autouse=True, params=["asyncio", "uvloop"])
+def _loop(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run each test on both loops; their transports and errors differ."""
+    factory = uvloop.new_event_loop if request.param == "uvloop" else asyncio.new_event_loop
+
+    def run(work: Coroutine[Any, Any, Any]) -> Any:
+        with asyncio.Runner(loop_factory=factory) as runner:
+            return runner.run(work)
+
+    monkeypatch.setattr(asyncio, "run", run)
 
 
 async def read_request(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
