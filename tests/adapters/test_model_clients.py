@@ -553,3 +553,96 @@ def test_slow_server_ends_at_the_deadline(client: httpx.Client) -> None:
                 deadline_s=0.3,
             )
         gate.set()
+
+
+@pytest.mark.parametrize(
+    ("datatype", "value", "written"),
+    [
+        pytest.param("INT64", 3.0, 3, id="whole-float"),
+        pytest.param("INT64", 3.5, 3.5, id="fraction-for-an-integer"),
+        pytest.param("INT64", True, 1, id="flag-for-an-integer"),
+        pytest.param("FP64", 3, 3.0, id="integer-for-a-float"),
+        pytest.param("BOOL", 1, True, id="one-for-a-flag"),
+        pytest.param("BOOL", None, None, id="missing-flag"),
+        pytest.param("BYTES", 5, "5", id="number-for-a-text"),
+        pytest.param("BYTES", b"hi", "hi", id="text-as-bytes"),
+        pytest.param("BYTES", b"\xff\x00", "/wA=", id="bytes"),
+        pytest.param("B64", "aGk=", {"b64": "aGk="}, id="encoded"),
+        pytest.param("B64", None, None, id="missing-encoded"),
+        pytest.param("JSON", '{"a": 1}', {"a": 1}, id="document"),
+        pytest.param("JSON", "{a", "{a", id="text-like-a-document"),
+        pytest.param("JSON", "a", "a", id="text-among-documents"),
+        pytest.param("NUMBER", math.nan, None, id="nan"),
+    ],
+)
+def test_values_are_written_by_datatype(
+    datatype: str, value: Any, written: Any, client: httpx.Client
+) -> None:
+    layout = layout_of(1)
+    layout["tensors"][0] |= {"datatype": datatype, "shape": []}
+    with serving(lambda _: {"outputs": [tensor("y", "FP64", [1])]}) as stub:
+        V2Model(endpoint(client, stub.url), layout, ["x_0"]).predict(([value],), timeout_s=5)
+
+    sent = stub.bodies[0]["inputs"][0]["data"][0]
+    assert sent == written
+    assert type(sent) is type(written)
+
+
+def test_missing_lists_are_null() -> None:
+    seen = []
+
+    def respond(request: httpx.Request) -> httpx.Response:
+        seen.append(json.loads(request.content))
+        return httpx.Response(200, json={"predictions": [1.0, 2.0]})
+
+    half, names, _ = decoded({"instances": [{"a": [1, 2]}, {"a": None}]})
+    with httpx.Client(transport=httpx.MockTransport(respond)) as client:
+        model = V1Model(endpoint(client, "http://h"), half.layout.to_json(names), names)
+        model.predict(([(1, 2), None],), timeout_s=5)
+
+    assert seen == [{"instances": [{"a": [1, 2]}, {"a": None}]}]
+
+
+def test_missing_list_is_as_many_nulls_in_flat_data(client: httpx.Client) -> None:
+    half, names, _ = decoded({"inputs": [tensor("i", "UINT8", [1, 2, 3, 4], 2, 2)]})
+    with serving(lambda _: {"outputs": [tensor("y", "FP64", [1, 2])]}) as stub:
+        model = V2Model(endpoint(client, stub.url), half.layout.to_json(names), names)
+        model.predict(([(1, 2, 3, 4), None],), timeout_s=5)
+
+    assert stub.bodies[0]["inputs"][0]["data"] == [1, 2, 3, 4, None, None, None, None]
+
+
+@pytest.mark.parametrize(
+    ("error", "reached", "again"),
+    [
+        pytest.param(httpx.ConnectTimeout("t"), False, False, id="connect-time-out"),
+        pytest.param(httpx.PoolTimeout("t"), False, False, id="pool-time-out"),
+        pytest.param(httpx.ReadTimeout("t"), True, False, id="read-time-out"),
+        pytest.param(httpx.ConnectError("refused"), False, True, id="refused"),
+        pytest.param(httpx.ReadError("reset"), True, True, id="reset"),
+        pytest.param(httpx.RemoteProtocolError("eof"), True, True, id="closed"),
+    ],
+)
+def test_failures_of_the_network_say_what_may_have_arrived(
+    error: Exception, *, reached: bool, again: bool
+) -> None:
+    def respond(_: httpx.Request) -> httpx.Response:
+        raise error
+
+    with (
+        httpx.Client(transport=httpx.MockTransport(respond)) as client,
+        pytest.raises(ModelUnavailable) as caught,
+    ):
+        v2_model(client, "http://h").predict(([1.0], [2.0]), timeout_s=5)
+
+    assert (caught.value.reached, caught.value.again) == (reached, again)
+
+
+def test_answer_that_drips_in_too_slowly_is_given_up() -> None:
+    def drip() -> Iterator[bytes]:
+        threading.Event().wait(0.02)
+        yield b"{"
+
+    transport = httpx.MockTransport(lambda _: httpx.Response(200, content=drip()))
+    with httpx.Client(transport=transport) as client, pytest.raises(ModelUnavailable):
+        v2_model(client, "http://h").predict(([1.0], [2.0]), timeout_s=0.01)

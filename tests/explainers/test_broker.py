@@ -309,6 +309,28 @@ def test_broken_connection_is_tried_once_more() -> None:
     assert answer.cost.model_rows == model.rows
 
 
+def test_calls_that_wait_for_their_turn_are_not_sent_after_a_failure() -> None:
+    def fail(_: int) -> None:
+        raise ModelUnavailable("gone")
+
+    model = Counting(before=fail)
+    limits = Limits(rows_per_call=10, rows_per_second=10, calls_in_flight=3)
+    with Broker(limits) as broker:
+        with pytest.raises(ModelUnavailable):
+            explained(model, broker)
+        broker._shared.pool.shutdown(wait=True)
+
+    assert model.calls == 1
+
+
+def test_pace_that_outlasts_the_deadline_ends_at_it() -> None:
+    model = Counting()
+    with Broker(Limits(rows_per_second=1)) as broker, pytest.raises(DeadlineExceeded):
+        explained(model, broker, deadline_s=0.2)
+
+    assert model.rows == 1
+
+
 def test_connection_that_breaks_twice_is_given_up() -> None:
     def always(_: int) -> None:
         raise ModelUnavailable("reset", again=True)

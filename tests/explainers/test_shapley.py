@@ -410,6 +410,40 @@ def test_share_of_implausible_rows_is_reported() -> None:
     assert seen == [answer.cost.unique_rows]
 
 
+def test_implausible_rows_are_looked_for_among_a_thousand() -> None:
+    instance, background = continuous(8, 10)
+    seen = []
+
+    def implausible(columns: Columns) -> float:
+        seen.append(len(columns[0]))
+        return 0.0
+
+    answer = explained(smooth, instance, background, implausible=implausible)
+
+    assert answer.cost.unique_rows > 1_000
+    assert seen == [1_000]
+
+
+def test_budget_below_the_background_is_refused() -> None:
+    instance, background = continuous(3, 10)
+
+    with pytest.raises(BudgetTooSmall):
+        explained(smooth, instance, background, shapley=Shapley(budget_rows=5))
+
+
+def test_no_time_is_refused() -> None:
+    instance, background = continuous(3, 10)
+    with Broker(FAST) as broker, pytest.raises(ParameterError):
+        Shapley().explain(
+            [instance],
+            background,
+            broker=broker,
+            model=LocalModel(smooth),
+            target=TARGET,
+            deadline_s=0,
+        )
+
+
 def test_held_out_fidelity_tells_additive_from_interacting() -> None:
     instance, background = continuous(16, 10)
     shapley = Shapley(budget_rows=10_000)

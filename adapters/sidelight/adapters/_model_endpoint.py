@@ -115,7 +115,7 @@ class Endpoint:
         if coding != "identity":
             raise BadAnswer("content encoding of the answer", expected="none", got=coding)
         parts, size = [], 0
-        for part in response.iter_raw():
+        for part in response.iter_bytes():
             size += len(part)
             if size > self.max_response_bytes:
                 expected = f"at most {self.max_response_bytes} bytes"

@@ -6,6 +6,7 @@ from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from math import prod
 from typing import Any
 
 from sidelight.explainers import Columns, RowError
@@ -54,9 +55,12 @@ class TensorLayout:
         """Return all values of the tensor, row by row."""
         convert = CONVERSIONS.get(self.datatype, as_it_is)
         if self.is_list:
-            return [convert(leaf) for value in columns[self.places[0]] for leaf in value or ()]
+            # Flat data has a place for every leaf, also of a row that is missing.
+            absent = (None,) * prod(self.shape or ())
+            values = (absent if row is None else row for row in columns[self.places[0]])
+            return [convert(leaf) for row in values for leaf in row]
         written = [list(map(convert, columns[place])) for place in self.places]
-        return written[0] if len(written) == 1 else list(chain.from_iterable(zip(*written)))  # noqa: B905 - of one length
+        return list(chain.from_iterable(zip(*written, strict=True)))
 
     def _nested_list(self, value: Any, convert: Callable[[Any], Any]) -> Any:
         if value is None:

@@ -165,6 +165,9 @@ class Session:
                     raise self._too_late()
                 self._keep_all({call: open_calls.pop(call) for call in done}, rows, names)
         finally:
+            # After a failure, whoever waits in the pool or at the pace need not ask any more.
+            if open_calls:
+                self._stop.set()
             for call in open_calls:
                 call.cancel()
 
@@ -192,8 +195,8 @@ class Session:
         pause = self._shared.pace.book(len(rows), until=self._deadline)
         if pause is None:
             raise self._too_late()
-        if pause > 0:
-            self._stop.wait(pause)
+        if pause > 0 and self._stop.wait(pause):
+            raise self._too_late()
         columns = self.grid.values(rows)
         try:
             return self._call(columns, len(rows))
