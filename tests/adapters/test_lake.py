@@ -399,3 +399,58 @@ def test_files_and_positions_move_together_on_the_embedded_engine(
     store.close()
     documents.close()
     journals.close()
+
+
+def test_too_many_versions_are_not_listed_and_still_found(
+    store: Any, samples: SimpleNamespace
+) -> None:
+    rows = [samples.row(f"i{n:02d}", n, version=f"v{n}") for n in range(40)]
+    (document,) = store.add(samples.batch(rows))
+    store.add(samples.batch([samples.row("last", 99, version="v7")]))
+
+    compacted(store, min_files=2)
+
+    assert document.value["versions"] is None
+    assert store.ids(version="v7") == ["last", "i07"]
+
+
+def test_a_file_of_several_row_groups_is_read_where_the_row_is(
+    store: Any, samples: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sidelight.adapters._lake_writing.ROW_GROUP_ROWS", 4)
+    for number in range(3):
+        rows = [
+            samples.row(f"i{number}-{n}", number, revision=n % 2, **{"features.x": n})
+            for n in range(7)
+        ]
+        store.add(samples.batch(rows))
+    (compaction,) = compacted(store, min_files=2)
+    (path,) = [item.key for item in compaction.documents if "removed" not in (item.value or {})]
+
+    groups = pq.ParquetFile(store.folder / "lake" / path).metadata.num_row_groups
+
+    assert groups == 6
+    assert store.queries.get("i1-5").rows[0].features == {"x": 5}
+    assert [item.rows[0].features["x"] for item in store.queries.find(limit=3)[0]] == [6, 5, 4]
+
+
+def test_a_merge_of_damaged_files_changes_nothing(store: Any, samples: SimpleNamespace) -> None:
+    keys = [store.add(samples.batch([samples.row(f"i{n}", n)]))[0].key for n in range(2)]
+    (store.folder / "lake" / keys[1]).write_bytes(b"damaged")
+    files = parquet_files(store.folder)
+
+    with pytest.raises(LakeError, match="cannot merge"):
+        store.lake.compact(Manifest(store.documents), min_files=2)
+
+    assert parquet_files(store.folder) == files
+    assert list((store.folder / "lake").rglob("*.tmp")) == []
+
+
+def test_a_sweep_says_which_files_are_missing(
+    store: Any, samples: SimpleNamespace, caplog: pytest.LogCaptureFixture
+) -> None:
+    (document,) = store.add(samples.batch([samples.row("a")]))
+    (store.folder / "lake" / document.key).unlink()
+
+    assert store.lake.sweep(Manifest(store.documents)) == []
+    assert [record.message for record in caplog.records] == ["lake file is missing"]

@@ -7,6 +7,7 @@ import math
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -481,3 +482,106 @@ def test_times_survive_their_text(moment: datetime) -> None:
 def test_finer_digits_of_a_time_are_cut() -> None:
     assert parse_time("1970-01-01T00:00:00.123456789Z", "from") == 123_456
     assert parse_time("1970-01-01t01:00:00.5+01:00", "from") == 500_000
+
+
+@pytest.mark.parametrize("order", ["time", "-time"])
+@pytest.mark.parametrize("limit", [1, 3, 50])
+def test_pages_of_a_large_file_with_gaps_and_crowds(
+    store: Any, samples: SimpleNamespace, order: str, limit: int
+) -> None:
+    # Most rows at one moment, some long before, some long after: no guess of density is right.
+    minutes = [*range(40), *[50_000] * 60, *range(90_000, 90_040)]
+    rows = [samples.row(f"i{n:03d}", minute) for n, minute in enumerate(minutes)]
+    store.add(samples.batch(rows[::2]), samples.batch(rows[1::2], layout={"protocol": "v1"}))
+    expected = [f"i{n:03d}" for n in range(len(minutes))]
+
+    found = store.all_ids(order=order, limit=limit)
+
+    assert found == (expected if order == "time" else expected[::-1])
+    inside = store.all_ids(
+        order=order,
+        limit=limit,
+        from_="2013-01-01T00:30:00Z",
+        to="2013-02-06",
+        where="status is null",
+    )
+    assert sorted(inside) == expected[30:100]
+
+
+def test_a_score_belongs_to_the_revision_that_was_scored(
+    store: Any, samples: SimpleNamespace
+) -> None:
+    batches = [
+        samples.batch([samples.row("a", 1, revision=0), samples.row("b", 2)]),
+        samples.batch([samples.row("a", 5, revision=1)]),
+    ]
+    for number, batch in enumerate(batches):
+        store.add(batch)
+        size = len(batch)
+        scores = Scores.of(
+            batch, outlier_score=[number + 1.0] * size, p_value=[1] * size, outlier=[False] * size
+        )
+        store.documents.put(store.lake.stage_scores([scores], first=number, last=number))
+
+    assert store.ids(where="outlier_score = 1") == ["b"]
+    assert store.ids(where="outlier_score = 2") == ["a"]
+    assert [item.rows[0].outlier_score for item in store.queries.find()[0]] == [2.0, 1.0]
+    assert store.queries.get("a").rows[0].outlier_score == 2.0
+
+
+@pytest.mark.parametrize("order", ["time", "-time"])
+def test_files_whose_times_overlap_are_all_asked(
+    store: Any, samples: SimpleNamespace, order: str
+) -> None:
+    for k in range(12):
+        rows = [samples.row(f"low{k:02d}", k), samples.row(f"up{k:02d}", 100 + k)]
+        store.add(samples.batch(rows))
+    expected = [f"low{k:02d}" for k in range(12)] + [f"up{k:02d}" for k in range(12)]
+
+    found = store.all_ids(order=order, limit=9)
+
+    assert found == (expected if order == "time" else expected[::-1])
+
+
+def test_times_can_be_compared_in_where(store: Any, samples: SimpleNamespace) -> None:
+    store.add(samples.batch([samples.row(f"i{n}", n) for n in range(3)]))
+
+    assert store.ids(where="time between '2013-01-01T00:01:00Z' and '2013-01-02'") == ["i2", "i1"]
+    assert store.ids(where="time = '2013-01-01T01:01:00+01:00'") == ["i1"]
+    with pytest.raises(WhereError, match="a date, or a time with its zone"):
+        store.ids(where="time > '2013-13-01'")
+    with pytest.raises(WhereError, match="RFC 3339"):
+        store.ids(where="time > 5")
+
+
+def test_other_types_of_arrow_are_shown_as_text_or_numbers(
+    store: Any, samples: SimpleNamespace
+) -> None:
+    moment = datetime(2020, 1, 2, 3, 4, 5, tzinfo=UTC)
+    values = {
+        "features.when": moment,
+        "features.day": moment.date(),
+        "features.exact": Decimal("1.25"),
+        "features.half": 0.5,
+        "features.word": "x",
+        "features.nested": {"a": math.nan},
+    }
+    types = {
+        "features.when": pa.timestamp("ms", tz="Europe/Berlin"),
+        "features.half": pa.float16(),
+        "features.word": pa.dictionary(pa.int8(), pa.string()),
+    }
+    store.add(samples.batch([samples.row("a", **values)], types=types))
+
+    features = store.queries.get("a").rows[0].features
+
+    assert json.loads(json.dumps(dict(features), allow_nan=False)) == {
+        "when": "2020-01-02 04:04:05.000+0100",
+        "day": "2020-01-02",
+        "exact": 1.25,
+        "half": 0.5,
+        "word": "x",
+        "nested": {"a": None},
+    }
+    assert store.ids(where="features.word = 'x' and features.half = 0.5") == ["a"]
+    assert store.ids(where="features.exact >= 1.25 and features.when is not null") == ["a"]

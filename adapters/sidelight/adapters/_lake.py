@@ -202,8 +202,8 @@ class Lake:
                 n_rows=sum(file.rows for file in files),
                 compression=_COLD,
             )
-        except OSError as error:
-            raise LakeError(error.errno, f"cannot merge into {path}: {error}") from error
+        except (OSError, pa.ArrowInvalid) as error:
+            raise LakeError(f"cannot merge into {path}: {error}") from error
         merged = LakeFile(
             path=path,
             deployment=newest.deployment,

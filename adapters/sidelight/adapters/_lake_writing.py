@@ -32,13 +32,12 @@ def write_file(
     created = [folder for folder in path.parents if not folder.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
-    with temporary.open("wb") as sink:
-        with pq.ParquetWriter(sink, schema, **_options(schema, n_rows, compression)) as writer:
-            for table in _regrouped(tables):
-                writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
-        sink.flush()
-        os.fsync(sink.fileno())
-        size = sink.tell()
+    try:
+        size = _write(temporary, schema, tables, _options(schema, n_rows, compression))
+    except BaseException:
+        # On a full disk what was begun is the first thing that must go.
+        temporary.unlink(missing_ok=True)
+        raise
     temporary.replace(path)
     for folder in {path.parent, *(new.parent for new in created)}:
         _sync_folder(folder)
@@ -59,6 +58,18 @@ def versions(table: pa.Table) -> tuple[str | None, ...] | None:
     if len(found) > MAX_VERSIONS:
         return None
     return tuple(sorted(found, key=lambda version: (version is None, version or "")))
+
+
+def _write(
+    path: Path, schema: pa.Schema, tables: Iterable[pa.Table], options: dict[str, Any]
+) -> int:
+    with path.open("wb") as sink:
+        with pq.ParquetWriter(sink, schema, **options) as writer:
+            for table in _regrouped(tables):
+                writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
+        sink.flush()
+        os.fsync(sink.fileno())
+        return sink.tell()
 
 
 def _options(schema: pa.Schema, n_rows: int, compression: str) -> dict[str, Any]:
