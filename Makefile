@@ -25,7 +25,7 @@ test: .venv/.dev  ## unit, property and contract tests; no server but our own
 	$(BIN)/python -m pytest -q
 
 test-services: .venv/.dev  ## the process tree and real clients: kills, recovery, the demo
-	$(BIN)/python -m pytest -q -p no:cacheprovider --override-ini=norecursedirs=.git tests/services
+	$(BIN)/python -m pytest -q -p no:cacheprovider --override-ini='norecursedirs=.*' tests/services
 
 coverage: .venv/.dev  ## branch coverage of the unit tests
 	$(BIN)/python -m pytest -q --cov --cov-report=term

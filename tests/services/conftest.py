@@ -1,0 +1,314 @@
+"""Runs ``sidelight serve`` and ``sidelight proxy`` as real processes, each over its own folder.
+
+The classes are meant for annotations; a test gets them from ``start_service`` and ``start_proxy``.
+"""
+
+import contextlib
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+import orjson
+import pytest
+
+from sidelight.service._demo_client import Metrics
+
+_START_S = 30.0
+_STOP_S = 30.0
+_DRAIN_S = 60.0
+_POLL_S = 0.01
+_SIDELIGHT = (sys.executable, "-m", "sidelight.service")
+_ANNOUNCED = re.compile(rb"listens on http://127\.0\.0\.1:(\d+)/")
+_RELAYING = re.compile(rb"127\.0\.0\.1', (\d+)\)")
+
+Condition = Callable[[Metrics], bool]
+
+
+def wait_until(true: Callable[[], object], what: str, *, timeout_s: float) -> None:
+    """Poll until something holds; fail with its name when it does not in time."""
+    deadline = time.monotonic() + timeout_s
+    while not true():
+        if time.monotonic() > deadline:
+            pytest.fail(f"not within {timeout_s} s: {what}")
+        time.sleep(_POLL_S)
+
+
+def children_of(pid: int) -> dict[str, int]:
+    """Return the child processes of a process by the last word of their command lines."""
+    with contextlib.suppress(FileNotFoundError):
+        pids = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return {command[-1]: int(child) for child in pids if (command := command_of(int(child)))}
+    return {}
+
+
+def command_of(pid: int) -> list[str]:
+    """Return the words of a command line; none when the process is gone or a zombie."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")[:-1]
+    return []
+
+
+class Command:
+    """A ``sidelight`` command that runs until it is stopped or killed; its output goes to a log."""
+
+    def __init__(self, log: Path) -> None:
+        self.log = log
+        self.client = httpx.Client(timeout=30)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None, "not started"
+        return self._process.pid
+
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def spawn(self, *arguments: str) -> None:
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [*_SIDELIGHT, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def wait_for_log(self, pattern: re.Pattern[bytes]) -> re.Match[bytes]:
+        """Return the first match in the log; fail when the command ends before it."""
+
+        def search() -> re.Match[bytes] | None:
+            self._must_run()
+            return pattern.search(self.log.read_bytes())
+
+        wait_until(search, f"{pattern.pattern!r} in {self.log.name}", timeout_s=_START_S)
+        found = search()
+        assert found is not None
+        return found
+
+    def _must_run(self) -> None:
+        if not self.is_running:
+            pytest.fail(f"the command ended before it was ready; see {self.log.name}")
+
+    def wait_ready(self, url: str) -> None:
+        """Return when a URL answers 200; fail when the command ends before it."""
+
+        def ready() -> bool:
+            self._must_run()
+            with contextlib.suppress(httpx.TransportError):
+                return httpx.get(url, timeout=5).status_code == 200
+            return False
+
+        wait_until(ready, f"{url} answers 200", timeout_s=_START_S)
+
+    def stop(self) -> int:
+        """End the command as SIGTERM does; return its exit code."""
+        assert self._process is not None, "not started"
+        self._process.send_signal(signal.SIGTERM)
+        return self._process.wait(_STOP_S)
+
+    def kill(self) -> None:
+        """Send SIGKILL to the command itself, and wait for its end."""
+        assert self._process is not None, "not started"
+        self._process.kill()
+        self._process.wait(_STOP_S)
+
+    def close(self) -> None:
+        """Leave nothing behind, whatever a test did; the log is shown when it failed."""
+        self.client.close()
+        if self._process is not None:
+            children = children_of(self._process.pid)
+            if self.is_running:
+                self.kill()
+            _wait_gone(children)
+        if self.log.exists():
+            print(f"--- {self.log.name} ---\n{self.log.read_text(errors='replace')}")
+
+
+def _wait_gone(children: Mapping[str, int]) -> None:
+    # They end by themselves, since their standard input has ended.
+    wait_until(
+        lambda: not any(command_of(pid)[-1:] == [role] for role, pid in children.items()),
+        f"{children} end after their supervisor",
+        timeout_s=_STOP_S,
+    )
+
+
+class Service(Command):
+    """``sidelight serve`` over one data folder; keeps its port when it is started again."""
+
+    def __init__(self, folder: Path, config: Mapping[str, Any] | None = None) -> None:
+        super().__init__(folder / "serve.log")
+        self.data = folder / "data"
+        self.port = 0
+        self._config = folder / "sidelight.yaml"
+        # JSON is YAML.
+        self._config.write_bytes(orjson.dumps(config or {}))
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Start, or start again; return when it is ready."""
+        self.spawn(
+            *("serve", "--config", str(self._config)),
+            *("--port", str(self.port), "--data", str(self.data)),
+        )
+        if not self.port:
+            self.port = int(self.wait_for_log(_ANNOUNCED)[1])
+        self.wait_ready(f"{self.url}/readyz")
+
+    def children(self) -> dict[str, int]:
+        """Return the processes under the supervisor: door, consumer and api."""
+        return children_of(self.pid)
+
+    def post(
+        self, body: bytes | str, headers: Mapping[str, str], path: str = "/"
+    ) -> httpx.Response:
+        """Send an event, or whatever else, to the door."""
+        return self.client.post(self.url + path, content=body, headers=dict(headers))
+
+    def get(self, path: str, **parameters: Any) -> Any:
+        """Return the JSON of a route that must answer 200."""
+        answer = self.client.get(self.url + path, params=parameters)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def get_all(self, path: str, **parameters: Any) -> list[dict[str, Any]]:
+        """Return the items of all pages."""
+        items: list[dict[str, Any]] = []
+        cursor: dict[str, str] = {}
+        while True:
+            page = self.get(path, limit=1000, **parameters, **cursor)
+            items += page["items"]
+            if page["next"] is None:
+                return items
+            cursor = {"cursor": page["next"]}
+
+    def metrics(self) -> Metrics:
+        answer = self.client.get(f"{self.url}/metrics")
+        assert answer.status_code == 200, answer.text
+        return Metrics(answer.text)
+
+    def wait_for(self, true: Condition, what: str, *, timeout_s: float = _DRAIN_S) -> Metrics:
+        """Return the metrics for which a condition holds; fail when it never does."""
+        found: list[Metrics] = []
+
+        def holds() -> bool:
+            with contextlib.suppress(httpx.TransportError):
+                found[:] = [self.metrics()]
+                return true(found[0])
+            return False
+
+        wait_until(holds, what, timeout_s=timeout_s)
+        return found[0]
+
+    def wait_stored(self, n_inferences: int) -> list[dict[str, Any]]:
+        """Return all inferences once so many can be found; fail when there are more."""
+
+        def stored(metrics: Metrics) -> bool:
+            return metrics.total("inferences_total") >= n_inferences
+
+        self.wait_for(stored, f"{n_inferences} inferences are counted")
+        items: list[dict[str, Any]] = []
+
+        def found() -> bool:
+            items[:] = self.get_all("/v1/inferences")
+            return len(items) >= n_inferences
+
+        wait_until(found, f"{n_inferences} inferences can be found", timeout_s=_DRAIN_S)
+        assert len(items) == n_inferences
+        return items
+
+    def command(self, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run ``query`` or ``verify`` over the data folder."""
+        return run_command(name, "--data", str(self.data), *arguments)
+
+
+def run_command(*arguments: str, timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
+    """Run a ``sidelight`` command to its end."""
+    return subprocess.run(
+        [*_SIDELIGHT, *arguments], capture_output=True, text=True, timeout=timeout_s, check=False
+    )
+
+
+class Proxy(Command):
+    """``sidelight proxy`` in front of a model server."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder / "proxy.log")
+        self.spool = folder / "spool"
+        self.url = self.admin_url = ""
+
+    def start(self, *, upstream: str, sink: str, deployment: str | None = None) -> None:
+        named = ("--deployment", deployment) if deployment else ()
+        self.spawn(
+            *("proxy", "--upstream", upstream, "--sink", sink, *named),
+            *("--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--spool", str(self.spool)),
+        )
+
+        def told() -> list[bytes]:
+            if not self.is_running:
+                pytest.fail(f"the proxy ended before it was ready; see {self.log.name}")
+            return _RELAYING.findall(self.log.read_bytes())
+
+        wait_until(lambda: len(told()) == 2, "the proxy tells its ports", timeout_s=_START_S)
+        self.url, self.admin_url = (f"http://127.0.0.1:{int(port)}" for port in told())
+        self.wait_ready(f"{self.admin_url}/readyz")
+
+    def metrics(self) -> Metrics:
+        answer = self.client.get(f"{self.admin_url}/metrics")
+        assert answer.status_code == 200, answer.text
+        return Metrics(answer.text)
+
+
+@pytest.fixture
+def start_service(
+    tmp_path: Path,
+) -> Iterator[Callable[..., Service]]:
+    """Start ``serve``: ``start_service(name="a", config={...})``; each name has its own folder."""
+    services: list[Service] = []
+
+    def start(name: str = "service", config: Mapping[str, Any] | None = None) -> Service:
+        folder = tmp_path / name
+        folder.mkdir()
+        service = Service(folder, config)
+        services.append(service)
+        service.start()
+        return service
+
+    yield start
+    for service in services:
+        service.close()
+
+
+@pytest.fixture
+def service(start_service: Callable[..., Service]) -> Service:
+    """A running service with no configuration at all."""
+    return start_service()
+
+
+@pytest.fixture
+def start_proxy(tmp_path: Path) -> Iterator[Callable[..., Proxy]]:
+    """Start ``proxy``: ``start_proxy(upstream=URL, sink=URL, deployment="ns/name")``."""
+    proxies: list[Proxy] = []
+
+    def start(**options: Any) -> Proxy:
+        folder = tmp_path / f"proxy{len(proxies)}"
+        folder.mkdir()
+        proxy = Proxy(folder)
+        proxies.append(proxy)
+        proxy.start(**options)
+        return proxy
+
+    yield start
+    for proxy in proxies:
+        proxy.close()
