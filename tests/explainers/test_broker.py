@@ -265,8 +265,11 @@ def test_model_that_is_down_from_the_start_is_an_error(n_features: int) -> None:
     def down(_: int) -> None:
         raise ModelUnavailable("connection refused", reached=False)
 
-    with Broker(FAST) as broker, pytest.raises(ModelUnavailable):
-        explained(Counting(before=down), broker, n_features=n_features, budget=15_000)
+    with Broker(FAST) as broker:
+        with pytest.raises(ModelUnavailable):
+            explained(Counting(before=down), broker, n_features=n_features, budget=15_000)
+        # Its siblings are refused too, each in its own time.
+        broker._shared.pool.shutdown(wait=True)
 
     assert broker.total.model_calls == 0
 
