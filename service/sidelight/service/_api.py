@@ -27,7 +27,7 @@ from sidelight.service._problems import (
 from sidelight.service._version import version
 from sidelight.service.errors import BadRequest
 
-_ROUTERS = (
+ROUTERS = (
     _api_deployments.router,
     _api_inferences.router,
     _api_feedback.router,
@@ -54,7 +54,7 @@ def create_app(context: Context) -> FastAPI:
         redoc_url=None,
     )
     app.state.context = context
-    for router in _ROUTERS:
+    for router in ROUTERS:
         app.include_router(router)
     for kind in handled_errors():
         app.add_exception_handler(kind, answer_problem)

@@ -90,7 +90,7 @@ def query(
         str | None, typer.Option(help="As: features.age > 60 and status = 200.")
     ] = None,
     order: Annotated[str, typer.Option(help="time or -time.")] = "-time",
-    limit: Annotated[int, typer.Option(min=1, max=1000)] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="Inferences at most.")] = 20,
     cursor: Annotated[str | None, typer.Option(help="The `next` of the page before.")] = None,
 ) -> None:
     """Find stored inferences; prints JSON lines, and the cursor of the next page on stderr."""
