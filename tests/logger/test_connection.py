@@ -428,6 +428,44 @@ def test_drained_connections_end_with_their_answer() -> None:
     assert b"connection: close" in written
 
 
+def test_bodies_of_all_clients_together_are_bounded() -> None:
+    async def fill() -> tuple[bytes, bytes, int, int]:
+        shared = Connections()
+        limits = Limits(max_collected_bytes=500)
+        head = b"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 400\r\n\r\n"
+        first, first_transport = connected(Echo(), limits=limits, connections=shared)
+        second, second_transport = connected(Echo(), limits=limits, connections=shared)
+        first.data_received(head + b"a" * 300)
+        second.data_received(head + b"b" * 300)
+        after_refusal = shared.collected_bytes
+        first.data_received(b"a" * 100)
+        return (
+            first_transport.written,
+            second_transport.written,
+            after_refusal,
+            shared.collected_bytes,
+        )
+
+    answered, refused, after_refusal, at_the_end = asyncio.run(fill())
+
+    assert answered.startswith(b"HTTP/1.1 200 ")
+    assert refused.startswith(b"HTTP/1.1 503 ")
+    assert b"retry-after: 1" in refused
+    assert (after_refusal, at_the_end) == (300, 0)
+
+
+def test_bytes_of_a_body_that_never_ends_are_given_back() -> None:
+    async def leave() -> int:
+        shared = Connections()
+        connection, _ = connected(Echo(), connections=shared)
+        connection.data_received(b"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 400\r\n\r\nabc")
+        assert shared.collected_bytes == 3
+        connection.connection_lost(None)
+        return shared.collected_bytes
+
+    assert asyncio.run(leave()) == 0
+
+
 def test_connection_that_does_not_end_is_cut() -> None:
     async def drain() -> tuple[int, Transport]:
         connections = Connections()

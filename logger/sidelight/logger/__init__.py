@@ -1,6 +1,10 @@
 """Capture and collection: the proxy, the spool and the emitter; the door, the journals, pairing."""
 
 from sidelight.logger._accounting import DROP_REASONS, Accounting, Accounts
+from sidelight.logger._connection import Connection
+from sidelight.logger._connections import Connections, Limits
+from sidelight.logger._door import DoorLimits
+from sidelight.logger._door_server import DoorServer, serve_door
 from sidelight.logger._emitter import Emitter, EmitterLimits
 from sidelight.logger._emitter_capture import Capture
 from sidelight.logger._emitter_event import CapturedEvent
@@ -8,6 +12,8 @@ from sidelight.logger._envelope import parse
 from sidelight.logger._envelope_feedback import feedback
 from sidelight.logger._envelope_inflate import GZIP_MAGIC, InflateError, gunzip, inflate
 from sidelight.logger._envelope_member import EventLimits, Rejected
+from sidelight.logger._exchange import Exchange, Tap
+from sidelight.logger._http import Request, Respond, Service, problem, response
 from sidelight.logger._identity import (
     Identity,
     deployment_name,
@@ -17,11 +23,23 @@ from sidelight.logger._identity import (
     is_known_type,
     kind_of,
 )
+from sidelight.logger._journal import (
+    BatchRecord,
+    Commit,
+    Document,
+    Documents,
+    EventRecord,
+    JournalName,
+    Journals,
+    Slice,
+)
 from sidelight.logger._pairing import WAITING_PREFIX, Outcome, Pair, Pairing
 from sidelight.logger._pairing_reader import EventReader
 from sidelight.logger._sink import Delivery, Sink
 from sidelight.logger._sink_http import HttpSink, SinkMode
 from sidelight.logger._spool import Spool
+from sidelight.logger._upstream import Upstream
+from sidelight.logger._verify import VerifyReport, verify
 
 __all__ = [
     "DROP_REASONS",
@@ -29,23 +47,43 @@ __all__ = [
     "WAITING_PREFIX",
     "Accounting",
     "Accounts",
+    "BatchRecord",
     "Capture",
     "CapturedEvent",
+    "Commit",
+    "Connection",
+    "Connections",
     "Delivery",
+    "Document",
+    "Documents",
+    "DoorLimits",
+    "DoorServer",
     "Emitter",
     "EmitterLimits",
     "EventLimits",
     "EventReader",
+    "EventRecord",
+    "Exchange",
     "HttpSink",
     "Identity",
     "InflateError",
+    "JournalName",
+    "Journals",
+    "Limits",
     "Outcome",
     "Pair",
     "Pairing",
     "Rejected",
+    "Request",
+    "Respond",
+    "Service",
     "Sink",
     "SinkMode",
+    "Slice",
     "Spool",
+    "Tap",
+    "Upstream",
+    "VerifyReport",
     "deployment_name",
     "feedback",
     "gunzip",
@@ -56,4 +94,8 @@ __all__ = [
     "is_known_type",
     "kind_of",
     "parse",
+    "problem",
+    "response",
+    "serve_door",
+    "verify",
 ]

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Final
 
 from sidelight.logger._connection_answer import for_client, with_header
-from sidelight.logger._connection_body import CollectedBody, too_long
+from sidelight.logger._connection_body import CollectedBody, too_long, too_many
 from sidelight.logger._connection_head import read_head, without_empty_lines
 from sidelight.logger._connections import Connections, Limits
 from sidelight.logger._exchange import Tap
@@ -116,7 +116,7 @@ class Connection(asyncio.Protocol):
         self._state = _ENDED
         self._serial += 1
         self._buffer = b""
-        self._body = None
+        self._drop_body()
         if relaying and self._relay is not None:
             self._relay.client_lost()
 
@@ -313,14 +313,24 @@ class Connection(asyncio.Protocol):
     def _collect(self, data: bytes) -> None:
         body = self._body
         assert body is not None  # noqa: S101 - the state says so
+        before = body.size
         try:
             self._buffer = body.feed(data)
         except Refused as refused:
+            self.connections.collected_bytes += body.size - before
             self._refuse(refused.response())
             return
+        self.connections.collected_bytes += body.size - before
         if body.ended:
-            self._body = None
+            self._drop_body()
             self._handle(body.take())
+        elif self.connections.collected_bytes > self.limits.max_collected_bytes:
+            self._refuse(too_many(self.limits.max_collected_bytes))
+
+    def _drop_body(self) -> None:
+        if self._body is not None:
+            self.connections.collected_bytes -= self._body.size
+            self._body = None
 
     def _handle(self, body: bytes) -> None:
         head = self._head
@@ -403,4 +413,4 @@ class Connection(asyncio.Protocol):
         self._state = _ENDED
         self._serial += 1
         self._buffer = b""
-        self._body = None
+        self._drop_body()

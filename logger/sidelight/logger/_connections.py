@@ -18,6 +18,9 @@ class Limits:
         no longer read.
     capture_limit : int
         Bytes of a body that are kept for the tap; more is forwarded and counted, not kept.
+    max_collected_bytes : int
+        Bytes of unfinished bodies of all connections together; a request that would exceed them
+        is answered with 503.
     max_replay_bytes : int
         A request longer than this is not sent a second time.
     linger_s : float
@@ -33,6 +36,7 @@ class Limits:
     max_head_bytes: int = 65536
     max_waiting_bytes: int = 262144
     capture_limit: int = 16 * 1024 * 1024
+    max_collected_bytes: int = 64 * 1024 * 1024
     max_replay_bytes: int = 65536
     linger_s: float = 2.0
     idle_s: float = 75.0
@@ -60,6 +64,8 @@ class Connections:
 
     Attributes
     ----------
+    collected_bytes : int
+        Bytes of unfinished bodies.
     requests : int
         Requests whose head was understood.
     refused : int
@@ -78,6 +84,7 @@ class Connections:
         "_ended",
         "_open",
         "captured",
+        "collected_bytes",
         "draining",
         "refused",
         "requests",
@@ -90,6 +97,7 @@ class Connections:
         self._open: set[Closing] = set()
         self._ended: asyncio.Event | None = None
         self.draining = False
+        self.collected_bytes = 0
         self.requests = 0
         self.refused = 0
         self.captured = 0

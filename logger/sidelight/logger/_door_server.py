@@ -69,7 +69,7 @@ class DoorServer:
         self._limits = limits if limits is not None else DoorLimits()
         self._segment_bytes = segment_bytes
         self._gate = gate
-        self._connection_limits = Limits()
+        self._connection_limits = Limits(max_collected_bytes=self._limits.max_flight_bytes)
         self._connections = Connections()
         self._servers: list[asyncio.Server] = []
         self._timers: list[asyncio.Task[None]] = []

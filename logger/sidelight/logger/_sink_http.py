@@ -18,8 +18,9 @@ log = logging.getLogger(__name__)
 SinkMode = Literal["batch", "binary"]
 
 # Knative's data plane: these, 5xx and a broken connection pass; another 4xx is a verdict on the
-# events. Redirects are not allowed for webhooks; the address is wrong, the events are not.
-_PASSING: Final = frozenset((404, 408, 409, 429))
+# events. Redirects are not allowed for webhooks; the address is wrong, the events are not. A
+# wrong token (401, 403) says nothing about the events either: it is set right, then they go.
+_PASSING: Final = frozenset((401, 403, 404, 408, 409, 429))
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 

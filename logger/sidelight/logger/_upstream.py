@@ -154,7 +154,8 @@ class Upstream:
                 if self._path is not None:
                     await loop.create_unix_connection(lambda: link, self._path)
                 else:
-                    await loop.create_connection(lambda: link, self._host, self._port)
+                    assert self._host is not None  # noqa: S101 - one of both, says the constructor
+                    await loop.create_connection(lambda: link, self._host, self._port or 0)
         except (OSError, TimeoutError) as error:
             self._open -= 1
             user.unlinked(error)
