@@ -27,13 +27,11 @@ def serve(config: Config = None, host: Host = None, port: Port = None, data: Dat
     """Collect, store, watch and explain, in one process tree."""
     from sidelight.service._logging import configure_logging
     from sidelight.service._serve import run_serve
-    from sidelight.service._settings import load_settings
     from sidelight.service.errors import ServiceError
 
     configure_logging()
     try:
-        settings = load_settings(config, _options(host=host, port=port, data=data))
-        status = run_serve(settings)
+        status = run_serve(config, _options(host=host, port=port, data=data))
     except ServiceError as error:
         _fail(str(error), error.hint)
     raise typer.Exit(status)

@@ -2,7 +2,6 @@
 
 import gc
 import logging
-import os
 import signal
 import sys
 import threading
@@ -30,15 +29,12 @@ _PAUSE_S = 0.05
 _IDLE_S = 0.01
 _AFTER_FAILURE_S = 1.0
 _MARK_S = 1.0
-# The door answers senders; what follows can wait for it.
-_NICENESS = 5
 
 
 def run_consumer(settings: Settings) -> None:
     """Work on what the door stored until SIGTERM."""
     stopping = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())
-    os.nice(_NICENESS)
     try:
         journals = _open(settings, stopping)
     except JournalError as error:

@@ -15,30 +15,24 @@ import orjson
 from sidelight.service._logging import configure_logging
 from sidelight.service._settings import Settings
 
+Role = Callable[[Settings], None]
 
-def _run_door(settings: Settings) -> None:
-    from sidelight.service._door_process import run_door  # noqa: PLC0415 - each role its imports
-
-    run_door(settings)
+_NICENESS = 5
 
 
-def _run_consumer(settings: Settings) -> None:
-    from sidelight.service._consumer_process import run_consumer  # noqa: PLC0415 - as above
+def _role(name: str) -> Role:
+    """Return what a process does; each role imports what it needs, and only that."""
+    if name == "door":
+        from sidelight.service._door_process import run_door  # noqa: PLC0415
 
-    run_consumer(settings)
+        return run_door
+    if name == "consumer":
+        from sidelight.service._consumer_process import run_consumer  # noqa: PLC0415
 
+        return run_consumer
+    from sidelight.service._api_process import run_api  # noqa: PLC0415
 
-def _run_api(settings: Settings) -> None:
-    from sidelight.service._api_process import run_api  # noqa: PLC0415 - as above
-
-    run_api(settings)
-
-
-ROLES: dict[str, Callable[[Settings], None]] = {
-    "door": _run_door,
-    "consumer": _run_consumer,
-    "api": _run_api,
-}
+    return run_api
 
 
 def say_ready(**facts: object) -> None:
@@ -64,11 +58,19 @@ def _first_line() -> bytes:
 def main() -> None:
     """Run one role until SIGTERM."""
     configure_logging()
-    settings = Settings(**orjson.loads(_first_line()))
-    threading.Thread(target=_follow_parent, daemon=True).start()
     # Ctrl-C reaches the whole process group; the supervisor alone decides the order of the stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    ROLES[sys.argv[1]](settings)
+    if sys.argv[1] == "consumer":
+        # The door answers senders and the API people; what follows can wait for both, from the
+        # first import on.
+        os.nice(_NICENESS)
+    run = _role(sys.argv[1])
+    line = _first_line()
+    if not line:
+        return
+    settings = Settings(**orjson.loads(line))
+    threading.Thread(target=_follow_parent, daemon=True).start()
+    run(settings)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ from typing import Any
 import orjson
 
 from sidelight.service._run_folder import RunFolder
-from sidelight.service._settings import Settings
 from sidelight.service.errors import ServiceError
 
 log = logging.getLogger(__name__)
@@ -34,15 +33,19 @@ class Supervisor:
 
     Parameters
     ----------
-    settings : Settings
-        Read once; every process gets the same.
+    load : callable
+        Reads the settings, as JSON values; called once. The processes are started before and
+        import what they need meanwhile: after a kill every tenth of a second counts.
     on_ready : callable of (host, port)
         Called once, when all three work.
 
     """
 
-    def __init__(self, settings: Settings, on_ready: Callable[[str, int], None]) -> None:
-        self._settings = settings
+    def __init__(
+        self, load: Callable[[], dict[str, Any]], on_ready: Callable[[str, int], None]
+    ) -> None:
+        self._load = load
+        self._settings: dict[str, Any] = {}
         self._on_ready = on_ready
         self._processes: dict[str, asyncio.subprocess.Process] = {}
         self._ready: dict[str, dict[str, Any]] = {}
@@ -51,10 +54,20 @@ class Supervisor:
 
     async def run(self) -> int:
         """Return the exit code when everything has stopped."""
-        RunFolder(self._settings.data).create()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
+        # The API has the most to import.
+        for role in reversed(_ROLES):
+            self._processes[role] = await _start(role)
+        try:
+            self._settings = self._load()
+        except ServiceError:
+            # They wait for settings that will not come, and end without a word.
+            for role in _ROLES:
+                await self._stop(role)
+            raise
+        RunFolder(Path(self._settings["data"])).create()
         keepers = [asyncio.create_task(self._keep(role)) for role in _ROLES]
         stop = asyncio.create_task(self._stopping.wait())
         await asyncio.wait([*keepers, stop], return_when=asyncio.FIRST_COMPLETED)
@@ -72,9 +85,10 @@ class Supervisor:
 
     async def _keep(self, role: str) -> None:
         delay_s = _FIRST_DELAY_S
+        process = self._processes[role]
         while not self._stopping.is_set():
             started = time.monotonic()
-            status = await self._run_once(role)
+            status = await self._run_once(role, process)
             if self._stopping.is_set():
                 return
             if status == CANNOT_START:
@@ -84,29 +98,25 @@ class Supervisor:
             log.error("process died", extra={"role": role, "status": status, "again_in_s": delay_s})
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), delay_s)
+            if self._stopping.is_set():
+                return
             delay_s = min(2 * delay_s, _LONGEST_DELAY_S)
+            process = self._processes[role] = await _start(role)
 
-    async def _run_once(self, role: str) -> int:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "sidelight.service._process", role),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-        )
-        self._processes[role] = process
-        assert process.stdin is not None  # noqa: S101 - asked for above
-        assert process.stdout is not None  # noqa: S101 - asked for above
+    async def _run_once(self, role: str, process: asyncio.subprocess.Process) -> int:
+        assert process.stdin is not None  # noqa: S101 - asked for by _start
+        assert process.stdout is not None  # noqa: S101 - asked for by _start
         process.stdin.write(self._settings_line())
         async for line in process.stdout:
             self._note_ready(role, line)
         return await process.wait()
 
     def _settings_line(self) -> bytes:
-        value = self._settings.model_dump(mode="json", by_alias=True)
         door = self._ready.get("door")
         if door is not None:
             # A free port that was taken once stays the same when the door is started again.
-            value["listen"]["port"] = door["port"]
-        return orjson.dumps(value) + b"\n"
+            self._settings["listen"]["port"] = door["port"]
+        return orjson.dumps(self._settings) + b"\n"
 
     def _note_ready(self, role: str, line: bytes) -> None:
         try:
@@ -133,15 +143,16 @@ class Supervisor:
             await process.wait()
 
 
-def serve(settings: Settings) -> int:
-    """Run ``serve`` in the foreground; print where it listens when it does."""
+async def _start(role: str) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "sidelight.service._process", role),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
 
-    def announce(host: str, port: int) -> None:
-        shown = f"[{host}]" if ":" in host else host
-        sys.stdout.write(
-            f"Sidelight listens on http://{shown}:{port}/ and keeps its data in "
-            f"{Path(settings.data)}\n"
-        )
-        sys.stdout.flush()
 
-    return asyncio.run(Supervisor(settings, announce).run())
+def announce(host: str, port: int) -> None:
+    """Print where the service listens."""
+    shown = f"[{host}]" if ":" in host else host
+    sys.stdout.write(f"Sidelight listens on http://{shown}:{port}/\n")
+    sys.stdout.flush()

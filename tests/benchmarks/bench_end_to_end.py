@@ -1,0 +1,132 @@
+"""One process tree on two cores: events a second made durable, inferences a second stored and judged.
+
+    python tests/benchmarks/bench_end_to_end.py [SECONDS]
+
+``wrk`` sends pairs of single events (V2 JSON, one row of 20 features) from 64 connections for some
+seconds; then the time until everything is stored and judged is measured. The floor beside it is the
+same load on a server of 20 lines that answers without storing anything. wrk shares the two cores.
+"""
+
+import asyncio
+import contextlib
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import httpx
+import uvloop
+from prometheus_client.parser import text_string_to_metric_families
+
+HERE = Path(__file__).parent
+CONNECTIONS = 64
+
+
+class _Floor(asyncio.Protocol):
+    """Answers once for each request head that ends in a chunk; wrk sends a request at a time."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        del data
+        self._transport.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")  # type: ignore[attr-defined]
+
+
+def _load(port: int, seconds: float) -> float:
+    """Return requests a second that were answered with 200."""
+    done = subprocess.run(
+        [
+            *("wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds:g}s", "--latency"),
+            *("-s", str(HERE / "pairs.lua"), f"http://127.0.0.1:{port}/", "--", f"{time.time():.0f}"),
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for line in done.stdout.splitlines():
+        if re.search(r"50%|99%|Non-2xx|Socket errors", line):
+            print("   ", line.strip())
+    return float(re.search(r"Requests/sec:\s+([\d.]+)", done.stdout)[1])  # type: ignore[index]
+
+
+def _total(port: int, name: str) -> float:
+    text = httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=30).text
+    return sum(
+        sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name == f"sidelight_{name}"
+    )
+
+
+def _serve(data: Path) -> "tuple[subprocess.Popen[str], int]":
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sidelight.service", "serve", "--port", "0", "--data", str(data)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    return process, int(re.search(r":(\d+)/", line)[1])  # type: ignore[index]
+
+
+def _measure_floor(seconds: float) -> float:
+    code = (
+        "import asyncio, uvloop, sys; sys.path.insert(0, sys.argv[1]); "
+        "from bench_end_to_end import run_floor; uvloop.run(run_floor())"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(HERE)], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        return _load(int(process.stdout.readline()), seconds)
+    finally:
+        process.terminate()
+        process.wait()
+
+
+async def run_floor() -> None:
+    """Serve the floor until terminated."""
+    server = await asyncio.get_running_loop().create_server(_Floor, "127.0.0.1", 0)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await server.serve_forever()
+
+
+def main() -> None:
+    """Print events and inferences a second, and the ratio to the floor."""
+    if shutil.which("wrk") is None:
+        print("wrk is not installed: apt-get install wrk")
+        return
+    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 8.0
+    floor = _measure_floor(min(seconds, 3.0))
+    print(f"floor, nothing stored: {floor:,.0f} requests/s")
+    with tempfile.TemporaryDirectory() as folder:
+        process, port = _serve(Path(folder))
+        try:
+            started = time.perf_counter()
+            rate = _load(port, seconds)
+            loaded = time.perf_counter() - started
+            print(f"door: {rate:,.0f} single events/s durable, {rate / floor:.2f} of the floor")
+            during = _total(port, "inferences_total")
+            print(f"stored while the load ran: {during / loaded:,.0f} inferences/s")
+            while _total(port, "journal_lag_events"):
+                time.sleep(0.2)
+            seconds_all = time.perf_counter() - started
+            stored = _total(port, "inferences_total")
+            print(
+                f"end to end: {stored:,.0f} inferences stored and judged in {seconds_all:.1f} s: "
+                f"{stored / seconds_all:,.0f}/s"
+            )
+        finally:
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(20)
+
+
+if __name__ == "__main__":
+    main()
