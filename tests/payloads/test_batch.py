@@ -109,3 +109,12 @@ def test_a_registered_schema_wins_and_new_columns_join_it() -> None:
     schema = infer_schema(batch, known)
 
     assert schema.columns == (*known.columns, Column(name="age", kind="numeric"))
+
+
+def test_a_column_of_nulls_waits_for_a_batch_that_tells_its_kind() -> None:
+    unknown = infer_schema(_batch({"features.x": [None, None]}, n_rows=2))
+
+    known = infer_schema(_batch({"features.x": [1.5, None]}, n_rows=2), unknown)
+
+    assert unknown.columns == ()
+    assert known.columns == (Column(name="x", kind="numeric"),)

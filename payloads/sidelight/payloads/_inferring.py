@@ -36,12 +36,17 @@ def infer_schema(batch: Batch, known: Schema | None = None) -> Schema:
         if column.name not in features and column.name not in outputs
     ]
     for name in batch.feature_names:
-        if name not in features:
+        if name not in features and not _is_unknown(batch.feature(name)):
             features[name] = _column(name, batch.feature(name), "feature")
     for name in batch.output_names:
-        if name not in outputs:
+        if name not in outputs and not _is_unknown(batch.output(name)):
             outputs[name] = _column(name, batch.output(name), "output")
     return Schema(columns=(*features.values(), *outputs.values(), *others))
+
+
+def _is_unknown(values: pa.Array) -> bool:
+    # JSON nulls alone do not tell what the column holds; a later batch will.
+    return bool(pa.types.is_null(values.type))
 
 
 def _column(name: str, values: pa.Array, role: Role) -> Column:

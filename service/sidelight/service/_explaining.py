@@ -37,7 +37,7 @@ from sidelight.logger import Document, Documents
 from sidelight.payloads import Explanation, Inference
 from sidelight.service._columns import background_columns
 from sidelight.service._deployments import get_settings
-from sidelight.service._metrics import Labels, observe
+from sidelight.service._metrics import Labels, observe, split_name
 from sidelight.service._problems import problem_of
 from sidelight.service._reference_files import read_reference_file
 from sidelight.service._settings import ModelSettings, Settings
@@ -179,10 +179,10 @@ class Explaining:
                 deadline_s=task.deadline_s,
             )
         except ExplainerError:
-            self._count("failed", None)
+            self._count(task.deployment, "failed", None)
             raise
         _refuse_other_version(task, explained)
-        self._count("done", explained)
+        self._count(task.deployment, "done", explained)
         done = replace(
             self._shown(task, state="done"),
             version=explained.versions[0] if explained.versions else task.version,
@@ -228,8 +228,8 @@ class Explaining:
         )
         self._documents.put([document])
 
-    def _count(self, outcome: str, explained: Explained | None) -> None:
-        labels: Labels = (("explainer", _METHOD),)
+    def _count(self, deployment: str, outcome: str, explained: Explained | None) -> None:
+        labels: Labels = (*split_name(deployment), ("explainer", _METHOD))
         with self._lock:
             self._counts["explanations_total", (*labels, ("outcome", outcome))] += 1
             if explained is None:
