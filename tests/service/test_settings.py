@@ -119,11 +119,11 @@ def test_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 
 
 def test_deployment_through_the_api_has_the_same_keys() -> None:
-    value = {"reference": {"first_rows": 7}, "retention": "365d"}
+    value = {"reference": {"first_rows": 70}, "retention": "365d"}
 
     settings = read_deployment("prod/income", value)
 
-    assert (settings.reference.first_rows, settings.retention) == (7, 365 * 86400.0)
+    assert (settings.reference.first_rows, settings.retention) == (70, 365 * 86400.0)
 
 
 _FACTORS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}

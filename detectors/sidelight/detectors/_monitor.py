@@ -126,6 +126,11 @@ class DeploymentMonitor:
         return tuple(alarm for alarm in alarms if alarm is not None)
 
     @property
+    def outlier_rate(self) -> float | None:
+        """Share of outliers in the window; None while there is nothing to judge them by."""
+        return None if self._watch is None else self._watch.outlier_rate
+
+    @property
     def skipped(self) -> dict[str, str]:
         """Columns that are not monitored, and why."""
         known = self._collection.skipped if self._watch is None else self._watch.reference.skipped

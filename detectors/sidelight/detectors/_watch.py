@@ -93,6 +93,13 @@ class Watch:
         return self.settings.look_rows - self.rows % self.settings.look_rows
 
     @property
+    def outlier_rate(self) -> float | None:
+        """Share of outliers among the rows of the window; None before the first row."""
+        if self.rate is None or not self.rows:
+            return None
+        return float(self.outliers[: min(self.rows, self.settings.window_rows)].mean())
+
+    @property
     def _window_is_full(self) -> bool:
         # Part of a day is no window: real streams go up and down, and only a whole window is
         # comparable with the reference.

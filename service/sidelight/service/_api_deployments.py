@@ -6,6 +6,7 @@ from fastapi import APIRouter, Body, Depends, Response
 
 from sidelight.service._context import Context, context_of
 from sidelight.service._deployments import deployment_json, deployment_names, put_settings
+from sidelight.service._reference_files import read_given_reference
 from sidelight.service._settings import read_deployment
 from sidelight.service.errors import NotFound
 
@@ -36,7 +37,11 @@ def put_deployment(
     """Configure a deployment with the keys of the YAML file; replaces what was configured."""
     full_name = f"{namespace}/{name}"
     value.pop("name", None)
-    put_settings(context.documents, read_deployment(full_name, value))
+    settings = read_deployment(full_name, value)
+    if settings.reference.file is not None:
+        # Said now, to the one who can put it right, and not only in the consumer's log.
+        read_given_reference(settings.reference.file)
+    put_settings(context.documents, settings)
     return deployment_json(context.documents, full_name)
 
 

@@ -3,9 +3,10 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from sidelight.service._context import Context, context_of
+from sidelight.service._label_values import is_text, is_time
 
 router = APIRouter(prefix="/v1/feedback", tags=["feedback"])
 Shared = Annotated[Context, Depends(context_of)]
@@ -23,6 +24,20 @@ class Feedback(BaseModel):
     row: int = Field(default=0, ge=0)
     labels: dict[str, Any] = Field(min_length=1)
     time: str | None = None
+
+    @field_validator("labels")
+    @classmethod
+    def _can_be_written(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if not is_text(value):
+            raise ValueError("expected Unicode text, got half of a surrogate pair")
+        return value
+
+    @field_validator("time")
+    @classmethod
+    def _is_time(cls, value: str | None) -> str | None:
+        if value is not None and not is_time(value):
+            raise ValueError("expected an RFC 3339 time such as 2013-01-01T00:00:00Z")
+        return value
 
 
 @router.post("")

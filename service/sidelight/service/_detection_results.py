@@ -56,6 +56,8 @@ def monitor_gauges(deployment: str, monitor: DeploymentMonitor) -> Document:
             ("drift_alarm", (*labels, ("kind", kind))): float(kind in open_kinds) for kind in _KINDS
         },
     }
+    if monitor.outlier_rate is not None:
+        values["outlier_rate", labels] = monitor.outlier_rate
     return gauges_document(deployment, values)
 
 

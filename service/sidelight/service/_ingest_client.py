@@ -1,5 +1,6 @@
 """The way of the API to the door: over its Unix socket, as any other sender of events."""
 
+import json
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -40,9 +41,7 @@ class IngestClient:
         ]
         headers = {"Content-Type": "application/cloudevents-batch+json"}
         try:
-            answer = await self._client.post(
-                "/events", content=orjson.dumps(batch), headers=headers
-            )
+            answer = await self._client.post("/events", content=_written(batch), headers=headers)
         except httpx.HTTPError as error:
             raise JournalError("the door does not answer; send the request again") from error
         if answer.status_code != 200:  # noqa: PLR2004 - OK
@@ -60,3 +59,11 @@ class IngestClient:
     async def close(self) -> None:
         """Close the connections."""
         await self._client.aclose()
+
+
+def _written(value: Any) -> bytes:
+    try:
+        return orjson.dumps(value)
+    except TypeError:
+        # Integers of more than 64 bits, which orjson does not write.
+        return json.dumps(value).encode()

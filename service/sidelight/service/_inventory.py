@@ -88,8 +88,10 @@ class Inventory:
 
 
 def _note(entry: _Entry, batch: Batch) -> None:
+    if pc.any(batch.records.column("synthetic")).as_py():
+        batch = Batch(batch.records.filter(pc.invert(batch.records.column("synthetic"))))
     records = batch.records
-    if pc.all(records.column("synthetic")).as_py():
+    if not len(batch):
         return
     entry.schema = infer_schema(batch, entry.schema)
     if batch.feature_names and batch.layout:

@@ -116,6 +116,11 @@ METRICS: Mapping[str, MetricSpec] = {
     "detector_rows_total": MetricSpec(
         kind="counter", help="Rows the detectors have seen.", labels=_DEPLOYMENT
     ),
+    "detector_errors_total": MetricSpec(
+        kind="counter",
+        help="Batches that detectors left out because something unforeseen failed on them.",
+        labels=_DEPLOYMENT,
+    ),
     "reference_rows": MetricSpec(
         kind="gauge", help="Rows of the reference so far.", labels=_DEPLOYMENT
     ),
@@ -125,19 +130,21 @@ METRICS: Mapping[str, MetricSpec] = {
     "explanations_total": MetricSpec(
         kind="counter",
         help="Explanations since the API started, by outcome.",
-        labels=("explainer", "outcome"),
+        labels=(*_DEPLOYMENT, "explainer", "outcome"),
     ),
     "explanation_seconds": MetricSpec(
-        kind="histogram", help="Time of an explanation.", labels=("explainer",)
+        kind="histogram", help="Time of an explanation.", labels=(*_DEPLOYMENT, "explainer")
     ),
     "explainer_model_calls_total": MetricSpec(
-        kind="counter", help="Calls to live models for explanations.", labels=("explainer",)
+        kind="counter",
+        help="Calls to live models for explanations.",
+        labels=(*_DEPLOYMENT, "explainer"),
     ),
     "explainer_model_rows_total": MetricSpec(
-        kind="counter", help="Rows of these calls.", labels=("explainer",)
+        kind="counter", help="Rows of these calls.", labels=(*_DEPLOYMENT, "explainer")
     ),
     "explainer_cache_hits_total": MetricSpec(
-        kind="counter", help="Rows answered from the cache.", labels=("explainer",)
+        kind="counter", help="Rows answered from the cache.", labels=(*_DEPLOYMENT, "explainer")
     ),
 }
 

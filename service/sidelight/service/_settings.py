@@ -60,8 +60,8 @@ class ReferenceSettings(BaseModel):
 
     model_config = _STRICT
 
-    first_rows: PositiveInt = 1000
-    """Rows of traffic that become the reference when no file is given."""
+    first_rows: int = Field(default=1000, ge=50)
+    """Rows of traffic that become the reference when no file is given, at least 50."""
 
     file: Path | None = None
     """Parquet file; columns ``features.<name>`` and ``outputs.<name>``, or bare feature names."""
@@ -75,16 +75,18 @@ class DetectionSettings(BaseModel):
     enabled: bool = True
     """Whether detectors run at all."""
 
-    false_alarm_probability: float = Field(default=0.01, gt=0, lt=1)
+    false_alarm_probability: float = Field(default=0.01, gt=0, le=0.5)
     """Probability that a deployment without change ever raises an alarm on one reference."""
 
-    window_rows: PositiveInt = 1000
-    """Rows over which effect sizes are measured."""
+    # Looks are 250 rows apart, and a window holds whole ones: what detectors refuse is said here,
+    # where the wrong key can be named, and not first in the consumer's log.
+    window_rows: int = Field(default=1000, ge=250, multiple_of=250)
+    """Rows over which effect sizes are measured, a multiple of 250."""
 
-    drift_threshold: float = Field(default=0.1, gt=0)
+    drift_threshold: float = Field(default=0.1, gt=0, le=1)
     """Effect size from which a change is worth an alarm."""
 
-    outlier_p_value: float = Field(default=0.01, gt=0, lt=1)
+    outlier_p_value: float = Field(default=0.01, gt=0, le=0.5)
     """Rows whose conformal p-value is at most this count as outliers."""
 
 

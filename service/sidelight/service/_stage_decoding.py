@@ -1,5 +1,6 @@
 """The first stage: events become inferences, once; labels are kept until asked for."""
 
+import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -12,20 +13,28 @@ from sidelight.logger import (
     Documents,
     EventLimits,
     EventReader,
+    EventRecord,
     Journals,
     Outcome,
+    Pair,
     Pairing,
     Rejected,
+    Slice,
     feedback,
     identity,
     kind_of,
     parse,
 )
-from sidelight.payloads import Batch, Event
+from sidelight.logger.errors import JournalError
+from sidelight.payloads import Batch, Event, RawRef
 from sidelight.service._inventory import Inventory
+from sidelight.service._label_values import instant, is_text
 from sidelight.service._metrics import Labels, split_name
 from sidelight.service._registered import RegisteredSettings
 from sidelight.service._stage import DECODING, Counts
+from sidelight.service._suspicion import Suspicion
+
+log = logging.getLogger(__name__)
 
 _MAX_RECORDS = 8192
 _MAX_BYTES = 16 << 20
@@ -36,6 +45,10 @@ _IDLE_NS = 1_000_000_000
 
 class DecodingStage:
     """Takes events from the journal, pairs and decodes them, and appends to ``inferences``.
+
+    What nobody foresaw costs nothing but itself: records that cannot be worked on are halved until
+    the bad one is alone, and of that one only what fails is quarantined. Its bytes stay in the
+    archive.
 
     Parameters
     ----------
@@ -62,6 +75,7 @@ class DecodingStage:
     ) -> None:
         self._journals = journals
         self._documents = documents
+        self._suspicion = Suspicion(_MAX_RECORDS)
         self._orphan_after_ns = int(orphan_after_s * 1e9)
         self._limits = EventLimits(max_inflated_bytes=max_inflated_bytes)
         self._decoder = Decoder(
@@ -86,10 +100,21 @@ class DecodingStage:
         if now_ns - self._committed_ns < _GATHER_NS:
             return False
         slices = self._journals.read_events(
-            DECODING, max_records=_MAX_RECORDS, max_bytes=_MAX_BYTES
+            DECODING, max_records=self._suspicion.n_records, max_bytes=_MAX_BYTES
         )
-        if not slices:
-            return self._expire(now_ns)
+        n_records = sum(len(part.records) for part in slices)
+        try:
+            worked = self._take(slices, now_ns) if slices else self._expire(now_ns)
+        except JournalError:
+            raise
+        except Exception as error:
+            log.exception("decoding failed", extra={"records": n_records})
+            self._suspect(slices, n_records, error)
+            return True
+        self._suspicion.passed(n_records)
+        return worked
+
+    def _take(self, slices: list[Slice[EventRecord]], now_ns: int) -> bool:
         self._idle_since_ns = 0
         counts = Counts()
         events: list[Event] = []
@@ -99,13 +124,40 @@ class DecodingStage:
             events += found
             rejected += bad
         outcome = self._pairing.step(events, self._lookup)
-        positions = {part.partition: part.last + 1 for part in slices}
         _count_events(events, counts)
-        self._commit(positions, outcome, rejected, counts)
+        self._commit(_behind(slices), outcome, rejected, counts)
         # A full slice says that more is waiting: no reason to gather.
-        full = sum(len(part.records) for part in slices) >= _MAX_RECORDS
+        full = sum(len(part.records) for part in slices) >= self._suspicion.n_records
         self._committed_ns = 0 if full else now_ns
         return True
+
+    def _suspect(self, slices: list[Slice[EventRecord]], n_records: int, error: Exception) -> None:
+        """Begin again with fewer records, or give up the one that is left."""
+        was_alone = self._suspicion.is_narrowed
+        self.reset()
+        if not was_alone:
+            self._suspicion.failed(n_records)
+            return
+        if not n_records:
+            raise error
+        # Not even with care: not a payload, but the record itself.
+        counts = Counts()
+        refs = [
+            RawRef(partition=record.partition, position=record.position)
+            for part in slices
+            for record in part.records
+        ]
+        documents = [_quarantined(_failing(ref, error), counts) for ref in refs]
+        self._journals.commit(
+            Commit(
+                group=DECODING,
+                journal="events",
+                positions=_behind(slices),
+                documents=documents,
+                counters=counts,
+            )
+        )
+        self._suspicion.passed(n_records)
 
     def _expire(self, now_ns: int) -> bool:
         # Deadlines count receive times, so that a replay decides the same; only a journal that
@@ -131,6 +183,8 @@ class DecodingStage:
         rejected: list[Rejected],
         counts: Counts,
     ) -> None:
+        if self._suspicion.is_narrowed:
+            rejected = [*rejected, *self._leave_out(outcome)]
         decoded = self._decoder.decode(outcome.pairs)
         labels, bad_labels = self._labels(outcome.feedback, counts)
         quarantine = [_quarantined(item, counts) for item in (*rejected, *bad_labels)]
@@ -151,6 +205,29 @@ class DecodingStage:
             )
         )
 
+    def _leave_out(self, outcome: Outcome) -> list[Rejected]:
+        """Take out of an outcome what cannot be worked on; return what it was."""
+        rejected: list[Rejected] = []
+        for pair in list(outcome.pairs):
+            try:
+                decoded = self._decoder.decode([pair])
+                self._inventory.note(decoded.batches)
+                [_appended(batch) for batch in decoded.batches]
+            except Exception as error:
+                log.exception("inference given up", extra={"id": pair.id})
+                outcome.pairs.remove(pair)
+                rejected += [_failing(event.ref, error) for event in _halves(pair)]
+        for event in list(outcome.feedback):
+            try:
+                self._labels([event], Counts())
+            except JournalError:
+                raise
+            except Exception as error:
+                log.exception("labels given up", extra={"ref": str(event.ref)})
+                outcome.feedback.remove(event)
+                rejected.append(_failing(event.ref, error))
+        return rejected
+
     def _labels(self, events: list[Event], counts: Counts) -> tuple[list[Document], list[Rejected]]:
         merged: dict[str, dict[str, Any]] = {}
         rejected: list[Rejected] = []
@@ -158,6 +235,9 @@ class DecodingStage:
             items, bad = feedback(event)
             rejected += bad
             for item in items:
+                if not is_text(item):
+                    rejected.append(_no_text(event))
+                    continue
                 key = f"{item['deployment']}|{item['request_id']}|{item['row']}"
                 known = merged.get(key) or self._documents.get("labels", key)
                 merged[key] = _merged(known, item)
@@ -179,8 +259,36 @@ def _merged(known: dict[str, Any] | None, item: dict[str, Any]) -> dict[str, Any
     """Join labels of one row by name; what carries the later time wins."""
     if known is None:
         return item
-    older, newer = sorted((known, item), key=lambda value: str(value["time"]))
+    older, newer = sorted((known, item), key=lambda value: instant(str(value["time"])))
     return {**newer, "labels": {**older["labels"], **newer["labels"]}}
+
+
+def _behind(slices: list[Slice[EventRecord]]) -> dict[int, int]:
+    return {part.partition: part.last + 1 for part in slices}
+
+
+def _halves(pair: Pair) -> list[Event]:
+    return [event for event in (pair.request, pair.response) if event is not None]
+
+
+def _failing(ref: RawRef, error: Exception) -> Rejected:
+    return Rejected(
+        ref=ref,
+        index=ref.index,
+        reason="internal",
+        expected="an event that can be worked on",
+        got=type(error).__name__,
+    )
+
+
+def _no_text(event: Event) -> Rejected:
+    return Rejected(
+        ref=event.ref,
+        index=event.ref.index,
+        reason="labels",
+        expected="Unicode text",
+        got="half of a surrogate pair",
+    )
 
 
 def _appended(batch: Batch) -> tuple[str, str, bytes]:

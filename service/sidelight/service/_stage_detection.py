@@ -1,6 +1,7 @@
 """The third stage: rows are judged; verdicts, alarms and scores are published."""
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -8,6 +9,7 @@ import pyarrow as pa
 from sidelight.adapters import Lake, Scores
 from sidelight.detectors import DeploymentMonitor, DetectorError, Step
 from sidelight.logger import BatchRecord, Commit, Document, Documents, Journals, Slice
+from sidelight.logger.errors import JournalError
 from sidelight.payloads import Batch
 from sidelight.service._columns import rows_of, watched_rows
 from sidelight.service._detection_results import (
@@ -27,6 +29,8 @@ log = logging.getLogger(__name__)
 _MAX_RECORDS = 4096
 _MAX_BYTES = 64 << 20
 _GATHER_NS = 300_000_000
+# A reference file that cannot be read may be put right without a change of the configuration.
+_AGAIN_NS = 30_000_000_000
 
 
 class DetectionStage:
@@ -44,13 +48,15 @@ class DetectionStage:
     def reset(self) -> None:
         """Begin again from what is committed."""
         self._watched: dict[str, Watched] = {}
-        self._broken: dict[str, str] = {}
+        self._broken: dict[str, tuple[str, int]] = {}
         self._committed_ns = 0
+        self._now_ns = 0
 
     def step(self, now_ns: int) -> bool:
         """Judge what was decoded."""
         if now_ns - self._committed_ns < _GATHER_NS:
             return False
+        self._now_ns = now_ns
         slices = self._journals.read_inferences(
             DETECTION, max_records=_MAX_RECORDS, max_bytes=_MAX_BYTES
         )
@@ -60,20 +66,14 @@ class DetectionStage:
         return bool(slices)
 
     def _judge(self, part: Slice[BatchRecord]) -> None:
-        work = _Work()
+        by_deployment: dict[str, list[Batch]] = {}
         for record in part.records:
             batch = Batch.from_ipc(record.payload)
-            watched = self._of(batch.deployment, work)
-            if watched is not None:
-                _update(watched, batch, work, self._data)
-        state: dict[bytes, bytes | None] = dict(work.state)
-        documents = [*work.documents]
-        for name in work.touched:
-            watched = self._watched[name]
-            state |= _state_of(name, watched)
-            documents.append(_reference_document(name, watched))
-            documents.append(monitor_gauges(name, watched.monitor))
-        documents += self._lake.stage_scores(
+            by_deployment.setdefault(batch.deployment, []).append(batch)
+        work = _Work()
+        for name, batches in by_deployment.items():
+            work.add(self._judged(name, batches))
+        documents = work.documents + self._lake.stage_scores(
             work.scores, first=part.first, last=part.last, partition=part.partition
         )
         self._journals.commit(
@@ -81,13 +81,41 @@ class DetectionStage:
                 group=DETECTION,
                 journal="inferences",
                 positions={part.partition: part.last + 1},
-                state=state,
+                state=work.state,
                 documents=documents,
                 counters=work.counts,
             )
         )
-        for name in work.touched:
-            self._watched[name].stored_parts = len(self._watched[name].collected)
+        for watched in work.touched:
+            watched.stored_parts = len(watched.collected)
+
+    def _judged(self, name: str, batches: list[Batch]) -> "_Work":
+        """Judge the rows of one deployment; what fails there costs no other deployment anything."""
+        for update in (_update, _update_with_care):
+            try:
+                return self._attempt(name, batches, update)
+            except JournalError:
+                raise
+            except Exception:
+                log.exception("detection failed", extra={"deployment": name})
+                # Half changed: begun again from what is committed.
+                self._watched.pop(name, None)
+        work = _Work()
+        work.counts.add("detector_errors_total", split_name(name), len(batches))
+        return work
+
+    def _attempt(self, name: str, batches: list[Batch], update: "_Update") -> "_Work":
+        work = _Work()
+        watched = self._of(name, work)
+        if watched is None:
+            return work
+        for batch in batches:
+            update(watched, batch, work, self._data)
+        work.state |= _state_of(name, watched)
+        work.documents.append(_reference_document(name, watched))
+        work.documents.append(monitor_gauges(name, watched.monitor))
+        work.touched.append(watched)
+        return work
 
     def _of(self, name: str, work: "_Work") -> Watched | None:
         """Return the deployment, from memory, from the committed state, or begun now."""
@@ -97,7 +125,8 @@ class DetectionStage:
         token = token_of(settings, self._registered.deletion(name))
         watched = self._watched.get(name) or self._restore(name)
         if watched is None or watched.token != token:
-            if self._broken.get(name) == token:
+            broken, since_ns = self._broken.get(name, ("", 0))
+            if broken == token and self._now_ns - since_ns < _AGAIN_NS:
                 return None
             if watched is not None:
                 work.state.update(dict.fromkeys(self._part_keys(name)))
@@ -105,10 +134,9 @@ class DetectionStage:
                 watched = Watched.start(settings, token, self._data)
             except (ConfigurationError, DetectorError) as error:
                 log.error("not watched", extra={"deployment": name, "reason": str(error)})  # noqa: TRY400 - a sentence for a person
-                self._broken[name] = token
+                self._broken[name] = (token, self._now_ns)
                 return None
         self._watched[name] = watched
-        work.touched[name] = None
         return watched
 
     def _restore(self, name: str) -> Watched | None:
@@ -133,11 +161,40 @@ class _Work:
     """What one commit gathers."""
 
     def __init__(self) -> None:
-        self.touched: dict[str, None] = {}
+        self.touched: list[Watched] = []
         self.state: dict[bytes, bytes | None] = {}
         self.documents: list[Document] = []
         self.scores: list[Scores] = []
         self.counts = Counts()
+
+    def add(self, other: "_Work") -> None:
+        """Take over what another gathered."""
+        self.touched += other.touched
+        self.state |= other.state
+        self.documents += other.documents
+        self.scores += other.scores
+        for (name, labels), value in other.counts.items():
+            self.counts.add(name, labels, value)
+
+
+_Update = Callable[[Watched, Batch, _Work, Path], None]
+
+
+def _update_with_care(watched: Watched, batch: Batch, work: _Work, data: Path) -> None:
+    """Judge a batch, or leave everything as it was before it."""
+    monitor = watched.monitor.snapshot()
+    reference = watched.monitor.reference_bytes()
+    parts, stored_parts = list(watched.collected), watched.stored_parts
+    own = _Work()
+    try:
+        _update(watched, batch, own, data)
+    except Exception:
+        log.exception("batch left out", extra={"deployment": batch.deployment})
+        watched.monitor = DeploymentMonitor.restore(monitor, reference)
+        watched.collected, watched.stored_parts = parts, stored_parts
+        work.counts.add("detector_errors_total", split_name(batch.deployment))
+    else:
+        work.add(own)
 
 
 def _update(watched: Watched, batch: Batch, work: _Work, data: Path) -> None:

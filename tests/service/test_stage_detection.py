@@ -1,0 +1,252 @@
+"""The third stage: the same answers whatever fails beside it, and nothing seen twice."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from sidelight.detectors import DeploymentMonitor, Rows
+from sidelight.service._deployments import put_settings
+from sidelight.service._gauges import read_gauges
+from sidelight.service._settings import read_deployment
+
+
+def _configure(folder: Any, name: str = "prod/flights", **settings: Any) -> None:
+    settings.setdefault("reference", {"first_rows": 100})
+    settings.setdefault("detection", {"window_rows": 250})
+    put_settings(folder.documents, read_deployment(name, settings))
+
+
+def _traffic(folder: Any, n_rows: int, *, seed: int = 0, shift: float = 0.0, **where: Any) -> None:
+    rng = np.random.default_rng(seed)
+    for _ in range(n_rows // 10):
+        rows = [[float(rng.normal() + shift), str(rng.choice(["f", "m"]))] for _ in range(10)]
+        folder.ask(rows, **where)
+
+
+def _gauge(folder: Any, name: str, deployment: str = "flights") -> float | None:
+    found = [
+        value
+        for (key, labels), value in read_gauges(folder.documents).items()
+        if key == name and dict(labels)["deployment"] == deployment
+    ]
+    return found[0] if found else None
+
+
+def _alarms(folder: Any) -> list[dict[str, Any]]:
+    return [value for _, _, value in folder.documents.find("alarms")]
+
+
+def _fail_on(monkeypatch: pytest.MonkeyPatch, deployment: str, when: Any) -> None:
+    update = DeploymentMonitor.update
+
+    def failing(self: DeploymentMonitor, rows: Rows) -> Any:
+        if self.deployment == deployment and when(rows):
+            update(self, rows)
+            raise IndexError("a bug, after half of the work")
+        return update(self, rows)
+
+    monkeypatch.setattr(DeploymentMonitor, "update", failing)
+
+
+def test_shift_raises_one_alarm_that_names_the_feature_first(folder: Any) -> None:
+    _configure(folder)
+    _traffic(folder, 350)
+    folder.work()
+    assert _alarms(folder) == []
+
+    _traffic(folder, 600, seed=1, shift=3.0)
+    folder.work()
+
+    (alarm,) = [alarm for alarm in _alarms(folder) if alarm["kind"] == "drift"]
+    assert alarm["state"] == "open"
+    assert alarm["features"][0]["name"] in {"age", "outputs.late"}
+    assert folder.counter("drift_alarms_total", kind="drift") == 1
+    assert folder.counter("detector_rows_total") == 950
+
+
+def test_outlier_rate_is_published_once_there_is_something_to_judge_by(folder: Any) -> None:
+    _configure(folder)
+    _traffic(folder, 50)
+    folder.work()
+    assert _gauge(folder, "outlier_rate") is None
+
+    _traffic(folder, 300, seed=1)
+    folder.work()
+    quiet = _gauge(folder, "outlier_rate")
+    _traffic(folder, 250, seed=2, shift=50.0)
+    folder.work()
+
+    assert quiet is not None
+    assert quiet < 0.2
+    assert _gauge(folder, "outlier_rate") == 1.0
+    assert _gauge(folder, "reference_rows") == 100
+
+
+def test_a_restart_in_the_middle_changes_no_answer(make_folder: Any) -> None:
+    answers = []
+    for restarts in (False, True):
+        folder = make_folder()
+        _configure(folder)
+        for part in range(12):
+            _traffic(folder, 100, seed=part, shift=2.0 if part > 6 else 0.0)
+            folder.work()
+            if restarts:
+                folder.begin()
+        looks = folder.documents.find("verdicts", limit=1000)
+        answers.append((looks, _alarms(folder), folder.counter("outlier_rows_total")))
+
+    assert answers[0] == answers[1]
+    assert answers[0][1]
+
+
+def test_a_monitor_that_always_fails_costs_other_deployments_nothing(
+    folder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _fail_on(monkeypatch, "prod/bad", lambda _: True)
+    for name in ("prod/flights", "prod/bad"):
+        _configure(folder, name)
+        _traffic(folder, 100, deployment=name)
+
+    folder.work()
+    _traffic(folder, 20, deployment="prod/flights")
+    folder.work()
+
+    assert folder.counter("detector_rows_total", deployment="flights") == 120
+    assert folder.counter("detector_rows_total", deployment="bad") == 0
+    assert folder.counter("detector_errors_total", deployment="bad") >= 1
+    assert folder.counter("detector_errors_total", deployment="flights") == 0
+    assert folder.counter("inferences_total", deployment="bad") == 10
+    ends = folder.journals.ends("inferences")
+    assert folder.journals.positions("detection", "inferences") == ends
+
+
+def test_a_batch_that_fails_is_left_out_as_if_it_had_never_come(
+    make_folder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = []
+    for is_bad in (False, True):
+        folder = make_folder()
+        _configure(folder)
+        for part in range(20):
+            _traffic(folder, 60, seed=part, shift=2.0 if part > 10 else 0.0)
+            folder.work()
+            if part == 7:
+                where = "prod/flights" if is_bad else "prod/other"
+                folder.ask([[1e9, "poison"]], deployment=where)
+                with monkeypatch.context() as patch:
+                    _fail_on(patch, "prod/flights", lambda rows: "poison" in rows.columns["sex"])
+                    folder.work()
+        answers.append(
+            (
+                folder.documents.find("verdicts", limit=1000),
+                _alarms(folder),
+                folder.counter("detector_rows_total", deployment="flights"),
+                folder.counter("outlier_rows_total"),
+            )
+        )
+        assert folder.counter("detector_errors_total") == float(is_bad)
+
+    assert answers[0] == answers[1]
+    assert answers[0][1]
+
+
+def test_state_that_cannot_be_restored_is_counted_and_blocks_nobody(
+    folder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("prod/flights", "prod/bad"):
+        _traffic(folder, 20, deployment=name)
+    folder.work()
+    folder.begin()
+    restore = DeploymentMonitor.restore
+
+    def failing(snapshot: bytes, reference: bytes | None = None) -> Any:
+        monitor = restore(snapshot, reference)
+        if monitor.deployment == "prod/bad":
+            raise EOFError
+        return monitor
+
+    monkeypatch.setattr(DeploymentMonitor, "restore", failing)
+    for name in ("prod/flights", "prod/bad"):
+        _traffic(folder, 20, deployment=name)
+    folder.work()
+
+    assert folder.counter("detector_rows_total", deployment="flights") == 40
+    assert folder.counter("detector_errors_total", deployment="bad") >= 1
+
+
+def test_detection_that_is_disabled_looks_at_nothing(folder: Any) -> None:
+    _configure(folder, detection={"enabled": False})
+    _traffic(folder, 100)
+
+    folder.work()
+
+    assert folder.counter("inferences_total") == 10
+    assert folder.counter("detector_rows_total") == 0
+    assert folder.documents.get("references", "prod/flights") is None
+
+
+def test_synthetic_rows_and_lone_responses_are_not_judged(make_folder: Any) -> None:
+    folder = make_folder(orphan_after_s=9.0)
+    folder.ask([[1.0, "f"]], request_id="explain-abc-0")
+    folder.half("response", {"predictions": [1]}, request_id="lone")
+    folder.ask([[2.0, "f"]])
+    folder.work()
+    folder.now_ns += 10**18
+    folder.work()
+
+    assert folder.counter("detector_rows_total") == 1
+    assert folder.counter("inferences_total") == 1
+    assert folder.documents.get("deployments", "prod/flights")["rows_seen"] == 2
+
+
+def test_reference_file_is_there_before_the_first_row(folder: Any, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    path = tmp_path / "reference.parquet"
+    rows = {"age": rng.normal(size=200), "sex": rng.choice(["f", "m"], 200)}
+    pq.write_table(pa.table(rows), path)
+    _configure(folder, reference={"file": str(path)})
+
+    _traffic(folder, 500, seed=1, shift=4.0)
+    folder.work()
+
+    shown = folder.documents.get("references", "prod/flights")
+    assert (shown["rows"], shown["complete"]) == (200, True)
+    assert (folder.data / "references" / f"{shown['digest']}.parquet").exists()
+    assert [alarm["kind"] for alarm in _alarms(folder)]
+
+
+def test_missing_reference_file_is_read_when_it_comes(folder: Any, tmp_path: Path) -> None:
+    path = tmp_path / "late.parquet"
+    _configure(folder, reference={"file": str(path)})
+    _traffic(folder, 20)
+    folder.work()
+    assert folder.documents.get("references", "prod/flights") is None
+    assert folder.counter("inferences_total") == 2
+
+    pq.write_table(pa.table({"age": np.arange(100.0), "sex": ["f", "m"] * 50}), path)
+    folder.now_ns += 60 * 10**9
+    _traffic(folder, 20)
+    folder.work()
+
+    assert folder.documents.get("references", "prod/flights")["rows"] == 100
+
+
+def test_registered_schema_decides_what_is_categorical(folder: Any) -> None:
+    columns = [
+        {"name": "age", "kind": "categorical", "role": "feature", "categories": None},
+        {"name": "sex", "kind": "categorical", "role": "feature", "categories": None},
+    ]
+    _configure(folder, schema={"columns": columns})
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        folder.ask([[float(rng.integers(0, 3)), "f"] for _ in range(10)])
+    folder.work()
+
+    looks = [value for _, _, value in folder.documents.find("verdicts")]
+    detectors = {v["detector"] for look in looks for v in look["verdicts"] if v["feature"] == "age"}
+    assert "chi_square" in detectors
+    assert "kolmogorov_smirnov" not in detectors
