@@ -953,6 +953,30 @@ def test_exchange_has_raw_heads_and_times() -> None:
     assert before <= exchange.started_ns <= exchange.finished_ns <= time.time_ns()
     elapsed_ms = (exchange.finished_ns - exchange.started_ns) / 1e6
     assert exchange.latency_ms == pytest.approx(elapsed_ms, abs=1e-3)
+    assert 0 < exchange.added_s * 1e3 < exchange.latency_ms
+
+
+def test_slow_model_is_not_counted_as_added_by_the_proxy() -> None:
+    tap = Keep()
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n"
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        # The slowness is the subject here, not a way to wait for something.
+        await asyncio.sleep(0.3)
+        writer.write(answer + b"ok")
+
+    with (
+        scripted(script) as port,
+        proxied(port, tap=tap) as proxy,
+        proxy.connect() as client,
+    ):
+        client.sendall(b"GET /p HTTP/1.1\r\nHost: x\r\n\r\n")
+        read_until(client, b"ok")
+        exchange = tap.wait()[0]
+
+    assert exchange.latency_ms >= 300
+    assert exchange.added_s < 0.25
 
 
 def test_bodies_beyond_the_bound_are_forwarded_and_counted(uvicorn_port: int) -> None:

@@ -122,7 +122,9 @@ class Emitter:
         if self._is_closed:
             self.accounting.see(2)
             self.accounting.drop(2, "shutdown")
-        elif self._backlog.put(exchange):
+            return
+        self.accounting.observe_added(exchange.added_s)
+        if self._backlog.put(exchange):
             if not self._arrived.is_set():
                 self._arrived.set()
             elif self._backlog.n_memory >= self._limits.batch_events:

@@ -30,6 +30,10 @@ class Exchange:
         milliseconds.
     request_cut, response_cut : int
         Bytes beyond the capture bound that were forwarded but not kept.
+    added_s : float
+        What of the latency is the proxy's own, seconds: from the complete head of the request to
+        its way to the upstream (with the wait for a connection), and the handling of the last
+        piece of the answer.
     """
 
     method: bytes
@@ -44,6 +48,7 @@ class Exchange:
     latency_ms: float
     request_cut: int = 0
     response_cut: int = 0
+    added_s: float = 0.0
 
 
 class Tap(Protocol):

@@ -101,6 +101,8 @@ class Relay:
         self._link = link
         if link is not None:
             link.transport.write(message)
+            if self._is_captured:
+                capture.passed_on()  # type: ignore[union-attr]  # as above
         else:
             self._queue = message
         if self._client.limits.answer_s is not None:
@@ -173,6 +175,8 @@ class Relay:
             return
         self._link = link
         link.transport.write(queue)
+        if self._is_captured:
+            self._capture.passed_on()  # type: ignore[union-attr]  # as in begin
         if self._client.is_write_full:
             self.client_full()
         self._client.free()
@@ -194,7 +198,7 @@ class Relay:
         """Read the client again."""
         self._client.free()
 
-    def response_data(self, data: bytes) -> None:
+    def response_data(self, data: bytes) -> None:  # noqa: C901 - one path of a hot loop
         """Pass on what the upstream answers."""
         client = self._client
         answer = self._answer
@@ -203,6 +207,8 @@ class Relay:
         if self._is_tunnel:
             client.transport.write(data)
             return
+        if self._is_captured:
+            self._capture.arrived()  # type: ignore[union-attr]  # as in begin
         began = answer.head is not None
         try:
             out, parts = answer.feed(

@@ -71,9 +71,11 @@ class Capture:
     """
 
     __slots__ = (
+        "_arrived",
         "_connections",
         "_head",
         "_loop",
+        "_passed_on",
         "_started",
         "_started_ns",
         "_tap",
@@ -88,6 +90,8 @@ class Capture:
         self._head: RequestHead | None = None
         self._started = 0.0
         self._started_ns = 0
+        self._passed_on = 0.0
+        self._arrived = 0.0
         self.request = Kept(limit)
         self.response = Kept(limit)
 
@@ -102,8 +106,16 @@ class Capture:
         if wanted:
             self._head = head
             self._started_ns = time.time_ns()
-            self._started = time.perf_counter()
+            self._started = self._passed_on = self._arrived = time.perf_counter()
         return wanted
+
+    def passed_on(self) -> None:
+        """Note that the request is on its way to the upstream."""
+        self._passed_on = time.perf_counter()
+
+    def arrived(self) -> None:
+        """Note that a piece of the answer has come."""
+        self._arrived = time.perf_counter()
 
     def end(self, status: int, response_head: bytes) -> None:
         """End the exchange and offer it, after what was written for the client is on its way."""
@@ -111,7 +123,11 @@ class Capture:
         if head is None:
             return
         self._head = None
-        elapsed = time.perf_counter() - self._started
+        now = time.perf_counter()
+        elapsed = now - self._started
+        added_s = self._passed_on - self._started
+        if self._arrived > self._passed_on:
+            added_s += now - self._arrived
         request = self.request
         response = self.response
         request_cut = request.cut
@@ -129,6 +145,7 @@ class Capture:
             latency_ms=elapsed * 1e3,
             request_cut=request_cut,
             response_cut=response_cut,
+            added_s=added_s,
         )
         # uvloop writes at the end of the turn, so an offer made now would delay the answer.
         self._loop.call_soon(self._offer, exchange)
