@@ -54,5 +54,9 @@ def _pairs(values: dict[str, Any], *, shown: int = 6) -> str:
 
 
 def _value(value: Any) -> str:
+    if value is None:
+        return "missing"
+    if isinstance(value, bool):
+        return str(value).lower()
     text = f"{value:.4g}" if isinstance(value, float) else str(value)
     return text if len(text) <= 24 else text[:23] + "…"  # noqa: PLR2004 - fits a table cell

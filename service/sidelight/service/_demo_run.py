@@ -268,7 +268,7 @@ class _Demo:
             auc_stream=stream_auc(self._stream, report),
             seconds=0.0,
             url=None if once else self._setting.service_url,
-            data=str(self._setting.data),
+            data=str(self._setting.data / "service"),
         )
 
     @staticmethod
