@@ -6,6 +6,7 @@ from fastapi import APIRouter, Body, Depends, Response
 
 from sidelight.service._context import Context, context_of
 from sidelight.service._deployments import deployment_json, deployment_names, put_settings
+from sidelight.service._names import stored_name
 from sidelight.service._reference_files import read_given_reference
 from sidelight.service._settings import read_deployment
 from sidelight.service.errors import NotFound
@@ -21,21 +22,21 @@ def list_deployments(context: Shared) -> dict[str, Any]:
     return {"items": [deployment_json(context.documents, name) for name in names], "next": None}
 
 
-@router.get("/{namespace}/{name}")
+@router.get("/{namespace}/{name:path}")
 def get_deployment(namespace: str, name: str, context: Shared) -> dict[str, Any]:
     """One deployment: its versions, schema, reference and model."""
-    full_name = f"{namespace}/{name}"
+    full_name = stored_name(f"{namespace}/{name}")
     if full_name not in deployment_names(context.documents):
         raise NotFound(f"no deployment {full_name}", hint="GET /v1/deployments lists them")
     return deployment_json(context.documents, full_name)
 
 
-@router.put("/{namespace}/{name}")
+@router.put("/{namespace}/{name:path}")
 def put_deployment(
     namespace: str, name: str, context: Shared, value: Annotated[dict[str, Any], Body()]
 ) -> dict[str, Any]:
     """Configure a deployment with the keys of the YAML file; replaces what was configured."""
-    full_name = f"{namespace}/{name}"
+    full_name = stored_name(f"{namespace}/{name}")
     value.pop("name", None)
     settings = read_deployment(full_name, value)
     if settings.reference.file is not None:
@@ -45,10 +46,10 @@ def put_deployment(
     return deployment_json(context.documents, full_name)
 
 
-@router.delete("/{namespace}/{name}", status_code=204)
+@router.delete("/{namespace}/{name:path}", status_code=204)
 def delete_deployment(namespace: str, name: str, context: Shared) -> Response:
     """Forget configuration, schema and reference; what was stored stays in the audit trail."""
-    full_name = f"{namespace}/{name}"
+    full_name = stored_name(f"{namespace}/{name}")
     if full_name not in deployment_names(context.documents):
         raise NotFound(f"no deployment {full_name}", hint="GET /v1/deployments lists them")
     put_settings(context.documents, None, name=full_name)

@@ -8,6 +8,7 @@ from sidelight.logger import Document
 from sidelight.service._context import Context, context_of
 from sidelight.service._cursors import list_documents
 from sidelight.service._detection_results import ALARMS, LOOKS
+from sidelight.service._names import DeploymentName
 from sidelight.service.errors import NotFound
 
 router = APIRouter(prefix="/v1", tags=["detection"])
@@ -19,7 +20,7 @@ Order = Literal["time", "-time"]
 @router.get("/verdicts")
 def list_verdicts(
     context: Shared,
-    deployment: str | None = None,
+    deployment: DeploymentName | None = None,
     detector: str | None = None,
     feature: str | None = None,
     state: Literal["ok", "drift", "insufficient"] | None = None,
@@ -48,7 +49,7 @@ def list_verdicts(
 @router.get("/alarms")
 def list_alarms(
     context: Shared,
-    deployment: str | None = None,
+    deployment: DeploymentName | None = None,
     state: Literal["open", "acknowledged", "ended"] | None = None,
     order: Order = "-time",
     limit: Limit = 100,

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from sidelight.service._context import Context, context_of
 from sidelight.service._label_values import is_text, is_time
+from sidelight.service._names import DeploymentName
 
 router = APIRouter(prefix="/v1/feedback", tags=["feedback"])
 Shared = Annotated[Context, Depends(context_of)]
@@ -19,7 +20,7 @@ class Feedback(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    deployment: str = Field(pattern=r"^[^/]+/.+$")
+    deployment: DeploymentName = Field(pattern=r"^[^/]+/.+$")
     request_id: str = Field(min_length=1)
     row: int = Field(default=0, ge=0)
     labels: dict[str, Any] = Field(min_length=1)

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Depends, Query
 from fastapi.responses import StreamingResponse
 
 from sidelight.service._context import Context, context_of
+from sidelight.service._names import DeploymentName
 from sidelight.service.errors import NotFound
 
 router = APIRouter(prefix="/v1/inferences", tags=["inferences"])
@@ -21,7 +22,7 @@ _MEDIA = {"jsonl": "application/x-ndjson", "csv": "text/csv"}
 def find_inferences(
     context: Shared,
     from_: From = None,
-    deployment: str | None = None,
+    deployment: DeploymentName | None = None,
     version: str | None = None,
     to: str | None = None,
     where: str | None = None,
@@ -47,7 +48,7 @@ def find_inferences(
 def export_inferences(
     context: Shared,
     from_: From = None,
-    deployment: str | None = None,
+    deployment: DeploymentName | None = None,
     version: str | None = None,
     to: str | None = None,
     where: str | None = None,

@@ -46,6 +46,10 @@ async def metrics(context: Shared) -> Response:
         for reason, value in door.get(outcome, {}).items():
             labels = (("outcome", outcome), ("reason", reason))
             counters["requests_total", labels] = float(value)
+    # What the door's sockets refuse before there is a request: too long, or no HTTP.
+    unread = door.get("connections", {}).get("refused")
+    if unread is not None:
+        counters["requests_total", (("outcome", "refused"), ("reason", "http"))] = float(unread)
     body = render(counters, read_gauges(context.documents))
     return Response(body, media_type="text/plain; version=0.0.4; charset=utf-8")
 

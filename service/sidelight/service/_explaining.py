@@ -38,6 +38,7 @@ from sidelight.payloads import Explanation, Inference
 from sidelight.service._columns import background_columns
 from sidelight.service._deployments import get_settings
 from sidelight.service._metrics import Labels, observe, split_name
+from sidelight.service._names import DeploymentName
 from sidelight.service._problems import problem_of
 from sidelight.service._reference_files import read_reference_file
 from sidelight.service._settings import ModelSettings, Settings
@@ -57,7 +58,7 @@ class ExplainRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    deployment: str | None = None
+    deployment: DeploymentName | None = None
     inference_id: str | None = None
     instances: list[dict[str, Any] | list[Any]] | None = Field(
         default=None, min_length=1, max_length=_MAX_INSTANCES

@@ -9,6 +9,7 @@ import orjson
 from sidelight.adapters import EmbeddedDocuments, Inferences, QueryError
 from sidelight.logger import verify
 from sidelight.logger.errors import JournalError
+from sidelight.service._names import stored_name
 
 _USAGE = 2
 
@@ -18,6 +19,8 @@ def run_query(data: Path, filters: dict[str, Any]) -> int:
     if not (data / "state.db").exists():
         return _fail(f"no data folder at {data}")
     documents = EmbeddedDocuments(data)
+    if filters.get("deployment"):
+        filters = {**filters, "deployment": stored_name(filters["deployment"])}
     try:
         items, following = Inferences(data, documents).find(**filters)
     except QueryError as error:

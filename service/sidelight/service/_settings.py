@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError,
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from sidelight.payloads import Schema
+from sidelight.service._names import stored_name
 from sidelight.service._quantities import Duration, Size
 from sidelight.service.errors import ConfigurationError
 
@@ -119,7 +120,7 @@ class DeploymentSettings(BaseModel):
         namespace, slash, name = value.partition("/")
         if not (namespace and slash and name):
             raise ValueError("expected namespace/name")
-        return value
+        return stored_name(value)
 
     @field_validator("schema_")
     @classmethod

@@ -30,6 +30,7 @@ from sidelight.payloads import Batch, Event, RawRef
 from sidelight.service._inventory import Inventory
 from sidelight.service._label_values import instant, is_text
 from sidelight.service._metrics import Labels, split_name
+from sidelight.service._names import stored_name
 from sidelight.service._registered import RegisteredSettings
 from sidelight.service._stage import DECODING, Counts
 from sidelight.service._suspicion import Suspicion
@@ -238,6 +239,7 @@ class DecodingStage:
                 if not is_text(item):
                     rejected.append(_no_text(event))
                     continue
+                item["deployment"] = stored_name(item["deployment"])
                 key = f"{item['deployment']}|{item['request_id']}|{item['row']}"
                 known = merged.get(key) or self._documents.get("labels", key)
                 merged[key] = _merged(known, item)
