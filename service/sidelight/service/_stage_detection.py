@@ -87,7 +87,7 @@ class DetectionStage:
             )
         )
         for watched in work.touched:
-            watched.stored_parts = len(watched.collected)
+            watched.note_committed()
 
     def _judged(self, name: str, batches: list[Batch]) -> "_Work":
         """Judge the rows of one deployment; what fails there costs no other deployment anything."""
@@ -150,7 +150,7 @@ class DetectionStage:
             data = self._journals.state(DETECTION, [key])[key]
             with pa.ipc.open_stream(pa.py_buffer(data)) as reader:
                 watched.collected.append(reader.read_next_batch())
-        watched.stored_parts = len(watched.collected)
+        watched.note_committed()
         return watched
 
     def _part_keys(self, name: str) -> list[bytes]:
@@ -240,9 +240,11 @@ def _state_of(name: str, watched: Watched) -> dict[bytes, bytes | None]:
     keys = _keys(name)
     state: dict[bytes, bytes | None] = {
         keys["monitor"]: watched.monitor.snapshot(),
-        keys["reference"]: watched.monitor.reference_bytes(),
         keys["token"]: watched.token.encode(),
     }
+    if watched.digest != watched.stored_digest:
+        # Immutable and larger than all that moves: written once.
+        state[keys["reference"]] = watched.monitor.reference_bytes()
     for number in range(watched.stored_parts, len(watched.collected)):
         state[_part_key(name, number)] = _ipc(watched.collected[number])
     return state

@@ -36,6 +36,8 @@ class Watched:
         Rows of a reference that is not complete yet: features and outputs.
     stored_parts : int
         How many of these batches are in the committed state.
+    stored_digest : str
+        Digest of the reference that is in the committed state; empty for none.
 
     """
 
@@ -43,6 +45,7 @@ class Watched:
     token: str
     collected: list[pa.RecordBatch] = field(default_factory=list)
     stored_parts: int = 0
+    stored_digest: str = ""
 
     @classmethod
     def start(cls, settings: DeploymentSettings, token: str, data: Path) -> "Watched":
@@ -77,6 +80,16 @@ class Watched:
         stored, self.stored_parts = self.stored_parts, 0
         self.collected.clear()
         return stored
+
+    @property
+    def digest(self) -> str:
+        """Digest of the reference; empty while it is collected."""
+        return "" if self.monitor.reference is None else self.monitor.reference.digest
+
+    def note_committed(self) -> None:
+        """Note that what was handed over is in the committed state now."""
+        self.stored_parts = len(self.collected)
+        self.stored_digest = self.digest
 
     def reference_json(self) -> dict[str, Any]:
         """Return what the API shows of the reference."""
