@@ -54,6 +54,7 @@ def run_consumer(settings: Settings) -> None:
     ]
     # What is here now stays: the collector need not look at it again.
     gc.freeze()
+    RunFolder(settings.data).mark_consumer()
     say_ready()
     try:
         _work(settings, journals, documents, stages, stopping)

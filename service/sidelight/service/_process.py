@@ -4,6 +4,7 @@ The settings come as one line on standard input. Its end says that the superviso
 it ended, and the process stops as on SIGTERM: nobody is left holding the port or the data folder.
 """
 
+import contextlib
 import os
 import signal
 import sys
@@ -37,8 +38,9 @@ def _role(name: str) -> Role:
 
 def say_ready(**facts: object) -> None:
     """Tell the supervisor that the process works, in one JSON line on standard output."""
-    sys.stdout.buffer.write(orjson.dumps(facts) + b"\n")
-    sys.stdout.buffer.flush()
+    # A supervisor killed meanwhile is no error here: the end of standard input stops the process.
+    with contextlib.suppress(BrokenPipeError):
+        os.write(1, orjson.dumps(facts) + b"\n")
 
 
 def _follow_parent() -> None:

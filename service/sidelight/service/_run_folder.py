@@ -26,19 +26,23 @@ class RunFolder:
         """Where the door listens for the API."""
         return self.path / "ingest.sock"
 
+    @property
+    def _mark(self) -> Path:
+        return self.path / "consumer.alive"
+
     def create(self) -> None:
-        """Make the folder, readable by nobody else."""
+        """Make the folder, readable by nobody else; forget that a former consumer was alive."""
         self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._mark.unlink(missing_ok=True)
 
     def mark_consumer(self) -> None:
         """Say that the consumer is alive."""
-        mark = self.path / "consumer.alive"
-        mark.touch()
-        os.utime(mark)
+        self._mark.touch()
+        os.utime(self._mark)
 
     def consumer_age_s(self, now_s: float) -> float | None:
         """Return the seconds since the consumer last said that it is alive."""
         try:
-            return now_s - (self.path / "consumer.alive").stat().st_mtime
+            return now_s - self._mark.stat().st_mtime
         except FileNotFoundError:
             return None
