@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections import defaultdict
+from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -39,7 +39,7 @@ from sidelight.service._columns import background_columns
 from sidelight.service._deployments import get_settings
 from sidelight.service._metrics import Labels, observe, split_name
 from sidelight.service._names import DeploymentName
-from sidelight.service._problems import problem_of
+from sidelight.service._problems import problem, problem_of
 from sidelight.service._reference_files import read_reference_file
 from sidelight.service._settings import ModelSettings, Settings
 from sidelight.service.errors import BadRequest, NotFound, NotReady, ServiceError
@@ -50,6 +50,12 @@ COLLECTION = "explanations"
 _METHOD = "shapley"
 _MAX_INSTANCES = 64
 _JOBS = 4
+_INTERRUPTED = problem(
+    503,
+    "the explanation was not finished",
+    "the service ended while it was computed",
+    hint="ask for it again",
+)
 _MODELS: dict[str, type[V1Model] | type[V2Model]] = {"v1": V1Model, "v2": V2Model}
 
 
@@ -119,6 +125,8 @@ class Explaining:
         self._lock = Lock()
         self._counts: dict[tuple[str, Labels], float] = defaultdict(float)
         self._backgrounds: dict[str, Background] = {}
+        self._under_way: set[str] = set()
+        self._refusals: Counter[str] = Counter()
 
     def explain(self, request: ExplainRequest) -> Explanation:
         """Explain now.
@@ -137,13 +145,19 @@ class Explaining:
         """Explain in the background; return what ``find`` will complete."""
         task = self._task(request, _explanation_id())
         running = self._shown(task, state="running")
+        self._under_way.add(task.id)
         self._put(running.to_json(), task)
         self._jobs.submit(self._run_job, task)
         return running
 
     def find(self, explanation_id: str) -> dict[str, Any] | None:
         """Return an explanation as the API shows it."""
-        return self._documents.get(COLLECTION, explanation_id)
+        # Asked first: a job that ends has put its answer before it is under way no more.
+        is_under_way = explanation_id in self._under_way
+        value = self._documents.get(COLLECTION, explanation_id)
+        if value is None or value["state"] != "running" or is_under_way:
+            return value
+        return {**value, "state": "failed", "problem": _INTERRUPTED}
 
     def counters(self) -> dict[tuple[str, Labels], float]:
         """Return the counters since the start."""
@@ -165,11 +179,14 @@ class Explaining:
         except Exception:
             log.exception("explanation failed", extra={"id": task.id})
             self._put(self._shown(task, state="failed").to_json(), task)
+        finally:
+            self._under_way.discard(task.id)
 
     def _run(self, task: _Task) -> Explanation:
-        target = Target(
-            deployment=task.deployment, version=task.version, output=task.request.output
-        )
+        # Answers are remembered under the address too, and not beyond a refusal: what another
+        # model or version said is not what is asked for now.
+        where = f"{task.deployment} at {task.url} {self._refusals[task.url] or ''}"
+        target = Target(deployment=where, version=task.version, output=task.request.output)
         try:
             explained = Shapley(budget_rows=task.request.budget_rows).explain(
                 task.instances,
@@ -182,7 +199,12 @@ class Explaining:
         except ExplainerError:
             self._count(task.deployment, "failed", None)
             raise
-        _refuse_other_version(task, explained)
+        try:
+            _refuse_other_version(task, explained)
+        except NotReady:
+            self._refusals[task.url] += 1
+            self._count(task.deployment, "failed", None)
+            raise
         self._count(task.deployment, "done", explained)
         done = replace(
             self._shown(task, state="done"),
