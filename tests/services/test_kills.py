@@ -17,6 +17,7 @@ import subprocess
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -34,6 +35,9 @@ _N_KILLS = 24
 _N_INJECTED = 18
 _MOST_INFERENCES = 20_000
 _RECOVERY_S = 30.0
+_STREAM_INFERENCES = 500
+_STREAM_ROWS = 10
+_STREAM_KILLS = 5
 _PARTS = ("door", "consumer", "serve")
 # What the archive, the state and the lake stand on, and how the door answers.
 _SYSTEM_CALLS = {
@@ -407,3 +411,75 @@ def _rows_and_distinct(files: list[str]) -> tuple[int, int]:
         ).fetchone()
     assert found is not None
     return found[0], found[1]
+
+
+def test_detection_continues_after_kills_as_if_nothing_had_happened(
+    start_service: "Callable[..., Service]",
+) -> None:
+    undisturbed, disturbed = start_service(name="undisturbed"), start_service(name="disturbed")
+    _send_stream(undisturbed, kills=frozenset())
+    rng = random.Random(20263)
+    # While the reference is collected, before and after the change, and while it becomes an alarm.
+    part = _STREAM_INFERENCES // _STREAM_KILLS
+    kills = frozenset(number * part + rng.randrange(part) for number in range(_STREAM_KILLS))
+    _send_stream(disturbed, kills)
+
+    expected, found = _judged(undisturbed), _judged(disturbed)
+    assert found == expected
+    drifts = [alarm for alarm in expected["alarms"] if alarm["kind"] == "drift"]
+    assert [alarm["features"][0]["name"] for alarm in drifts] == ["f0"]
+    assert len(expected["verdicts"]) > 4
+    scores = [score for inference in expected["scores"].values() for score in inference]
+    assert sum(score is not None for score in scores) > 3 * _STREAM_ROWS * _STREAM_INFERENCES / 5
+
+
+def _send_stream(service: "Service", kills: frozenset[int]) -> None:
+    """Send the same events in the same order; the first feature moves after three fifths."""
+    # The rows are the same whatever the kills draw.
+    rng, moments = random.Random(5), random.Random(6)
+    for number in range(_STREAM_INFERENCES):
+        shift = 1.5 if number > 3 * _STREAM_INFERENCES / 5 else 0.0
+        rows = [[rng.gauss(shift, 1), rng.gauss(0, 1)] for _ in range(_STREAM_ROWS)]
+        payloads = {
+            "request": {"instances": rows},
+            "response": {"predictions": [sum(r) for r in rows]},
+        }
+        for side, payload in payloads.items():
+            headers = {
+                **{f"ce-{name}": value for name, value in _attributes(0, side).items()},
+                "ce-id": f"s{number}",
+                "ce-time": f"2026-03-01T00:{number // 60:02d}:{number % 60:02d}Z",
+                "content-type": "application/json",
+            }
+            assert service.post(_json(payload), headers).status_code == 200
+        if number in kills:
+            _kill_consumer(service, moments)
+
+
+def _kill_consumer(service: "Service", rng: random.Random) -> None:
+    """Kill the consumer at some moment after it has judged more of the stream."""
+    judged = service.metrics().total("detector_rows_total")
+    service.wait_for(
+        lambda metrics: metrics.total("detector_rows_total") > judged, "the consumer works"
+    )
+    time.sleep(_moment(rng))
+    os.kill(service.children()["consumer"], signal.SIGKILL)
+
+
+def _judged(service: "Service") -> dict[str, Any]:
+    service.wait_stored(_STREAM_INFERENCES)
+    n_rows = _STREAM_INFERENCES * _STREAM_ROWS
+    metrics = service.wait_for(
+        lambda metrics: metrics.total("detector_rows_total") >= n_rows, "all rows are judged"
+    )
+    return {
+        "rows": metrics.total("detector_rows_total"),
+        "outlier_rows": metrics.total("outlier_rows_total"),
+        "alarms_counted": metrics.total("drift_alarms_total"),
+        "alarms": service.get_all("/v1/alarms", order="time"),
+        "verdicts": service.get_all("/v1/verdicts", order="time"),
+        "scores": {
+            item["request_id"]: [row["outlier_score"] for row in item["rows"]]
+            for item in service.get_all("/v1/inferences")
+        },
+    }
