@@ -30,7 +30,8 @@ def deployment_json(documents: Documents, name: str) -> dict[str, Any]:
     inventory = documents.get("deployments", name) or {}
     reference = documents.get("references", name) or {}
     settings = get_settings(documents, name)
-    schema = settings.schema_ if settings.schema_ is not None else inventory.get("schema")
+    registered = settings.schema
+    schema = inventory.get("schema") if registered is None else registered.to_json()
     return {
         "name": name,
         "versions": inventory.get("versions", []),

@@ -61,7 +61,7 @@ class Inventory:
     def note(self, batches: Iterable[Batch]) -> list[Document]:
         """Take decoded rows into account; return the documents of what changed."""
         changed: dict[str, _Entry] = {}
-        for batch in batches:
+        for batch in map(_without_synthetic, batches):
             if len(batch):
                 entry = self._entry(batch.deployment)
                 _note(entry, batch)
@@ -87,12 +87,15 @@ class Inventory:
         return self._entries[name]
 
 
+def _without_synthetic(batch: Batch) -> Batch:
+    synthetic = batch.records.column("synthetic")
+    if not pc.any(synthetic).as_py():
+        return batch
+    return Batch(batch.records.filter(pc.invert(synthetic)))
+
+
 def _note(entry: _Entry, batch: Batch) -> None:
-    if pc.any(batch.records.column("synthetic")).as_py():
-        batch = Batch(batch.records.filter(pc.invert(batch.records.column("synthetic"))))
     records = batch.records
-    if not len(batch):
-        return
     entry.schema = infer_schema(batch, entry.schema)
     if batch.feature_names and batch.layout:
         entry.layout = batch.layout

@@ -82,8 +82,7 @@ class ProxyOptions:
             raise ConfigurationError(f"--sink-mode: expected batch or binary, got {sink_mode!r}")
         if deployment is not None and not all(deployment.partition("/")):
             raise ConfigurationError(f"--deployment: expected NS/NAME, got {deployment!r}")
-        if not sink.startswith(("http://", "https://")):
-            raise ConfigurationError(f"--sink: expected http://HOST:PORT/, got {sink!r}")
+        _split("sink", sink, ("http", "https"), "http://HOST:PORT/")
         admin_address = Address.read("admin", admin)
         if admin_address.host not in {"127.0.0.1", "localhost", "::1", ""}:
             raise ConfigurationError(
@@ -103,12 +102,25 @@ class ProxyOptions:
 def _upstream_address(text: str) -> Address:
     if text.startswith("unix:"):
         return Address.read("upstream", text)
-    parts = urlsplit(text)
-    if parts.scheme != "http" or not parts.hostname or parts.path.strip("/"):
+    host, port, path = _split("upstream", text, ("http",), "http://HOST:PORT or unix:PATH")
+    if path.strip("/"):
+        raise ConfigurationError(f"--upstream: expected no path behind HOST:PORT, got {text!r}")
+    return Address(host=host, port=port or 80)
+
+
+def _split(
+    option: str, text: str, schemes: tuple[str, ...], expected: str
+) -> tuple[str, int | None, str]:
+    try:
+        parts = urlsplit(text)
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
         raise ConfigurationError(
-            f"--upstream: expected http://HOST:PORT or unix:PATH, got {text!r}"
-        )
-    return Address(host=parts.hostname, port=parts.port or 80)
+            f"--{option}: expected {expected}, got {text!r} ({error})"
+        ) from error
+    if parts.scheme not in schemes or not host:
+        raise ConfigurationError(f"--{option}: expected {expected}, got {text!r}")
+    return host, port, parts.path
 
 
 class _RelayAll:
