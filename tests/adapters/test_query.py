@@ -200,6 +200,25 @@ def test_columns_may_come_go_and_change_their_type(store: Any, samples: SimpleNa
     assert store.ids(where="features.new = true and features.x < 2") == ["i2"]
 
 
+def test_single_precision_is_shown_as_the_shortest_number(
+    store: Any, samples: SimpleNamespace
+) -> None:
+    single = [0.1, 16777216.0, -1.5e-42, 3.4028234663852886e38, math.nan, None]
+    types = {"features.x": pa.float32(), "features.list": pa.list_(pa.float32())}
+    rows = [
+        samples.row(f"i{number}", number, **{"features.x": value, "features.list": [value, 0.3]})
+        for number, value in enumerate(single)
+    ]
+    store.add(samples.batch(rows, types=types))
+
+    found = store.queries.find(order="time")[0]
+
+    shown = [0.1, 16777216.0, -1.5e-42, 3.4028235e38, None, None]
+    assert [item.rows[0].features["x"] for item in found] == shown
+    assert [item.rows[0].features["list"] for item in found] == [[value, 0.3] for value in shown]
+    assert store.ids(where="features.x = 0.1") == ["i0"]
+
+
 ODD = [
     "a b",
     'q"uote',

@@ -117,7 +117,8 @@ def _parsed(texts: list[str | None]) -> Any:
 
 def _nanoseconds(text: str | None) -> int | None:
     try:
-        moment = datetime.fromisoformat(text or "")
+        # RFC 3339 5.6 allows ``t`` and ``z``; Python reads ``Z`` alone.
+        moment = datetime.fromisoformat((text or "").upper())
         if moment.tzinfo is None:
             moment = moment.replace(tzinfo=UTC)
         nanoseconds = (moment - _EPOCH) // timedelta(microseconds=1) * 1000
