@@ -77,3 +77,17 @@ def test_deployment_that_was_deleted_meanwhile_begins_anew(folder: Any, restarts
     folder.work()
 
     assert (_entry(folder)["rows_seen"], _entry(folder)["versions"]) == (1, ["v2"])
+
+
+def test_layouts_of_one_step_are_noted_together(folder: Any) -> None:
+    folder.ask([[1]], names=("age",), version="v1")
+    folder.ask([[1, "f"], [2, "m"]], version="v2")
+    folder.ask([[1, "f", 3]], names=("age", "sex", "height"), version="v1")
+    folder.work()
+
+    entry = _entry(folder)
+
+    assert entry["rows_seen"] == 4
+    assert entry["versions"] == ["v1", "v2"]
+    columns = [column["name"] for column in entry["schema"]["columns"]]
+    assert {"age", "sex", "height", "late"} <= set(columns)

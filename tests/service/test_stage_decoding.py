@@ -66,6 +66,15 @@ def test_an_inference_that_fails_is_alone_in_quarantine(
     assert folder.journals.positions("decoding", "events") == folder.journals.ends("events")
 
 
+def test_rows_are_noted_once_when_others_fail(folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    _poison_decoder(monkeypatch, "r000001")
+    for number in range(4):
+        folder.ask([[number, "f"]])
+    folder.work()
+
+    assert folder.documents.get("deployments", "prod/flights")["rows_seen"] == 3
+
+
 def test_several_that_fail_are_all_found_and_what_comes_later_is_taken(
     folder: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

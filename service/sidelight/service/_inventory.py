@@ -63,7 +63,9 @@ class Inventory:
         changed: dict[str, _Entry] = {}
         for batch in map(_without_synthetic, batches):
             if len(batch):
-                entry = self._entry(batch.deployment)
+                name = batch.deployment
+                # Once for all batches of a step: a new deployment has no document in between.
+                entry = changed.get(name) or self._entry(name)
                 _note(entry, batch)
                 changed[batch.deployment] = entry
         return [

@@ -92,9 +92,12 @@ class DecodingStage:
             self._journals.scan(DECODING, WAITING_PREFIX),
             orphan_after_ns=self._orphan_after_ns,
         )
-        self._inventory = Inventory(lambda name: self._documents.get("deployments", name))
+        self._inventory = self._new_inventory()
         self._committed_ns = 0
         self._idle_since_ns = 0
+
+    def _new_inventory(self) -> Inventory:
+        return Inventory(lambda name: self._documents.get("deployments", name))
 
     def step(self, now_ns: int) -> bool:
         """Decode what has arrived; give up halves that waited too long."""
@@ -209,10 +212,12 @@ class DecodingStage:
     def _leave_out(self, outcome: Outcome) -> list[Rejected]:
         """Take out of an outcome what cannot be worked on; return what it was."""
         rejected: list[Rejected] = []
+        # What is only tried is not noted: rows would count twice.
+        inventory = self._new_inventory()
         for pair in list(outcome.pairs):
             try:
                 decoded = self._decoder.decode([pair])
-                self._inventory.note(decoded.batches)
+                inventory.note(decoded.batches)
                 [_appended(batch) for batch in decoded.batches]
             except Exception as error:
                 log.exception("inference given up", extra={"id": pair.id})
