@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -149,6 +150,27 @@ def test_the_demo_loses_nothing_when_door_and_consumer_are_killed(demo: Demo) ->
         os.kill(demo.part(role), signal.SIGKILL)
 
     _assert_nothing_is_lost(demo.finish())
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+@pytest.mark.timeout(200)
+def test_the_demo_counts_once_what_the_proxy_had_to_send_again(demo: Demo) -> None:
+    for n_inferences in (300, 900, 1500):
+        demo.wait_inferences(n_inferences)
+        # The record is written and not yet acknowledged. One of the three is surely no label.
+        subprocess.run(
+            [
+                *("strace", "-f", "-qq", "-o", os.devnull, "-e", "trace=fdatasync"),
+                *("-e", "inject=fdatasync:signal=SIGKILL:when=2", "-p", str(demo.part("door"))),
+            ],
+            check=False,
+            timeout=_STOP_S,
+        )
+
+    numbers = demo.finish()
+
+    assert numbers["redelivered"] > 0
+    _assert_nothing_is_lost(numbers)
 
 
 def _assert_nothing_is_lost(numbers: dict[str, Any]) -> None:

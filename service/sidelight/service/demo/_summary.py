@@ -39,6 +39,9 @@ class DemoNumbers:
     orphans, quarantined, dropped, duplicates, lost : int
         Where the other events went; ``events_seen == 2 * inferences_stored + orphans +
         quarantined + dropped + duplicates + lost``.
+    redelivered : int
+        Events that the collector got a second time, because it was killed before it could
+        acknowledge them; stored once, and no part of the sum.
     rows, outlier_rows : int
         Rows stored, and those called outliers.
     drift_alarms : tuple of AlarmStory
@@ -89,6 +92,7 @@ class DemoNumbers:
     url: str | None
     data: str
     shifts: tuple[Shift, ...] = ()
+    redelivered: int = 0
 
     @property
     def accounted(self) -> bool:
@@ -113,6 +117,7 @@ def json_line(numbers: DemoNumbers) -> str:
         "outlier_rows": numbers.outlier_rows,
         "explanation": explained.to_json() if explained else {},
         "shifts": [shift.to_json() for shift in numbers.shifts],
+        "redelivered": numbers.redelivered,
         "requests": numbers.requests,
         "failures": numbers.failures,
         "labels": numbers.labels,
