@@ -1,4 +1,4 @@
-"""One process tree on two cores: events a second made durable, inferences a second stored and judged.
+"""One process tree on two cores: durable events a second, inferences a second stored and judged.
 
     python tests/benchmarks/bench_end_to_end.py [SECONDS]
 
@@ -18,7 +18,6 @@ import time
 from pathlib import Path
 
 import httpx
-import uvloop
 from prometheus_client.parser import text_string_to_metric_families
 
 HERE = Path(__file__).parent
@@ -41,7 +40,13 @@ def _load(port: int, seconds: float) -> float:
     done = subprocess.run(
         [
             *("wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds:g}s", "--latency"),
-            *("-s", str(HERE / "pairs.lua"), f"http://127.0.0.1:{port}/", "--", f"{time.time():.0f}"),
+            *(
+                "-s",
+                str(HERE / "pairs.lua"),
+                f"http://127.0.0.1:{port}/",
+                "--",
+                f"{time.time():.0f}",
+            ),
         ],
         capture_output=True,
         text=True,

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 from uuid import uuid4
 
 import httpx
@@ -20,7 +21,7 @@ class IngestClient:
         )
 
     async def send(self, event_type: str, items: list[dict[str, Any]]) -> None:
-        """Return when all items are durable, one event each.
+        """Return when all items are durable, one event each; each names its ``deployment``.
 
         Raises
         ------
@@ -35,6 +36,7 @@ class IngestClient:
                 "source": "sidelight-api",
                 "type": event_type,
                 "datacontenttype": "application/json",
+                **_names(item["deployment"]),
                 "data": item,
             }
             for item in items
@@ -59,6 +61,12 @@ class IngestClient:
     async def close(self) -> None:
         """Close the connections."""
         await self._client.aclose()
+
+
+def _names(deployment: str) -> dict[str, str]:
+    # Extensions carry names as the platforms send them, not in their stored form.
+    namespace, _, name = deployment.partition("/")
+    return {"namespace": unquote(namespace), "inferenceservicename": unquote(name)}
 
 
 def _written(value: Any) -> bytes:
