@@ -1,4 +1,4 @@
-"""One process tree on two cores: durable events a second, inferences a second stored and judged.
+"""One process tree on two cores: events a second made durable, inferences stored and judged.
 
     python tests/benchmarks/bench_end_to_end.py [SECONDS]
 
