@@ -288,6 +288,7 @@ def test_labels_join_their_row_whatever_comes_first(folder: Any, api: Any) -> No
     assert [row["labels"] for row in found["rows"]] == [{}, {"late": False, "minutes": 3}]
     assert len(api.items("/v1/inferences", where="labels.minutes = 3")) == 1
     assert folder.counter("labels_total", deployment="flights") == 4
+    assert folder.counter("events_received_total", deployment="flights", kind="feedback") == 3
 
 
 @pytest.mark.parametrize(
