@@ -37,7 +37,10 @@ def run_query(data: Path, filters: dict[str, Any]) -> int:
 def run_verify(data: Path) -> int:
     """Check the archive; print what was found; return 0 when intact, else 1."""
     if not (data / "raw").is_dir():
-        return _fail(f"no archive at {data / 'raw'}")
+        if not (data / "format").exists():
+            return _fail(f"no archive at {data / 'raw'}")
+        # A data folder without its archive is not a wrong path but the greatest loss.
+        sys.stdout.write("raw: is missing\n")
     try:
         report = verify(data)
     except JournalError as error:
