@@ -74,7 +74,7 @@ def test_detectors_see_each_row_of_traffic_once(row: dict[str, Any], is_watched:
         pytest.param(pa.array([1, None, 3]), [1.0, np.nan, 3.0], id="integers"),
         pytest.param(pa.array([2**62 + 1], pa.int64()), [float(2**62 + 1)], id="wide"),
         pytest.param(pa.array([1.5, None]), [1.5, np.nan], id="fractions"),
-        pytest.param(pa.array([1.5], pa.float16()), [1.5], id="half"),
+        pytest.param(pa.array([np.float16(1.5)], pa.float16()), [1.5], id="half"),
     ],
 )
 def test_numbers_become_float64_and_null_nan(values: pa.Array, expected: list[float]) -> None:
