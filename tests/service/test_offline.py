@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sidelight.logger import SegmentWriter
+from sidelight.logger._segments import SegmentWriter
 from sidelight.service._offline import run_verify
 
 _HEAD = b"POST /events HTTP/1.1\r\n\r\n"
