@@ -250,19 +250,22 @@ class Proxy(Command):
 
     def start(self, *, upstream: str, sink: str, deployment: str | None = None) -> None:
         named = ("--deployment", deployment) if deployment else ()
+        n_before = len(self._told())
         self.spawn(
             *("proxy", "--upstream", upstream, "--sink", sink, *named),
             *("--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--spool", str(self.spool)),
         )
 
         def told() -> list[bytes]:
-            if not self.is_running:
-                pytest.fail(f"the proxy ended before it was ready; see {self.log.name}")
-            return _RELAYING.findall(self.log.read_bytes())
+            self._must_run()
+            return self._told()[n_before:]
 
         wait_until(lambda: len(told()) == 2, "the proxy tells its ports", timeout_s=_START_S)
         self.url, self.admin_url = (f"http://127.0.0.1:{int(port)}" for port in told())
         self.wait_ready(f"{self.admin_url}/readyz")
+
+    def _told(self) -> list[bytes]:
+        return _RELAYING.findall(self.log.read_bytes()) if self.log.exists() else []
 
     def metrics(self) -> Metrics:
         answer = self.client.get(f"{self.admin_url}/metrics")
