@@ -15,6 +15,7 @@ from sidelight.logger._segments import SegmentWriter
 from sidelight.service._api import create_app
 from sidelight.service._context import Context
 from sidelight.service._explaining import Explaining
+from sidelight.service._ingest_client import event_batch
 from sidelight.service._settings import Settings
 from sidelight.service._stage import DETECTION, STORING, Stage
 from sidelight.service._stage_decoding import DecodingStage
@@ -34,13 +35,8 @@ class DoorWithoutProcess:
         self.is_there = True
 
     async def send(self, event_type: str, items: list[dict[str, Any]]) -> None:
-        batch = [
-            {"specversion": "1.0", "id": f"f{index}", "source": "api", "type": event_type}
-            | {"datacontenttype": "application/json", "data": item}
-            for index, item in enumerate(items)
-        ]
         head = "POST /events HTTP/1.1\r\nContent-Type: application/cloudevents-batch+json\r\n\r\n"
-        self._writer.write(head.encode(), json.dumps(batch).encode()).result(10)
+        self._writer.write(head.encode(), event_batch(event_type, items)).result(10)
 
     async def counters(self) -> dict[str, Any]:
         return {"accepted": {"batch": 1}, "refused": {"no_event": 2}} if self.is_there else {}

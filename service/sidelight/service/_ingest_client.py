@@ -29,21 +29,10 @@ class IngestClient:
             If the door cannot be reached or refuses; nothing may have been stored.
 
         """
-        batch = [
-            {
-                "specversion": "1.0",
-                "id": uuid4().hex,
-                "source": "sidelight-api",
-                "type": event_type,
-                "datacontenttype": "application/json",
-                **_names(item["deployment"]),
-                "data": item,
-            }
-            for item in items
-        ]
+        content = event_batch(event_type, items)
         headers = {"Content-Type": "application/cloudevents-batch+json"}
         try:
-            answer = await self._client.post("/events", content=_written(batch), headers=headers)
+            answer = await self._client.post("/events", content=content, headers=headers)
         except httpx.HTTPError as error:
             raise JournalError("the door does not answer; send the request again") from error
         if answer.status_code != 200:  # noqa: PLR2004 - OK
@@ -61,6 +50,23 @@ class IngestClient:
     async def close(self) -> None:
         """Close the connections."""
         await self._client.aclose()
+
+
+def event_batch(event_type: str, items: list[dict[str, Any]]) -> bytes:
+    """Return a JSON batch with one event for each item, of the deployment that the item names."""
+    batch = [
+        {
+            "specversion": "1.0",
+            "id": uuid4().hex,
+            "source": "sidelight-api",
+            "type": event_type,
+            "datacontenttype": "application/json",
+            **_names(item["deployment"]),
+            "data": item,
+        }
+        for item in items
+    ]
+    return _written(batch)
 
 
 def _names(deployment: str) -> dict[str, str]:
