@@ -26,7 +26,9 @@ log = logging.getLogger(__name__)
 
 _PATIENCE_S = 15.0
 _PAUSE_S = 0.05
-_IDLE_S = 0.01
+# The longer nothing comes the longer it waits, so that a quiet system is quiet.
+_SHORTEST_IDLE_S = 0.01
+_LONGEST_IDLE_S = 0.05
 _AFTER_FAILURE_S = 1.0
 _MARK_S = 1.0
 
@@ -82,15 +84,23 @@ def _work(
 ) -> None:
     folder = RunFolder(settings.data)
     marked_s = 0.0
+    idle_s = _SHORTEST_IDLE_S
     while not stopping.is_set():
         worked = [_step(stage, stopping) for stage in stages]
         now_s = time.monotonic()
         if now_s - marked_s > _MARK_S:
             marked_s = now_s
             folder.mark_consumer()
-            _publish_lag(journals, documents)
-        if not any(worked):
-            stopping.wait(_IDLE_S)
+            try:
+                _publish_lag(journals, documents)
+            except JournalError as error:
+                # A full disk costs a gauge, not the process: what came waits for room.
+                log.warning("lag not published", extra={"reason": str(error)})
+        if any(worked):
+            idle_s = _SHORTEST_IDLE_S
+        else:
+            stopping.wait(idle_s)
+            idle_s = min(1.1 * idle_s, _LONGEST_IDLE_S)
 
 
 def _step(stage: Stage, stopping: threading.Event) -> bool:

@@ -1,0 +1,50 @@
+"""The loop of the consumer: what one part cannot do costs the others nothing."""
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sidelight.logger.errors import JournalFull
+from sidelight.service import _consumer_process
+from sidelight.service._consumer_process import _work
+from sidelight.service._settings import Settings
+
+
+class _Stage:
+    """Works a number of times, then asks the loop to stop."""
+
+    name = "stage"
+
+    def __init__(self, stopping: threading.Event, n_steps: int) -> None:
+        self._stopping = stopping
+        self.left = n_steps
+
+    def step(self, now_ns: int) -> bool:
+        del now_ns
+        self.left -= 1
+        if not self.left:
+            self._stopping.set()
+        return True
+
+    def reset(self) -> None:
+        raise AssertionError("nothing failed")
+
+
+def test_a_full_disk_costs_a_gauge_and_not_the_process(
+    folder: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(_: Any) -> None:
+        raise JournalFull("state.db")
+
+    monkeypatch.setattr(folder.documents, "put", full)
+    monkeypatch.setattr(_consumer_process, "_MARK_S", -1.0)
+    (tmp_path / "run").mkdir()
+    stopping = threading.Event()
+    stage = _Stage(stopping, n_steps=3)
+
+    _work(Settings(data=tmp_path), folder.journals, folder.documents, [stage], stopping)
+
+    assert stage.left == 0
+    assert caplog.text.count("lag not published") == 3
