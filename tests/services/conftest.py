@@ -23,7 +23,8 @@ _START_S = 30.0
 _STOP_S = 30.0
 _DRAIN_S = 60.0
 _POLL_S = 0.01
-_SIDELIGHT = (sys.executable, "-m", "sidelight.service")
+# -P: what happens to lie in the current folder is no module of ours.
+_SIDELIGHT = (sys.executable, "-P", "-m", "sidelight.service")
 _ANNOUNCED = re.compile(rb"listens on http://127\.0\.0\.1:(\d+)/")
 _RELAYING = re.compile(rb"127\.0\.0\.1', (\d+)\)")
 
@@ -59,6 +60,8 @@ class Command:
 
     def __init__(self, log: Path) -> None:
         self.log = log
+        # Another installation has another one.
+        self.program: tuple[str, ...] = _SIDELIGHT
         self.client = httpx.Client(timeout=30)
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -74,10 +77,11 @@ class Command:
     def spawn(self, *arguments: str) -> None:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [*_SIDELIGHT, *arguments],
+                [*self.program, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                cwd=self.log.parent,
                 start_new_session=True,
             )
 
@@ -280,10 +284,15 @@ def start_service(
     """Start ``serve``: ``start_service(name="a", config={...})``; each name has its own folder."""
     services: list[Service] = []
 
-    def start(name: str = "service", config: Mapping[str, Any] | None = None) -> Service:
+    def start(
+        name: str = "service",
+        config: Mapping[str, Any] | None = None,
+        program: tuple[str, ...] = _SIDELIGHT,
+    ) -> Service:
         folder = tmp_path / name
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         service = Service(folder, config)
+        service.program = program
         services.append(service)
         service.start()
         return service

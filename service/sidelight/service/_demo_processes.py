@@ -38,7 +38,7 @@ class KeptProcess:
     """
 
     def __init__(self, *arguments: str, ready_url: str, log: Path) -> None:
-        self._command = [sys.executable, "-m", "sidelight.service", *arguments]
+        self._command = [sys.executable, "-P", "-m", "sidelight.service", *arguments]
         self._ready_url = ready_url
         self._log = log.open("ab")
         self._stopping = threading.Event()
@@ -67,7 +67,7 @@ class KeptProcess:
                 if httpx.get(self._ready_url, timeout=2).is_success:
                     return
             pause.wait(0.05)
-        raise TimeoutError(f"{' '.join(self._command[2:4])} is not ready; see {self._log.name}")
+        raise TimeoutError(f"{' '.join(self._command[3:5])} is not ready; see {self._log.name}")
 
     def stop(self) -> None:
         """End the command as SIGTERM does, and wait for it."""

@@ -145,7 +145,7 @@ class Supervisor:
 
 async def _start(role: str) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "sidelight.service._process", role),
+        *(sys.executable, "-P", "-m", "sidelight.service._process", role),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
     )

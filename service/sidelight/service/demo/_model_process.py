@@ -57,7 +57,7 @@ class ModelProcess:
     """
 
     def __init__(self, *, port: int = 0) -> None:
-        command = [sys.executable, "-m", "sidelight.service.demo._model_server"]
+        command = [sys.executable, "-P", "-m", "sidelight.service.demo._model_server"]
         self._process = subprocess.Popen(  # noqa: S603 - our own module, no shell
             [*command, "--port", str(port), "--until-stdin-ends"],
             stdin=subprocess.PIPE,
