@@ -200,6 +200,8 @@ def test_status(text: str, status: int | None) -> None:
         ("2026-05-01t10:00:00.5z", "2026-05-01T10:00:00.500000+00:00"),
         ("yesterday", "1970-01-01T00:00:00.005000+00:00"),
         ("9999-01-01T00:00:00Z", "1970-01-01T00:00:00.005000+00:00"),
+        ("1500-01-01T00:00:00Z", "1970-01-01T00:00:00.005000+00:00"),
+        ("2262-04-11T00:00:00Z", "2262-04-11T00:00:00+00:00"),
         (None, "1970-01-01T00:00:00.005000+00:00"),
     ],
 )
@@ -341,6 +343,41 @@ def test_integers_and_fractions_of_one_layout_share_a_column() -> None:
     batch = only(*[pair(half("request", {"instances": [[x]]}, str(x))) for x in (1, 2.5)])
 
     assert features(batch) == {"f0": [1.0, 2.5]}
+
+
+LONG = 2**53 + 1
+
+
+@pytest.mark.parametrize(
+    ("instances", "expected"),
+    [
+        pytest.param([[LONG]], [{"f0": LONG}], id="alone"),
+        pytest.param([[LONG, 0.5]], [{"f0": LONG, "f1": 0.5}], id="beside a fraction"),
+        pytest.param([[-LONG, "a"], [1, "b"]], [{"f0": -LONG, "f1": "a"}, {"f0": 1, "f1": "b"}]),
+        pytest.param([{"id": LONG}, {"id": None}], [{"id": LONG}, {"id": None}], id="named"),
+        pytest.param([LONG], [{"f0": LONG}], id="scalar"),
+        pytest.param([[2**63]], [{"f0": 2.0**63}], id="beyond 64 bits"),
+    ],
+)
+def test_long_integers_stay_exact_whatever_stands_beside_them(
+    instances: list[Any], expected: list[dict[str, Any]]
+) -> None:
+    kind = type(instances[0])
+    other = {list: [0.5] * len(expected[0]), dict: {"id": 0.5}, int: 0.5}[kind]
+    batches = decode(
+        pair(half("request", {"instances": [other]}, "r0")),
+        pair(half("request", {"instances": instances}, "r1")),
+    ).batches
+
+    found = [
+        dict(zip(features(batch), row, strict=True))
+        for batch in batches
+        for row, request in zip(
+            zip(*features(batch).values(), strict=True), rows(batch, "request_id"), strict=True
+        )
+        if request == "r1"
+    ]
+    assert found == expected
 
 
 def test_columns_that_change_from_one_event_to_the_next_are_batches_of_their_own() -> None:

@@ -41,6 +41,11 @@ _CLASSES: Final = {
     frozenset[type](): NOTHING,
 }
 _NESTED: Final = frozenset({list, dict})
+# Integers beyond what a double holds exactly; as a type of its own, so that no neighbour with a
+# fraction, in its payload or in another, rounds them.
+_LONG: Final = "INT64"
+_EXACT: Final = 1 << 53
+_LONGEST: Final = 1 << 63
 
 Column = tuple[Tensor, list[Any]]
 
@@ -90,7 +95,7 @@ def _lists(rows: list[list[Any]]) -> list[Column]:
     if widths or kinds & _NESTED or width > MAX_TABLE_COLUMNS:
         return [_column(None, rows)]
     datatype = _class(kinds)
-    if datatype:
+    if datatype and not (datatype == NUMBER and _is_long(flat)):
         tensor = Tensor(name=None, datatype=datatype, shape=(width,), n_columns=width)
         return [(tensor, flat)]
     return [_column(None, flat[place::width]) for place in range(width)]
@@ -100,6 +105,8 @@ def _column(name: str | None, values: list[Any]) -> Column:
     """Return one value a row, whatever it is."""
     kinds = set(map(type, values)) - {type(None)}
     if (datatype := _class(kinds)) is not None:
+        if kinds == {int} and _is_long(values):
+            datatype = _LONG
         return Tensor(name=name, datatype=datatype), values
     if kinds == {list}:
         return _list_column(name, values)
@@ -179,6 +186,15 @@ def _shape(value: Sequence[Any]) -> tuple[int, ...] | None:
 
 def _class(kinds: Iterable[type]) -> str | None:
     return _CLASSES.get(frozenset(kinds) - {type(None)})
+
+
+def _is_long(values: Iterable[Any]) -> bool:
+    """Whether an integer needs more than a double, and all fit into 64 bits."""
+    whole = [value for value in values if type(value) is int]
+    if not whole:
+        return False
+    low, high = min(whole), max(whole)
+    return (high > _EXACT or low < -_EXACT) and low >= -_LONGEST and high < _LONGEST
 
 
 def _is_encoded(value: Any) -> bool:
