@@ -10,6 +10,7 @@ from urllib.parse import unquote
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from sidelight.adapters.dialects import Half
 from sidelight.logger import Pair
@@ -31,6 +32,7 @@ _JSON: Final = frozenset({"annotations", "metadata"})
 _MEANINGLESS: Final = frozenset({"", "{}", "null"})
 _STATUSES: Final = range(1000)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_YEARS: Final = ("1678", "2261")  # whole years that 64 bits of nanoseconds hold
 _NANOSECONDS: Final = pa.timestamp("ns", tz="UTC")
 _MICROSECONDS: Final = pa.timestamp("us", tz="UTC")
 _MILLISECOND: Final = np.timedelta64(1, "ms")
@@ -108,11 +110,21 @@ def times(facts: Sequence[Facts]) -> tuple[pa.Array, list[float | None]]:
 def _parsed(texts: list[str | None]) -> Any:
     """Return ``datetime64[ns]``; NaT where there is no RFC 3339 time."""
     try:
-        array = pa.array(texts, type=pa.string()).cast(_NANOSECONDS)
+        strings = pa.array(texts, type=pa.string())
+        array = strings.cast(_NANOSECONDS) if _can_be_held(strings) else _one_by_one(texts)
     except (pa.ArrowInvalid, UnicodeEncodeError):
-        array = pa.array([_nanoseconds(text) for text in texts], type=pa.int64())
-        array = array.cast(_NANOSECONDS)
+        array = _one_by_one(texts)
     return array.cast(pa.timestamp("ns")).to_numpy(zero_copy_only=False)
+
+
+def _can_be_held(strings: pa.Array) -> bool:
+    """Return whether nanoseconds hold all years: pyarrow before 23 makes other times of them."""
+    years = pc.min_max(pc.utf8_slice_codeunits(strings, 0, 4)).as_py()
+    return years["min"] is None or _YEARS[0] <= years["min"] <= years["max"] <= _YEARS[1]
+
+
+def _one_by_one(texts: list[str | None]) -> pa.Array:
+    return pa.array([_nanoseconds(text) for text in texts], type=pa.int64()).cast(_NANOSECONDS)
 
 
 def _nanoseconds(text: str | None) -> int | None:
