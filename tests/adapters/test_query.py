@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -581,7 +582,7 @@ def test_other_types_of_arrow_are_shown_as_text_or_numbers(
         "features.when": moment,
         "features.day": moment.date(),
         "features.exact": Decimal("1.25"),
-        "features.half": 0.5,
+        "features.half": np.float16(0.5),
         "features.word": "x",
         "features.nested": {"a": math.nan},
     }

@@ -57,7 +57,7 @@ class FlightStream:
     ) -> None:
         # Lists of Python values: a request is written from them in 10 us, from a frame in 500 us.
         self._columns = {name: _with_none(flights[name]) for name in FEATURES}
-        self._departs: list[datetime] = flights["departs"].dt.to_pydatetime().tolist()
+        self._departs: list[datetime] = [moment.to_pydatetime() for moment in flights["departs"]]
         self._delays: list[float | None] = _with_none(flights["arr_delay"])
         self._late: list[float | None] = _with_none(flights["late"])
         self.requests = tuple(_cut(flights["request_id"].tolist(), group_every, group_rows))
