@@ -329,7 +329,7 @@ def test_a_value_that_is_not_its_datatype_costs_only_its_own_payload(
     )
 
     assert decoded.undecoded == {("prod/m", "values"): 1}
-    assert [rows(batch, "request_id") for batch in decoded.batches] == [["0", "2"], ["1"]]
+    assert [rows(batch, "request_id") for batch in decoded.batches] == [["0"], ["1"], ["2"]]
     assert json.loads(rows(decoded.batches[1], "features.f0")[0]) == bad
 
 
@@ -387,10 +387,39 @@ def test_columns_that_change_from_one_event_to_the_next_are_batches_of_their_own
     )
 
     assert [(batch.feature_names, rows(batch, "request_id")) for batch in decoded.batches] == [
-        (["a"], ["0", "2"]),
+        (["a"], ["0"]),
         (["a", "b"], ["1"]),
+        (["a"], ["2"]),
         (["b"], ["3"]),
     ]
+
+
+@pytest.mark.parametrize("form", ["object", "columns"])
+def test_a_missing_value_does_not_cut_a_stream(form: str) -> None:
+    values = [(None, "x"), (1.5, "y"), (None, None), (2.5, "z")]
+
+    def body(number: float | None, word: str | None) -> dict[str, Any]:
+        if form == "columns":
+            return {"inputs": {"a": [number], "b": [word]}}
+        return {"instances": [{"a": number, "b": word}]}
+
+    batch = only(*[pair(half("request", body(*item), str(n))) for n, item in enumerate(values)])
+
+    assert list(zip(*features(batch).values(), strict=True)) == values
+    datatypes = [tensor["datatype"] for tensor in batch.layout["request"]["tensors"]]
+    assert "NULL" not in datatypes
+
+
+@given(st.lists(st.sampled_from(["a", "b", "n", "?"]), max_size=12))
+def test_rows_of_a_deployment_stay_in_order_whatever_their_layouts(kinds: list[str]) -> None:
+    bodies = {"a": {"a": 1}, "b": {"a": "x"}, "n": {"a": None}, "?": {"z": 1}}
+    pairs = [
+        pair(half("request", {"instances": [bodies[kind]]}, str(n))) for n, kind in enumerate(kinds)
+    ]
+
+    found = [name for batch in decode(*pairs).batches for name in rows(batch, "request_id")]
+
+    assert found == [str(n) for n in range(len(kinds))]
 
 
 def test_a_registered_schema_names_columns_without_names() -> None:

@@ -3,18 +3,29 @@
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Final
 
 from sidelight.adapters._batches import Decoded, build_batch
 from sidelight.adapters._decoding_columns import CONVERSION_ERRORS, arrays, registered_names
-from sidelight.adapters.dialects import DIALECTS, Dialect, Half, Layout, Side, opaque, read_payload
+from sidelight.adapters.dialects import (
+    DIALECTS,
+    Dialect,
+    Half,
+    Layout,
+    Side,
+    Tensor,
+    opaque,
+    read_payload,
+)
+from sidelight.adapters.dialects._half import NOTHING
 from sidelight.logger import Pair
 from sidelight.payloads import Batch, Event, Schema
 
 log = logging.getLogger(__name__)
 
-GroupKey = tuple[str, Layout | None, Layout | None]
+_Layouts = tuple[Layout | None, Layout | None]
 
 _INTERNAL: Final = (*CONVERSION_ERRORS, LookupError, AttributeError, RecursionError)
 
@@ -26,8 +37,8 @@ class Decoding:
     Parameters
     ----------
     batches : list of Batch
-        In the order in which their first inference was completed; rows within a batch in the
-        order of completion.
+        One after the other, the rows of a deployment are in the order of completion: what is said
+        of a stream must not depend on which of its inferences were decoded together.
     undecoded : Counter by (deployment, reason)
         Payloads that stand in them as one opaque value, and why.
 
@@ -74,7 +85,8 @@ class Decoder:
         ]
         batches: list[Batch] = []
         undecoded: Counter[tuple[str, str]] = Counter()
-        for (deployment, _, _), group in _grouped(items).items():
+        for group in _grouped(items):
+            deployment = group[0].pair.key.deployment
             for batch, members in self._batches(deployment, group):
                 batches.append(batch)
                 _count(undecoded, deployment, members)
@@ -107,7 +119,7 @@ class Decoder:
         # One payload holds what its datatype does not allow. It becomes opaque, the others stay.
         checked = [_checked(item) for item in group]
         built = []
-        for members in _grouped(checked).values():
+        for members in _grouped(checked):
             try:
                 built.append((build_batch(deployment, members, names), members))
             except CONVERSION_ERRORS:
@@ -115,17 +127,78 @@ class Decoder:
         return built
 
 
-def _grouped(items: Iterable[Decoded]) -> dict[GroupKey, list[Decoded]]:
-    groups: dict[GroupKey, list[Decoded]] = {}
+def _grouped(items: Iterable[Decoded]) -> list[list[Decoded]]:
+    """Return runs of one deployment and layout; those of a deployment are in order."""
+    runs: list[tuple[_Layouts, list[Decoded]]] = []
+    last: dict[str, int] = {}
     for item in items:
-        request, response = item.request, item.response
-        key = (
-            item.pair.key.deployment,
-            request and request.layout,
-            response and response.layout,
-        )
-        groups.setdefault(key, []).append(item)
-    return groups
+        deployment = item.pair.key.deployment
+        layouts = _layouts(item)
+        place = last.get(deployment)
+        common = None if place is None else _common_layouts(runs[place][0], layouts)
+        if place is None or common is None:
+            last[deployment] = len(runs)
+            runs.append((layouts, [item]))
+        else:
+            runs[place] = (common, runs[place][1])
+            runs[place][1].append(item)
+    return [[_with_layouts(item, layouts) for item in run] for layouts, run in runs]
+
+
+def _layouts(item: Decoded) -> _Layouts:
+    return item.request and item.request.layout, item.response and item.response.layout
+
+
+def _common_layouts(one: _Layouts, other: _Layouts) -> _Layouts | None:
+    if one == other:
+        return one
+    request, response = map(_common_layout, one, other)
+    # Halves that are missing on one side only are layouts of their own.
+    if (request is None) is not (one[0] is None) or (response is None) is not (one[1] is None):
+        return None
+    return request, response
+
+
+@lru_cache(maxsize=4096)
+def _common_layout(one: Layout | None, other: Layout | None) -> Layout | None:
+    """Return the layout that holds the payloads of both, None when there is none.
+
+    Where JSON tells the datatype by the values, a null has every datatype: a feature that is
+    missing now and then does not cut a stream into short batches.
+    """
+    if one is other or one is None or other is None:
+        return one if one is other else None
+    found = map(_common_tensor, one.tensors, other.tensors)
+    tensors = tuple(tensor for tensor in found if tensor is not None)
+    if (one.protocol, one.form, one.extra, one.whole, len(tensors), len(tensors)) != (
+        *(other.protocol, other.form, other.extra, other.whole),
+        *(len(one.tensors), len(other.tensors)),
+    ):
+        return None
+    if tensors == other.tensors:
+        return other
+    return one if tensors == one.tensors else replace(one, tensors=tensors)
+
+
+def _common_tensor(one: Tensor, other: Tensor) -> Tensor | None:
+    if one == other or replace(other, datatype=one.datatype) != one:
+        return one if one == other else None
+    if NOTHING not in (one.datatype, other.datatype):
+        return None
+    return other if one.datatype == NOTHING else one
+
+
+def _with_layouts(item: Decoded, layouts: _Layouts) -> Decoded:
+    if _layouts(item) == layouts:
+        return item
+    return item._replace(
+        request=_with_layout(item.request, layouts[0]),
+        response=_with_layout(item.response, layouts[1]),
+    )
+
+
+def _with_layout(half: Half | None, layout: Layout | None) -> Half | None:
+    return half if half is None or layout is None else half._replace(layout=layout)
 
 
 def _checked(item: Decoded) -> Decoded:
