@@ -5,12 +5,16 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import httpx
 import orjson
 
 from sidelight.explainers import BadAnswer, ModelUnavailable, RowError
+
+if TYPE_CHECKING:
+    # Imported where a model is called: a tenth of a second of a start that most processes of the
+    # service, which import this package and call none, need not spend.
+    import httpx
 
 # What a server says about an error is shown to the one who asked, but not a whole page of it.
 _SAID_CHARACTERS = 200
@@ -19,12 +23,14 @@ _FAILED = 500
 _OK = 200
 
 
-def http_client() -> httpx.Client:
+def http_client() -> "httpx.Client":
     """Client for the live models of a process; safe for threads, closed by its owner.
 
     It reads no proxy settings from the environment and follows no redirects: synthetic calls go
     to the configured address or nowhere.
     """
+    import httpx  # noqa: PLC0415
+
     return httpx.Client(trust_env=False, follow_redirects=False)
 
 
@@ -49,7 +55,7 @@ class Endpoint:
 
     """
 
-    client: httpx.Client
+    client: "httpx.Client"
     url: str
     explanation_id: str
     max_response_bytes: int = 16 << 20
@@ -93,6 +99,8 @@ class Endpoint:
             "Seldon-Skip-Logging": "true",
             "Ce-Id": call_id,
         }
+        import httpx  # noqa: PLC0415
+
         until = time.monotonic() + timeout_s
         try:
             with self.client.stream(
@@ -110,7 +118,7 @@ class Endpoint:
             # Broken in the middle: prediction has no effect, so the same call may be repeated.
             raise self._unavailable(str(error) or "connection broken", again=True) from error
 
-    def _read(self, response: httpx.Response, until: float) -> bytes:
+    def _read(self, response: "httpx.Response", until: float) -> bytes:
         coding = response.headers.get("content-encoding", "identity")
         if coding != "identity":
             raise BadAnswer("content encoding of the answer", expected="none", got=coding)
