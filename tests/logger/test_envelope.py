@@ -366,3 +366,49 @@ def test_feedback_that_cannot_be_read_says_why(data: bytes, reason: str) -> None
 
     assert labels == []
     assert [item.reason for item in rejected] == [reason]
+
+
+RECORD = {
+    "id": "mm-1",
+    "kind": "request",
+    "modelid": "fraud__isvc-abc",
+    "metadata": {"k": "v"},
+    "data": base64.b64encode(b"\x0a\x05fraud").decode(),
+}
+
+
+def payload_record(**changes: Any) -> EventRecord:
+    body = json.dumps({**RECORD, **changes}).encode()
+    return record({"Content-Type": "application/json"}, body, "/consumer/kserve/v2?x")
+
+
+def test_both_records_of_modelmesh_are_halves_of_one_inference() -> None:
+    request, response = one(payload_record()), one(payload_record(kind="response", data=None))
+
+    assert (kind_of(request.type), kind_of(response.type)) == ("request", "response")
+    assert identity(request) == identity(response)
+    assert (identity(request).deployment, identity(request).request_id) == ("default/fraud", "mm-1")
+    assert (request.data, response.data) == (b"\x0a\x05fraud", b"")
+    assert json.loads(request.extensions["metadata"]) == {"k": "v"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"id": ""}, "id"),
+        ({"id": 7}, "id"),
+        ({"kind": "other"}, "kind"),
+        ({"modelid": None}, "modelid"),
+        ({"data": "?"}, "data"),
+        ({"data": {}}, "data"),
+    ],
+)
+def test_records_that_contradict_themselves_are_rejected(
+    changes: dict[str, Any], reason: str
+) -> None:
+    assert refused(payload_record(**changes)).reason == reason
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"{", b"[" * 100_000])
+def test_what_is_no_record_is_rejected(body: bytes) -> None:
+    assert refused(record({}, body, "/consumer/kserve/v2")).reason == "body"

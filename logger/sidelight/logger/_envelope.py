@@ -14,6 +14,7 @@ from sidelight.logger._envelope_head import Head, read_head
 from sidelight.logger._envelope_inflate import InflateError, inflate
 from sidelight.logger._envelope_json import parse_batch, parse_structured
 from sidelight.logger._envelope_member import EventLimits, Place, Rejected, build_event
+from sidelight.logger._envelope_record import RECORDS_ROUTE, parse_record
 from sidelight.logger._identity import is_known_type
 from sidelight.logger._journal import EventRecord
 from sidelight.logger.errors import EnvelopeError
@@ -61,6 +62,8 @@ def parse(
         dead_letter=head.path == _DEAD_LETTER or head.path.startswith(_DEAD_LETTER + "/"),
     )
     try:
+        if head.path == RECORDS_ROUTE:
+            return [parse_record(record.body, place, limits)], []
         return _by_mode(head, record.body, place, limits)
     except EnvelopeError as error:
         return [], [place.rejected(0, error)]

@@ -19,6 +19,8 @@ _KINDS: Final[dict[str, EventKind]] = {
     "io.seldon.serving.inference.request": "request",
     "io.seldon.serving.inference.response": "response",
     "io.seldon.serving.feedback": "feedback",
+    "io.sidelight.modelmesh.request": "request",
+    "io.sidelight.modelmesh.response": "response",
     FEEDBACK_TYPE: "feedback",
 }
 
