@@ -112,7 +112,10 @@ def _plain(column: pa.ChunkedArray) -> list[Any]:
         return list(column.cast(pa.int64()).to_pylist())
     if pa.types.is_timestamp(kind) or pa.types.is_date(kind) or pa.types.is_time(kind):
         return list(pc.cast(column, pa.string()).to_pylist())
-    if pa.types.is_float32(kind):
+    if pa.types.is_float16(kind):
+        # pyarrow before 23 makes values of numpy of them.
+        column = column.cast(pa.float32())
+    elif pa.types.is_float32(kind):
         # As it came: what was sent as 0.1 is 0.1, not 0.10000000149011612.
         column = column.cast(pa.string()).cast(pa.float64())
     elif pa.types.is_list(kind) and pa.types.is_float32(kind.value_type):
