@@ -3,10 +3,10 @@
 import hashlib
 import logging
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from threading import Lock
 from typing import Any, Literal, Self
 from uuid import uuid4
@@ -37,6 +37,7 @@ from sidelight.logger import Document, Documents
 from sidelight.payloads import Explanation, Inference
 from sidelight.service._columns import background_columns
 from sidelight.service._deployments import get_settings
+from sidelight.service._layouts import columns_of, fitting_layout, layouts_of
 from sidelight.service._metrics import Labels, observe, split_name
 from sidelight.service._names import DeploymentName
 from sidelight.service._problems import problem, problem_of
@@ -124,7 +125,8 @@ class Explaining:
         self._jobs = ThreadPoolExecutor(_JOBS, "sidelight-explain")
         self._lock = Lock()
         self._counts: dict[tuple[str, Labels], float] = defaultdict(float)
-        self._backgrounds: dict[str, Background] = {}
+        self._references: dict[str, list[str]] = {}
+        self._backgrounds: dict[tuple[str, frozenset[str]], Background] = {}
         self._under_way: set[str] = set()
         self._refusals: Counter[str] = Counter()
 
@@ -276,7 +278,8 @@ class Explaining:
         inventory = self._documents.get("deployments", deployment)
         if inventory is None:
             raise NotFound(f"no traffic of {deployment} was seen yet")
-        background = self._background(deployment)
+        rows = _rows(request, inference)
+        layout, background = self._asked_with(deployment, inventory, rows[0])
         version = inference.version if inference else None
         return _Task(
             id=task_id,
@@ -286,9 +289,9 @@ class Explaining:
             inference=inference,
             model=model,
             url=model.versions.get(version, model.url) if version else model.url,
-            layout=inventory["layout"].get("request") or {},
+            layout=layout,
             background=background,
-            instances=_instances(request, inference, background),
+            instances=[background.instance(row) for row in rows],
             deadline_s=(
                 self._settings.explanations.deadline
                 if request.deadline_ms is None
@@ -312,7 +315,48 @@ class Explaining:
             )
         return inference
 
-    def _background(self, deployment: str) -> Background:
+    def _asked_with(
+        self, deployment: str, inventory: dict[str, Any], row: Any
+    ) -> tuple[dict[str, Any], Background]:
+        """Return the layout of the logged requests with the columns of a row, and its background.
+
+        Traffic may have changed its columns since, and the reference may hold columns of requests
+        that only strayed in.
+        """
+        digest = self._reference_digest(deployment)
+        if digest not in self._references:
+            self._references[digest] = list(self._reference_columns(digest))
+        known = self._references[digest]
+        asked = row if isinstance(row, dict) else len(row)
+        layout = fitting_layout(layouts_of(inventory), asked, known)
+        if layout is None:
+            raise NotReady(
+                f"no request of {deployment} with the columns of its reference was seen yet",
+                expected=", ".join(known[:20]),
+            )
+        names = columns_of(layout)
+        missing = [name for name in names if name not in known]
+        if missing:
+            raise BadRequest(
+                "the inference has columns that the reference does not have",
+                expected=", ".join(known[:20]),
+                got=", ".join(missing[:20]),
+                hint="explanations compare with rows of the reference",
+            )
+        place = digest, frozenset(names)
+        if place not in self._backgrounds:
+            columns = self._reference_columns(digest)
+            self._backgrounds[place] = _sampled(
+                {name: values for name, values in columns.items() if name in names},
+                digest,
+                self._settings.explanations.background_rows,
+            )
+        return layout, self._backgrounds[place]
+
+    def _reference_columns(self, digest: str) -> Mapping[str, list[Any]]:
+        return background_columns(read_reference_file(self._settings.data, digest))
+
+    def _reference_digest(self, deployment: str) -> str:
         reference = self._documents.get("references", deployment) or {}
         digest = reference.get("digest")
         if digest is None:
@@ -321,28 +365,27 @@ class Explaining:
                 f"the reference of {deployment} is not complete: {rows} rows so far",
                 hint="explanations compare with its rows; send more traffic or set reference.file",
             )
-        background = self._backgrounds.get(digest)
-        if background is None:
-            background = _read_background(
-                self._settings.data, digest, self._settings.explanations.background_rows
-            )
-            self._backgrounds[digest] = background
-        return background
+        return str(digest)
 
 
 def _explanation_id() -> str:
     return uuid4().hex
 
 
-def _read_background(data: Path, digest: str, n_rows: int) -> Background:
-    columns = background_columns(read_reference_file(data, digest))
+def _sampled(columns: dict[str, list[Any]], digest: str, n_rows: int) -> Background:
+    # Rows of another layout have none of these columns.
+    used = [
+        index
+        for index, row in enumerate(zip(*columns.values(), strict=True))
+        if any(value is not None for value in row)
+    ]
+    if used:
+        columns = {name: [values[index] for index in used] for name, values in columns.items()}
     seed = int.from_bytes(hashlib.sha256(digest.encode()).digest()[:8], "big")
     return Background.sample(columns, n_rows=n_rows, seed=seed)
 
 
-def _instances(
-    request: ExplainRequest, inference: Inference | None, background: Background
-) -> list[tuple[Any, ...]]:
+def _rows(request: ExplainRequest, inference: Inference | None) -> list[Any]:
     rows: list[Any] = list(request.instances or [])
     if inference is not None:
         if inference.orphan == "response":
@@ -359,7 +402,7 @@ def _instances(
             got=str(len(rows)),
             hint="name one with `row`",
         )
-    return [background.instance(row) for row in rows]
+    return rows
 
 
 def _refuse_other_version(task: _Task, explained: Explained) -> None:

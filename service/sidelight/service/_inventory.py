@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 
 from sidelight.logger import Document
 from sidelight.payloads import Batch, Schema, infer_schema
+from sidelight.service._layouts import layouts_of, with_layout
 
 _COLLECTION = "deployments"
 
@@ -17,7 +18,7 @@ _COLLECTION = "deployments"
 class _Entry:
     versions: list[str] = field(default_factory=list)
     schema: Schema | None = None
-    layout: dict[str, Any] = field(default_factory=dict)
+    layouts: list[dict[str, Any]] = field(default_factory=list)
     rows_seen: int = 0
     first_seen: str = ""
     last_seen: str = ""
@@ -26,7 +27,7 @@ class _Entry:
         return {
             "versions": self.versions,
             "schema": self.schema.to_json() if self.schema else {"columns": []},
-            "layout": self.layout,
+            "layouts": self.layouts,
             "rows_seen": self.rows_seen,
             "first_seen": self.first_seen or None,
             "last_seen": self.last_seen or None,
@@ -37,7 +38,7 @@ class _Entry:
         return cls(
             versions=list(value["versions"]),
             schema=Schema.from_json(value["schema"]),
-            layout=value["layout"],
+            layouts=layouts_of(value),
             rows_seen=value["rows_seen"],
             first_seen=value["first_seen"] or "",
             last_seen=value["last_seen"] or "",
@@ -100,7 +101,7 @@ def _note(entry: _Entry, batch: Batch) -> None:
     records = batch.records
     entry.schema = infer_schema(batch, entry.schema)
     if batch.feature_names and batch.layout:
-        entry.layout = batch.layout
+        entry.layouts = with_layout(entry.layouts, batch.layout.get("request"))
     for version in pc.unique(records.column("version")).to_pylist():
         if version is not None and version not in entry.versions:
             entry.versions.append(version)
