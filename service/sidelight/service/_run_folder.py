@@ -4,6 +4,11 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from sidelight.service.errors import ConfigurationError
+
+# Of sun_path, without the zero at its end (unix(7)).
+_MAX_SOCKET_PATH = 107
+
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
@@ -31,9 +36,28 @@ class RunFolder:
         return self.path / "consumer.alive"
 
     def create(self) -> None:
-        """Make the folder, readable by nobody else; forget that a former consumer was alive."""
-        self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._mark.unlink(missing_ok=True)
+        """Make the folder, readable by nobody else; forget that a former consumer was alive.
+
+        Raises
+        ------
+        ConfigurationError
+            If the folder cannot be made, or its path is too long for the sockets in it.
+
+        """
+        length = len(os.fsencode(self.data))
+        longest = _MAX_SOCKET_PATH - len(os.fsencode(self.ingest_socket)) + length
+        if length > longest:
+            raise ConfigurationError(
+                f"data: expected a path of at most {longest} bytes, got {length}: {self.data}",
+                hint="sockets are in it, whose paths are short; name a shorter one or a link to it",
+            )
+        try:
+            self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._mark.unlink(missing_ok=True)
+        except OSError as error:
+            raise ConfigurationError(
+                f"data: expected a folder to write into, got {self.data}: {error.strerror}"
+            ) from error
 
     def mark_consumer(self) -> None:
         """Say that the consumer is alive."""

@@ -62,12 +62,12 @@ class Supervisor:
             self._processes[role] = await _start(role)
         try:
             self._settings = self._load()
+            RunFolder(Path(self._settings["data"])).create()
         except ServiceError:
             # They wait for settings that will not come, and end without a word.
             for role in _ROLES:
                 await self._stop(role)
             raise
-        RunFolder(Path(self._settings["data"])).create()
         keepers = [asyncio.create_task(self._keep(role)) for role in _ROLES]
         stop = asyncio.create_task(self._stopping.wait())
         await asyncio.wait([*keepers, stop], return_when=asyncio.FIRST_COMPLETED)
