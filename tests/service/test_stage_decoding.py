@@ -180,6 +180,17 @@ def test_what_fails_only_once_is_not_quarantined(
     assert folder.counter("events_received_total") == 10
 
 
+def test_a_clock_that_is_set_back_stops_no_stage(folder: Any) -> None:
+    folder.ask([[1, "f"]])
+    folder.work()
+    folder.now_ns -= 3600 * 10**9
+    folder.ask([[2, "f"]])
+    folder.work()
+
+    assert _stored(folder) == 2
+    assert folder.counter("detector_rows_total") == 2
+
+
 def test_a_commit_that_fails_is_no_reason_to_quarantine(
     folder: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -101,7 +101,8 @@ class DecodingStage:
 
     def step(self, now_ns: int) -> bool:
         """Decode what has arrived; give up halves that waited too long."""
-        if now_ns - self._committed_ns < _GATHER_NS:
+        # A clock that was set back makes nobody wait for what it showed before.
+        if 0 <= now_ns - self._committed_ns < _GATHER_NS:
             return False
         slices = self._journals.read_events(
             DECODING, max_records=self._suspicion.n_records, max_bytes=_MAX_BYTES
@@ -168,7 +169,7 @@ class DecodingStage:
         # stands still is measured by the clock.
         if not self._pairing.n_waiting:
             return False
-        self._idle_since_ns = self._idle_since_ns or now_ns
+        self._idle_since_ns = min(self._idle_since_ns or now_ns, now_ns)
         if now_ns - self._idle_since_ns < _IDLE_NS:
             return False
         outcome = self._pairing.expire(now_ns)

@@ -54,7 +54,8 @@ class DetectionStage:
 
     def step(self, now_ns: int) -> bool:
         """Judge what was decoded."""
-        if now_ns - self._committed_ns < _GATHER_NS:
+        # A clock that was set back makes nobody wait for what it showed before.
+        if 0 <= now_ns - self._committed_ns < _GATHER_NS:
             return False
         self._now_ns = now_ns
         slices = self._journals.read_inferences(
@@ -126,7 +127,7 @@ class DetectionStage:
         watched = self._watched.get(name) or self._restore(name)
         if watched is None or watched.token != token:
             broken, since_ns = self._broken.get(name, ("", 0))
-            if broken == token and self._now_ns - since_ns < _AGAIN_NS:
+            if broken == token and 0 <= self._now_ns - since_ns < _AGAIN_NS:
                 return None
             if watched is not None:
                 work.state.update(dict.fromkeys(self._part_keys(name)))

@@ -43,9 +43,10 @@ class StoringStage:
 
     def step(self, now_ns: int) -> bool:
         """Write what was decoded; tidy up now and then."""
-        if now_ns - self._written_ns >= _GATHER_NS and self._store(now_ns):
+        # A clock that was set back makes nobody wait for what it showed before.
+        if not 0 <= now_ns - self._written_ns < _GATHER_NS and self._store(now_ns):
             return True
-        return now_ns - self._tidied_ns >= _TIDY_NS and self._tidy(now_ns)
+        return not 0 <= now_ns - self._tidied_ns < _TIDY_NS and self._tidy(now_ns)
 
     def _store(self, now_ns: int) -> bool:
         slices = self._journals.read_inferences(
