@@ -1,6 +1,7 @@
 """The service and the proxy of the demo, kept alive as a pod would."""
 
 import contextlib
+import random
 import signal
 import socket
 import subprocess
@@ -12,15 +13,25 @@ from typing import Self
 
 import httpx
 
+_PORTS = range(20_000, 32_768)
 _RESTART_S = 0.1
 _STOP_S = 20.0
 
 
-def free_port() -> int:
-    """Return a TCP port of the loopback address that nobody listens on now."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
+def free_ports(number: int) -> list[int]:
+    """Return different TCP ports of the loopback address that nobody listens on now.
+
+    They are below those that Linux gives to outgoing connections: any client on the machine could
+    take one of those before our command listens.
+    """
+    found: list[int] = []
+    for port in random.sample(_PORTS, len(_PORTS)):
+        if len(found) == number:
+            break
+        with contextlib.suppress(OSError), socket.socket() as taken:
+            taken.bind(("127.0.0.1", port))
+            found.append(port)
+    return found
 
 
 class KeptProcess:

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from sidelight.service._demo_client import DEPLOYMENT, DemoClient, Metrics
-from sidelight.service._demo_processes import KeptProcess, free_port
+from sidelight.service._demo_processes import KeptProcess, free_ports
 from sidelight.service.demo import (
     MODEL_NAME,
     DemoError,
@@ -75,9 +75,8 @@ def run_demo(*, quick: bool, once: bool, port: int, data: Path) -> int:
     """Run the demo; return its exit code."""
     console = Console(stderr=once)
     _clear(data)
-    setting = _Setting(
-        port=port or free_port(), proxy_port=free_port(), admin_port=free_port(), data=data
-    )
+    free, proxy_port, admin_port = free_ports(3)
+    setting = _Setting(port=port or free, proxy_port=proxy_port, admin_port=admin_port, data=data)
     started = time.perf_counter()
     try:
         with ExitStack() as stack:
