@@ -332,6 +332,7 @@ def test_other_version_than_expected_is_said(client: httpx.Client) -> None:
         pytest.param({"outputs": [{**tensor("y", "FP64", [1.0]), "shape": [3]}]}, id="shape"),
         pytest.param({"outputs": [tensor("y", "FP64", [])]}, id="empty"),
         pytest.param({"outputs": [tensor("y", "FP64", ["x"])]}, id="text-as-number"),
+        pytest.param({"outputs": [tensor("y", "FP64", ["1.5"])]}, id="number-as-text"),
         pytest.param((404, {"error": "no such model"}), id="not-found"),
         pytest.param((302, b""), id="redirect"),
         pytest.param(b"[" * 200_000, id="deep"),

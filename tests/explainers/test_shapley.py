@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from sidelight.explainers import (
     Background,
+    BadAnswer,
     Broker,
     BudgetTooSmall,
     Explained,
@@ -574,3 +575,10 @@ def test_confidence_intervals_cover_the_exact_values() -> None:
     print(f"coverage of 95 % intervals: {hits / total:.3f}")
     # The share of 95 % intervals; features of one sample move together, hence the room.
     assert 0.90 <= hits / total <= 0.99
+
+
+def test_predictions_whose_sums_overflow_are_no_explanation() -> None:
+    background = Background(names=("a", "b"), rows=[(0.0, 0.0), (1.0, 1.0)])
+
+    with pytest.raises(BadAnswer, match="finite"):
+        explained(lambda columns: np.where(columns[0], 1.7e308, -1.7e308), (3.0, 0.5), background)

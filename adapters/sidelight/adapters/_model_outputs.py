@@ -16,6 +16,8 @@ _PREFERENCE = {
     **dict.fromkeys(["INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64"], 1),
     "BOOL": 2,
 }
+# A missing prediction is refused with those that are not finite.
+_NUMBERS = {"int", "float", "bool", "NoneType"}
 
 
 class _Column(NamedTuple):
@@ -66,11 +68,15 @@ class OutputChoice:
             raise BadAnswer("rows of the model's answer", expected=f"{n_rows}", got=got)
         column = self._chosen(_columns(half, self.registered))
         raw = column.values[column.place :: column.tensor.n_columns]
+        what = f"values of output {column.name!r}"
+        # NumPy reads "1.5" as a number, which a tensor of numbers must not hold.
+        others = {type(value).__name__ for value in raw} - _NUMBERS
+        if others:
+            raise BadAnswer(what, expected="numbers", got=", ".join(sorted(others)))
         try:
             values = np.array(raw, dtype=np.float64)
-        except (TypeError, ValueError, OverflowError) as error:
-            what = f"values of output {column.name!r}"
-            raise BadAnswer(what, expected="numbers", got="something else") from error
+        except OverflowError as error:
+            raise BadAnswer(what, expected="numbers", got="larger ones than any double") from error
         version = half.facts.get("version")
         return column.name, values[:, None], version if isinstance(version, str) else None
 

@@ -22,6 +22,8 @@ from sidelight.explainers.errors import (
 
 # Locks take no time-out beyond what the platform counts; a deadline may be without end.
 _LONGEST_WAIT_S = 3_600.0
+# Of a prediction: sums and squares of smaller ones do not overflow.
+_LARGEST = 1e150
 
 
 class Session:
@@ -252,8 +254,9 @@ def _checked(answer: Answer, n_rows: int, output: int) -> Answer:
     if len(shape) != 2 or shape[0] != n_rows or shape[1] <= output:  # noqa: PLR2004
         expected = f"shape ({n_rows}, more than {output})"
         raise BadAnswer("predictions", expected=expected, got=f"shape {shape}")
-    bad = int(np.count_nonzero(~np.isfinite(answer.values[:, output])))
+    # NaN is not below anything.
+    bad = int(np.count_nonzero(~(np.abs(answer.values[:, output]) < _LARGEST)))
     if bad:
-        got = f"{bad} of {n_rows} missing or not finite"
+        got = f"{bad} of {n_rows} missing, not finite or beyond {_LARGEST:g}"
         raise BadAnswer("predictions", expected="finite numbers", got=got)
     return answer
