@@ -3,6 +3,7 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Response
+from starlette.concurrency import run_in_threadpool
 
 from sidelight.service._context import Context, context_of
 from sidelight.service._explaining import ExplainRequest
@@ -15,12 +16,12 @@ _ACCEPTED = 202
 
 
 @router.post("")
-def explain(context: Shared, request: ExplainRequest, response: Response) -> dict[str, Any]:
+async def explain(context: Shared, request: ExplainRequest, response: Response) -> dict[str, Any]:
     """Explain rows by the id of their inference, or as given; waits unless told not to."""
     if request.wait:
-        return context.explaining.explain(request).to_json()
+        return (await context.explaining.explain_in_time(request)).to_json()
     response.status_code = _ACCEPTED
-    return context.explaining.begin(request).to_json()
+    return (await run_in_threadpool(context.explaining.begin, request)).to_json()
 
 
 @router.get("/{explanation_id}")

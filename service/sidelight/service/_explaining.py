@@ -1,7 +1,9 @@
 """Explanations as the API asks for them: which rows, which model, what is kept of the answer."""
 
+import asyncio
 import hashlib
 import logging
+import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +28,7 @@ from sidelight.adapters import (
 from sidelight.explainers import (
     Background,
     Broker,
+    DeadlineExceeded,
     Explained,
     ExplainerError,
     Limits,
@@ -51,6 +54,9 @@ COLLECTION = "explanations"
 _METHOD = "shapley"
 _MAX_INSTANCES = 64
 _JOBS = 4
+_WAITING = 64
+# The deadline is kept inside; this is for what is not: another deadline in the queue before.
+_GRACE_S = 0.5
 _INTERRUPTED = problem(
     503,
     "the explanation was not finished",
@@ -100,7 +106,6 @@ class _Task:
     layout: dict[str, Any]
     background: Background
     instances: list[tuple[Any, ...]]
-    deadline_s: float
 
 
 class Explaining:
@@ -123,6 +128,8 @@ class Explaining:
         )
         self._client = http_client()
         self._jobs = ThreadPoolExecutor(_JOBS, "sidelight-explain")
+        # Of their own: those who wait for a slow model must not keep other routes waiting.
+        self._waited = ThreadPoolExecutor(_WAITING, "sidelight-explain-now")
         self._lock = Lock()
         self._counts: dict[tuple[str, Labels], float] = defaultdict(float)
         self._references: dict[str, list[str]] = {}
@@ -130,8 +137,32 @@ class Explaining:
         self._under_way: set[str] = set()
         self._refusals: Counter[str] = Counter()
 
-    def explain(self, request: ExplainRequest) -> Explanation:
-        """Explain now.
+    async def explain_in_time(self, request: ExplainRequest) -> Explanation:
+        """Explain by the request's deadline, which counts from now, however many ask.
+
+        Raises
+        ------
+        DeadlineExceeded
+            Also when no thread became free in time.
+        ServiceError, ExplainerError
+            As ``explain``.
+
+        """
+        deadline_s = self._deadline_s(request)
+        ends_at = time.monotonic() + deadline_s
+        answer = asyncio.wrap_future(self._waited.submit(self.explain, request, ends_at))
+        try:
+            return await asyncio.wait_for(answer, deadline_s + _GRACE_S)
+        except DeadlineExceeded:
+            raise
+        except TimeoutError as error:
+            raise DeadlineExceeded(
+                f"no answer within {deadline_s:.1f} s: too many explanations at once, or one too "
+                "large; allow more time or fewer rows"
+            ) from error
+
+    def explain(self, request: ExplainRequest, ends_at: float | None = None) -> Explanation:
+        """Explain now, until a point of the monotonic clock; the request's deadline otherwise.
 
         Raises
         ------
@@ -141,7 +172,9 @@ class Explaining:
             If there is no valid estimate.
 
         """
-        return self._run(self._task(request, _explanation_id()))
+        if ends_at is None:
+            ends_at = time.monotonic() + self._deadline_s(request)
+        return self._run(self._task(request, _explanation_id()), ends_at)
 
     def begin(self, request: ExplainRequest) -> Explanation:
         """Explain in the background; return what ``find`` will complete."""
@@ -168,13 +201,14 @@ class Explaining:
 
     def close(self) -> None:
         """Start nothing more."""
-        self._jobs.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._jobs, self._waited):
+            pool.shutdown(wait=False, cancel_futures=True)
         self._broker.close()
         self._client.close()
 
     def _run_job(self, task: _Task) -> None:
         try:
-            self._run(task)
+            self._run(task, time.monotonic() + self._deadline_s(task.request))
         except (ServiceError, ExplainerError) as error:
             failed = self._shown(task, state="failed").to_json()
             self._put({**failed, "problem": problem_of(error)}, task)
@@ -184,19 +218,22 @@ class Explaining:
         finally:
             self._under_way.discard(task.id)
 
-    def _run(self, task: _Task) -> Explanation:
+    def _run(self, task: _Task, ends_at: float) -> Explanation:
         # Answers are remembered under the address too, and not beyond a refusal: what another
         # model or version said is not what is asked for now.
         where = f"{task.deployment} at {task.url} {self._refusals[task.url] or ''}"
         target = Target(deployment=where, version=task.version, output=task.request.output)
         try:
+            left_s = ends_at - time.monotonic()
+            if left_s <= 0:
+                raise DeadlineExceeded("the deadline passed before anything was asked")
             explained = Shapley(budget_rows=task.request.budget_rows).explain(
                 task.instances,
                 task.background,
                 broker=self._broker,
                 model=self._model(task),
                 target=target,
-                deadline_s=task.deadline_s,
+                deadline_s=left_s,
             )
         except ExplainerError:
             self._count(task.deployment, "failed", None)
@@ -292,12 +329,12 @@ class Explaining:
             layout=layout,
             background=background,
             instances=[background.instance(row) for row in rows],
-            deadline_s=(
-                self._settings.explanations.deadline
-                if request.deadline_ms is None
-                else request.deadline_ms / 1000
-            ),
         )
+
+    def _deadline_s(self, request: ExplainRequest) -> float:
+        if request.deadline_ms is None:
+            return self._settings.explanations.deadline
+        return request.deadline_ms / 1000
 
     def _inference(self, request: ExplainRequest) -> Inference | None:
         if request.inference_id is None:
