@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from sidelight.logger._emitter_capture import REQUEST_TYPE, RESPONSE_TYPE, Capture
 from sidelight.logger._emitter_event import CapturedEvent, batch_body, is_embeddable
 from sidelight.logger._emitter_route import is_inference, route_of
+from sidelight.logger._envelope import parse
 from sidelight.logger._exchange import Exchange
+from sidelight.logger._journal import EventRecord
 from sidelight.logger.errors import SpoolError
 
 INFER = b"/v2/models/flights/infer"
@@ -184,7 +186,32 @@ def test_the_callers_request_id_comes_first() -> None:
     assert ids(b"X-Request-Id: ", body=b' {"id" : "b\xc3\xa9"') == ["bé", "bé"]
 
 
-@pytest.mark.parametrize("body", [b'{"id": "a\\"b"}', b'{"id": "\xff"}', b'{"id": ""}', b"x"])
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b'{"inputs": [{"id": "no"}], "id": "b-7"}', "b-7"),
+        (b'{"id": "a\\"b"}', 'a"b'),
+        (b'{"parameters": {"id": "no"}, "id" : "b\\u00e9"}', "b\xe9"),
+    ],
+)
+def test_the_id_of_a_body_is_found_wherever_it_stands(body: bytes, expected: str) -> None:
+    assert ids(body=body) == [expected, expected]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"id": "\xff"}',
+        b'{"id": ""}',
+        b"x",
+        b'{"inputs": [{"id": "no"}]}',
+        b'{"a": 1, "id": 7}',
+        b'{"a": 1, "id": "new\\nline"}',
+        b'{"a": 1, "id": " b"}',
+        b'[{"id": "no"}]',
+        b'{"a": 1, "id": "b"',
+    ],
+)
 def test_an_id_is_made_where_none_is_given(body: bytes) -> None:
     capture = Capture()
     bare = exchange(request_head=head(), request_body=body)
@@ -323,11 +350,23 @@ def test_whatever_passes_arrives_byte_for_byte_in_both_modes(
         assert all(isinstance(value, str) for value in found.values())
         found.pop("datacontenttype", None)
         headers = dict(event.headers())
+        stored = EventRecord(
+            partition=0,
+            position=0,
+            received_ns=0,
+            head=b"POST / HTTP/1.1\r\n"
+            + b"".join(b"%b: %b\r\n" % header for header in event.headers())
+            + b"\r\n",
+            body=body,
+        )
+        if all(byte == 9 or 0x20 <= byte != 0x7F for byte in request_id):  # legal in a header
+            assert [one.id for one in parse(stored)[0]] == [found["id"]]
         headers.pop(b"content-type", None)
+        headers.pop(b"ce-id")
         assert all(0x21 <= byte <= 0x7E for value in headers.values() for byte in value)
+        headers[b"ce-id"] = b"1"
         plain = {name.decode(): value.decode() for name, value in headers.items()}
         decoded = from_binary(HTTPMessage(plain, body), JSONFormat()).get_attributes()
-        assert decoded["id"] == found["id"]
         assert decoded["requestpath"] == found["requestpath"]
 
 
@@ -337,17 +376,35 @@ def test_a_foreign_record_is_named_as_such(record: bytes) -> None:
         CapturedEvent.unpack(record)
 
 
+@pytest.mark.parametrize(
+    "request_id",
+    [b'a "b" 100% c%41', b'"quoted"', "\xe9\u4e2d".encode(), b"latin-\xe9", b"tab\tin", b"%C3%A9"],
+)
+def test_the_collector_reads_the_same_id_in_both_modes(request_id: bytes) -> None:
+    request, _ = Capture().events(exchange(request_head=head(b"X-Request-Id: " + request_id)))
+    lines = [b"%b: %b" % header for header in request.headers()]
+    batch = head(b"Content-Type: application/cloudevents-batch+json")
+
+    received = [
+        parse(EventRecord(partition=0, position=0, received_ns=0, head=first, body=body))
+        for first, body in ((head(*lines), request.data), (batch, batch_body([request])))
+    ]
+
+    assert [[event.id for event in events] for events, _ in received] == [
+        [member(request)["id"]]
+    ] * 2
+
+
 def test_the_sdk_reads_the_binary_mode() -> None:
-    awkward = exchange(request_head=head(b'X-Request-Id: a "b" 100% \xc3\xa9'))
-    request, _ = Capture().events(awkward)
+    request, _ = Capture().events(exchange(target=b'/v2/models/a "b" 100% \xe9/infer'))
     headers = {name.decode(): value.decode() for name, value in request.headers()}
 
     event = from_binary(HTTPMessage(headers, request.data), JSONFormat())
 
-    assert headers["ce-id"] == "a%20%22b%22%20100%25%20%C3%A9"
-    assert event.get_id() == 'a "b" 100% é'
+    assert headers["ce-modelname"] == "a%20%22b%22%20100%25%20%C3%A9"
+    assert event.get_id() == "r-1"
     assert event.get_type() == REQUEST_TYPE
-    assert event.get_extension("modelname") == "flights"
+    assert event.get_extension("modelname") == 'a "b" 100% é'
 
 
 def test_the_sdk_reads_a_member_of_the_batch() -> None:

@@ -21,6 +21,9 @@ _CONTENT_TYPE: Final = b"\r\ncontent-type:"
 _CONTENT_ENCODING: Final = b"\r\ncontent-encoding:"
 # The id of an Open Inference Protocol body, when it comes first as the known clients write it.
 _BODY_ID: Final = re.compile(rb'[ \t\r\n]*\{[ \t\r\n]*"id"[ \t\r\n]*:[ \t\r\n]*("[^"\\]{1,256}")')
+_MAX_ID: Final = 256
+# An id behind that much is not worth the time that the parsing takes from the traffic.
+_MAX_SEARCHED_BYTES: Final = 64 * 1024
 _IDENTITY: Final = b"identity"
 _MAX_REMEMBERED: Final = 1024
 _MAX_REMEMBERED_BYTES: Final = 512
@@ -130,6 +133,8 @@ class Capture:
                 return orjson.dumps(orjson.loads(match[1]))
             except orjson.JSONDecodeError:  # bytes that are no UTF-8, or control characters
                 pass
+        elif given := _id_within(body):
+            return given
         return b'"%b-%x"' % (self._prefix.encode(), next(self._numbers))
 
     def _route(self, method: bytes, target: bytes) -> bytes:
@@ -187,6 +192,21 @@ def _header(head: bytes, lowered: bytes, name: bytes) -> bytes:
         return b""
     start += len(name)
     return head[start : head.find(b"\r\n", start)].strip(b" \t")
+
+
+def _id_within(body: bytes) -> bytes:
+    """Return the id that stands further on in a body, as JSON; empty when there is none."""
+    if b'"id"' not in body or len(body) > _MAX_SEARCHED_BYTES:
+        return b""
+    try:
+        found = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return b""
+    given = found.get("id") if isinstance(found, dict) else None
+    if not isinstance(given, str) or not 0 < len(given) <= _MAX_ID:
+        return b""
+    is_usable = given.isprintable() and given == given.strip()
+    return orjson.dumps(given) if is_usable else b""
 
 
 def _string(value: bytes) -> bytes:

@@ -23,6 +23,7 @@ _OPENING: Final = b"[" * 900
 _CLOSING: Final = b"]" * 900
 
 _SPACE: Final = b" \t\r\n"
+_BLANKS: Final = b" \t"
 # CloudEvents HTTP binding 3.1.3.2: space, double quote, percent and everything outside
 # U+0021 to U+007E is percent-encoded, and nothing else should be.
 _UNSAFE: Final = re.compile(rb"[^\x21\x23\x24\x26-\x7e]")
@@ -78,6 +79,8 @@ class CapturedEvent:
             text = value.encode()
             if name == "datacontenttype":
                 headers.append((b"content-type", _header_safe(text)))
+            elif name == "id":
+                headers.append((b"ce-id", _verbatim(text)))
             else:
                 headers.append((b"ce-" + name.encode(), _percent_encoded(text)))
         return headers
@@ -143,6 +146,18 @@ def _percent_encoded(text: bytes) -> bytes:
     if not _UNSAFE.search(text):
         return text
     return _UNSAFE.sub(lambda match: b"%%%02X" % match.group()[0], text)
+
+
+def _verbatim(text: bytes) -> bytes:
+    """Give the caller's id as it is, the way KServe's agent sends it.
+
+    Receivers take the id of an inference without percent-decoding, because that agent does not
+    encode it; encoded, the same id would be another one than in a batch. What no header can carry
+    is encoded nevertheless.
+    """
+    if _CONTROLS.search(text) or text != text.strip(_BLANKS):
+        return _percent_encoded(text)
+    return text
 
 
 def _header_safe(text: bytes) -> bytes:
