@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ log = logging.getLogger(__name__)
 
 _GRACE_S = 10.0
 _MODES = ("batch", "binary")
+_DEPLOYMENT = re.compile(r"[^/\x00-\x20\x7f]+/[^/\x00-\x20\x7f]+")
+_PLAIN = re.compile(r"[\x21-\x7e]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,13 +45,23 @@ class Address:
     port: int = 0
     path: str = ""
 
+    def __str__(self) -> str:
+        """Give the address as an option has it."""
+        if self.path:
+            return f"unix:{self.path}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
     @classmethod
     def read(cls, option: str, text: str) -> Self:
         """Read ``HOST:PORT`` or ``unix:PATH``; the option is named in the error."""
-        if text.startswith("unix:"):
-            return cls(path=text.removeprefix("unix:"))
+        path = text.removeprefix("unix:")
+        if path and path != text:
+            return cls(path=path)
         host, colon, port = text.rpartition(":")
-        if not (colon and host and port.isdecimal() and int(port) < 1 << 16):
+        # Without brackets a colon within the host is a mistake, or the option is "unix:" alone.
+        is_host = host and (":" not in host or (host[0] == "[" and host[-1] == "]"))
+        if not (colon and is_host and port.isdecimal() and int(port) < 1 << 16):
             raise ConfigurationError(f"--{option}: expected HOST:PORT or unix:PATH, got {text!r}")
         return cls(host=host.strip("[]"), port=int(port))
 
@@ -80,9 +93,13 @@ class ProxyOptions:
         """Check the options; raise ``ConfigurationError`` naming the wrong one."""
         if sink_mode not in _MODES:
             raise ConfigurationError(f"--sink-mode: expected batch or binary, got {sink_mode!r}")
-        if deployment is not None and not all(deployment.partition("/")):
+        if deployment is not None and not _DEPLOYMENT.fullmatch(deployment):
             raise ConfigurationError(f"--deployment: expected NS/NAME, got {deployment!r}")
         _split("sink", sink, ("http", "https"), "http://HOST:PORT/")
+        if not _PLAIN.fullmatch(sink):
+            raise ConfigurationError(
+                f"--sink: expected an address without blanks and percent-encoded, got {sink!r}"
+            )
         admin_address = Address.read("admin", admin)
         if admin_address.host not in {"127.0.0.1", "localhost", "::1", ""}:
             raise ConfigurationError(
@@ -118,6 +135,9 @@ def _split(
         raise ConfigurationError(
             f"--{option}: expected {expected}, got {text!r} ({error})"
         ) from error
+    if parts.username is not None or parts.password is not None:
+        # Neither is shown: a log is no place for a password.
+        raise ConfigurationError(f"--{option}: expected {expected} without user and password")
     if parts.scheme not in schemes or not host:
         raise ConfigurationError(f"--{option}: expected {expected}, got {text!r}")
     return host, port, parts.path
@@ -171,8 +191,6 @@ def run_proxy(options: ProxyOptions) -> None:
         uvloop.run(_run(options))
     except SpoolError as error:
         raise ServiceError(str(error)) from error
-    except OSError as error:
-        raise ServiceError(f"cannot listen: {error.strerror or error}") from error
 
 
 async def _run(options: ProxyOptions) -> None:
@@ -190,15 +208,25 @@ async def _run(options: ProxyOptions) -> None:
     relay, admin = _RelayAll(), _Admin(emitter, options.deployment)
     servers = [
         await _listen(
+            "listen",
             options.listen,
             lambda: Connection(
                 relay, upstream, tap=emitter, limits=limits, connections=connections
             ),
-        ),
-        await _listen(
-            options.admin, lambda: Connection(admin, limits=limits, connections=admin_connections)
-        ),
+        )
     ]
+    try:
+        servers.append(
+            await _listen(
+                "admin",
+                options.admin,
+                lambda: Connection(admin, limits=limits, connections=admin_connections),
+            )
+        )
+    except ServiceError:
+        # uvloop waits for ever for a server that is open when its loop is closed.
+        servers[0].close()
+        raise
     await emitter.start()
     sweeper = loop.create_task(_sweep(connections, limits.idle_s))
     log.info("relaying", extra={"listen": _shown(servers[0]), "admin": _shown(servers[1])})
@@ -229,11 +257,19 @@ def _upstream(address: Address) -> Upstream:
     return Upstream(address.host, address.port)
 
 
-async def _listen(address: Address, connect: Callable[[], Connection]) -> asyncio.Server:
+async def _listen(
+    option: str, address: Address, connect: Callable[[], Connection]
+) -> asyncio.Server:
     loop = asyncio.get_running_loop()
-    if address.path:
-        return await loop.create_unix_server(connect, address.path)
-    return await loop.create_server(connect, address.host, address.port, backlog=1024)
+    try:
+        if address.path:
+            return await loop.create_unix_server(connect, address.path, backlog=1024)
+        return await loop.create_server(connect, address.host, address.port, backlog=1024)
+    except OSError as error:
+        raise ServiceError(
+            f"--{option}: cannot listen on {address}: {error.strerror or error}; "
+            "choose an address of this machine that is free"
+        ) from error
 
 
 async def _sweep(connections: Connections, interval_s: float) -> None:
