@@ -250,3 +250,39 @@ def test_registered_schema_decides_what_is_categorical(folder: Any) -> None:
     detectors = {v["detector"] for look in looks for v in look["verdicts"] if v["feature"] == "age"}
     assert "chi_square" in detectors
     assert "kolmogorov_smirnov" not in detectors
+
+
+def test_alarm_ends_with_the_tests_that_raised_it(folder: Any) -> None:
+    _configure(folder, reference={"first_rows": 100}, detection={"window_rows": 250})
+    _traffic(folder, 100)
+    _traffic(folder, 500, seed=1, shift=3.0)
+    folder.work()
+    assert {alarm["state"] for alarm in _alarms(folder)} == {"open"}
+
+    _configure(folder, reference={"first_rows": 200}, detection={"window_rows": 250})
+    folder.begin()
+    _traffic(folder, 10, seed=2)
+    folder.work()
+
+    assert {alarm["state"] for alarm in _alarms(folder)} == {"ended"}
+    assert all(alarm["ended_at"] > alarm["raised_at"] for alarm in _alarms(folder))
+    assert _gauge(folder, "drift_alarm") == 0
+
+
+def test_nulls_of_single_rows_leave_them_in_order(make_folder: Any) -> None:
+    looks = []
+    for together in (37, 400):
+        folder = make_folder()
+        _configure(folder, reference={"first_rows": 100})
+        for number in range(400):
+            row = {"a": None if number % 3 else float(number), "b": "x"}
+            asked = {"request_id": f"r{number}", "minutes": float(number)}
+            folder.half("request", {"instances": [row]}, **asked)
+            folder.half("response", {"predictions": [number % 7]}, **asked)
+            if not number % together:
+                folder.work()
+        folder.work()
+        looks.append([value for _, _, value in folder.documents.find("verdicts")])
+
+    assert looks[0] == looks[1]
+    assert looks[0]

@@ -27,7 +27,7 @@ def watched_rows(batch: Batch) -> pa.Array:
 
 def rows_of(records: pa.RecordBatch) -> Iterator[Rows]:
     """Yield consecutive rows of one version each, in order."""
-    times = pc.strftime(records.column("time"), format="%Y-%m-%dT%H:%M:%SZ").to_pylist()
+    times = times_of(records)
     columns = arrays_of(records)
     for start, end, version in _runs(records.column("version")):
         yield Rows(
@@ -35,6 +35,12 @@ def rows_of(records: pa.RecordBatch) -> Iterator[Rows]:
             version=version,
             columns={name: values[start:end] for name, values in columns.items()},
         )
+
+
+def times_of(records: pa.RecordBatch) -> list[str]:
+    """Return the occurrence times of rows, RFC 3339."""
+    times: list[str] = pc.strftime(records.column("time"), format="%Y-%m-%dT%H:%M:%SZ").to_pylist()
+    return times
 
 
 def arrays_of(table: Any) -> dict[str, NDArray[Any]]:
