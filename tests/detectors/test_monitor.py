@@ -223,6 +223,19 @@ def test_too_few_rows_are_insufficient_and_no_number() -> None:
     assert "needed" in verdict.reason
 
 
+def test_first_looks_of_short_windows_hold_no_numbers() -> None:
+    settings_ = DetectionSettings(reference_rows=60, look_rows=10, window_rows=50)
+    monitor = DeploymentMonitor("a/b", settings=settings_)
+
+    answers = watch(mixed(80, 0), 80, monitor)
+
+    said = [item for item in answers.verdicts if item.detector != "mahalanobis"]
+    assert {item.state for item in said} == {"insufficient"}
+    for item in said:
+        assert (item.distance, item.p_value, item.log10_evidence) == (None, None, None)
+        assert item.reason
+
+
 def test_an_alarm_latches_names_its_feature_and_ends() -> None:
     rng = np.random.default_rng(3)
     columns: Columns = {f"f{j}": rng.normal(size=9000) for j in range(6)}

@@ -73,6 +73,11 @@ class Effects:
     stability: Mapping[str, Comparison]
     shift: Mapping[str, Comparison]
 
+    @property
+    def sufficient(self) -> bool:
+        """Whether there were enough rows to say anything of any column."""
+        return any(item.sufficient for item in self.shift.values())
+
     def distances(self) -> NDArray[np.float64]:
         """Shift of each column, 0 where there are too few rows; shape (n_columns,)."""
         return np.array([item.distance or 0.0 for item in self.shift.values()])
@@ -190,7 +195,7 @@ def _sequential(
         state=state,
         distance=shift.distance,
         threshold=settings.drift_threshold,
-        log10_evidence=float(evidence.rise.peaks[index]),
+        log10_evidence=float(evidence.rise.peaks[index]) if shift.sufficient else None,
         reason=reason,
     )
 

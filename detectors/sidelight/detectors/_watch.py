@@ -145,19 +145,30 @@ class Watch:
         effects = compare_window(columns, self.cells[:filled], self.settings)
         verdicts += column_verdicts(look, columns, effects, self.evidence, self.settings)
         alarms += self._drift_alarm(look, effects)
-        largest = float(effects.distances().max())
-        verdicts.append(
-            look.verdict(
-                AVERAGE_EVIDENCE,
-                None,
-                state="drift" if self.drift_latch.is_open else "ok",
-                distance=largest,
-                threshold=self.settings.drift_threshold,
-                log10_evidence=self.evidence.average_peak,
-            )
-        )
+        verdicts.append(self._average(look, effects))
         if alarms and alarms[-1].state == "ended":
             self.evidence = Evidence.start(self.reference_ranks)
+
+    def _average(self, look: Look, effects: Effects) -> Verdict:
+        threshold = self.settings.drift_threshold
+        if not effects.sufficient:
+            reason = next(item.reason for item in effects.shift.values())
+            return look.verdict(
+                AVERAGE_EVIDENCE,
+                None,
+                state="insufficient",
+                distance=None,
+                threshold=threshold,
+                reason=reason,
+            )
+        return look.verdict(
+            AVERAGE_EVIDENCE,
+            None,
+            state="drift" if self.drift_latch.is_open else "ok",
+            distance=float(effects.distances().max()),
+            threshold=threshold,
+            log10_evidence=self.evidence.average_peak,
+        )
 
     def _drift_alarm(self, look: Look, effects: Effects) -> list[Alarm]:
         distances = effects.distances()
