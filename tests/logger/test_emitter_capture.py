@@ -9,6 +9,8 @@ from cloudevents.core.formats.json import JSONFormat
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sidelight.logger._connections import Limits
+from sidelight.logger._door import DoorLimits
 from sidelight.logger._emitter_capture import REQUEST_TYPE, RESPONSE_TYPE, Capture
 from sidelight.logger._emitter_event import CapturedEvent, batch_body, is_embeddable
 from sidelight.logger._emitter_route import is_inference, route_of
@@ -125,6 +127,20 @@ def test_any_other_body_travels_as_base64_and_harms_no_neighbour(body: bytes) ->
 
 def test_a_wide_body_is_no_deep_body() -> None:
     assert is_embeddable(json.dumps([[row] for row in range(500)]).encode())
+
+
+def test_a_long_body_is_not_read_but_travels_as_base64() -> None:
+    body = json.dumps([0.5] * 100_000).encode()
+    request, _ = Capture().events(exchange(request_body=body))
+
+    assert base64.b64decode(member(request)["data_base64"]) == body
+
+
+def test_a_body_at_the_bound_of_the_proxy_has_room_in_the_door() -> None:
+    body = bytes(Limits().capture_limit)
+    request, _ = Capture().events(exchange(request_body=body, request_cut=1 << 40))
+
+    assert len(batch_body([request])) < DoorLimits().max_body_bytes - (1 << 20)
 
 
 def test_json_of_another_media_type_is_no_json_for_cloudevents() -> None:

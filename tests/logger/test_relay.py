@@ -996,6 +996,38 @@ def test_bodies_beyond_the_bound_are_forwarded_and_counted(uvicorn_port: int) ->
     assert (after.request_body, after.request_cut) == (body[:10], 0)
 
 
+def wait_for(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_all_exchanges_in_work_share_one_bound() -> None:
+    body = os.urandom(30_000)
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 30000\r\n\r\n"
+    tap = Keep()
+    with (
+        scripted(answering(_OK)) as port,
+        proxied(port, tap=tap, limits=Limits(max_captured_bytes=25_000)) as proxy,
+        proxy.connect() as first,
+        proxy.connect() as second,
+    ):
+        first.sendall(head + body[:20_000])
+        wait_for(lambda: proxy.connections.captured_bytes == 20_000)
+        second.sendall(head + body[:20_000])
+        wait_for(lambda: proxy.connections.captured_bytes == 25_000)
+        for client in (second, first):
+            client.sendall(body[20_000:])
+            assert read_until(client, b"ok") == _OK
+            tap.wait(1 + (client is first))
+        late, early = tap.wait(2)
+
+        assert proxy.connections.captured_bytes == 0
+    assert (late.request_body, late.request_cut) == (body[:5_000], 25_000)
+    assert (early.request_body, early.request_cut) == (body[:25_000], 5_000)
+
+
 class _Broken:
     def __init__(self, *, wants: bool) -> None:
         self._wants = wants

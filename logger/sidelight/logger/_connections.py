@@ -17,7 +17,11 @@ class Limits:
         What a client may send ahead of its answer, or of its upstream, before its connection is
         no longer read.
     capture_limit : int
-        Bytes of a body that are kept for the tap; more is forwarded and counted, not kept.
+        Bytes of a body that are kept for the tap; more is forwarded and counted, not kept. As
+        base64 it has room in the 16 MiB that the collector's door takes.
+    max_captured_bytes : int
+        Bytes of the bodies that are kept of all exchanges in work together; beyond it a body is
+        cut where it stands.
     max_collected_bytes : int
         Bytes of unfinished bodies of all connections together; a request that would exceed them
         is answered with 503.
@@ -35,7 +39,8 @@ class Limits:
 
     max_head_bytes: int = 65536
     max_waiting_bytes: int = 262144
-    capture_limit: int = 16 * 1024 * 1024
+    capture_limit: int = 11 * 1024 * 1024
+    max_captured_bytes: int = 64 * 1024 * 1024
     max_collected_bytes: int = 64 * 1024 * 1024
     max_replay_bytes: int = 65536
     linger_s: float = 2.0
@@ -66,6 +71,8 @@ class Connections:
     ----------
     collected_bytes : int
         Bytes of unfinished bodies.
+    captured_bytes : int
+        Bytes that are kept of exchanges in work.
     requests : int
         Requests whose head was understood.
     refused : int
@@ -84,6 +91,7 @@ class Connections:
         "_ended",
         "_open",
         "captured",
+        "captured_bytes",
         "collected_bytes",
         "draining",
         "refused",
@@ -98,6 +106,7 @@ class Connections:
         self._ended: asyncio.Event | None = None
         self.draining = False
         self.collected_bytes = 0
+        self.captured_bytes = 0
         self.requests = 0
         self.refused = 0
         self.captured = 0

@@ -55,7 +55,7 @@ class Relay:
         self._client = client
         self._upstream = upstream
         self._capture = (
-            Capture(tap, limit=client.limits.capture_limit, connections=client.connections)
+            Capture(tap, limits=client.limits, connections=client.connections)
             if tap is not None
             else None
         )

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 
-from sidelight.logger._connections import Connections
+from sidelight.logger._connections import Connections, Limits
 from sidelight.logger._exchange import Exchange, Tap
 from sidelight.logger._http_head import RequestHead
 
@@ -14,29 +14,42 @@ log = logging.getLogger(__name__)
 class Kept:
     """The beginning of a body, and how much more there was.
 
+    Parameters
+    ----------
+    limits : Limits
+        Bounds of one body and of all together.
+    connections : Connections
+        Counts what all together keep.
+
     Attributes
     ----------
     cut : int
         Bytes that were not kept.
     """
 
-    __slots__ = ("_limit", "_parts", "_size", "cut")
+    __slots__ = ("_connections", "_limit", "_limit_of_all", "_parts", "_size", "cut")
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
+    def __init__(self, limits: Limits, connections: Connections) -> None:
+        self._limit = limits.capture_limit
+        self._limit_of_all = limits.max_captured_bytes
+        self._connections = connections
         self._parts: list[bytes] = []
         self._size = 0
         self.cut = 0
 
     def add(self, data: bytes) -> None:
-        """Keep as much of this as there is room for."""
-        self._size += len(data)
-        over = self._size - self._limit
-        if over > 0:
-            self._size = self._limit
-            self.cut += over
-            data = data[:-over]
-        if data:
+        """Keep as much of this as there is room for; nothing behind a cut."""
+        connections = self._connections
+        size = len(data)
+        room = min(self._limit - self._size, self._limit_of_all - connections.captured_bytes)
+        if size > room or self.cut:
+            room = 0 if self.cut else max(room, 0)
+            self.cut += size - room
+            data = data[:room]
+            size = room
+        if size:
+            self._size += size
+            connections.captured_bytes += size
             self._parts.append(data)
 
     def take(self) -> bytes:
@@ -47,6 +60,7 @@ class Kept:
 
     def clear(self) -> None:
         """Forget everything."""
+        self._connections.captured_bytes -= self._size
         self._parts.clear()
         self._size = 0
         self.cut = 0
@@ -59,8 +73,8 @@ class Capture:
     ----------
     tap : Tap
         Asked whether it wants an exchange, then offered it.
-    limit : int
-        Bytes kept of each body.
+    limits : Limits
+        Bounds of what is kept.
     connections : Connections
         Counts what was captured and what the tap spoiled.
 
@@ -83,7 +97,7 @@ class Capture:
         "response",
     )
 
-    def __init__(self, tap: Tap, *, limit: int, connections: Connections) -> None:
+    def __init__(self, tap: Tap, *, limits: Limits, connections: Connections) -> None:
         self._tap = tap
         self._connections = connections
         self._loop = asyncio.get_running_loop()
@@ -92,8 +106,8 @@ class Capture:
         self._started_ns = 0
         self._passed_on = 0.0
         self._arrived = 0.0
-        self.request = Kept(limit)
-        self.response = Kept(limit)
+        self.request = Kept(limits, connections)
+        self.response = Kept(limits, connections)
 
     def begin(self, head: RequestHead) -> bool:
         """Begin an exchange, if the tap wants it."""
