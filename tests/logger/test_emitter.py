@@ -297,6 +297,39 @@ def test_a_pause_that_the_sink_asks_for_is_kept_within_the_bound() -> None:
     run(work())
 
 
+def test_a_sink_that_asks_for_no_pause_gets_one_that_grows() -> None:
+    async def work() -> None:
+        sink = Script(*[Delivery(n_taken=0, failure="status_429", retry_after_s=0.0)] * 9)
+        emitter = Emitter(sink, limits=EmitterLimits(linger_s=0.001, max_backoff_s=0.3), seed=1)
+        emitter.offer(exchange(0))
+        await emitter.start()
+        await until(lambda: settled(emitter.accounting.snapshot()))
+        await emitter.flush()
+
+        assert sink.times[9] - sink.times[0] > 0.3
+
+    run(work())
+
+
+def test_a_sink_that_rejects_everything_is_asked_ever_more_rarely() -> None:
+    async def work() -> None:
+        sink = Script(*[Delivery(n_taken=0, n_refused=1, failure="status_400")] * 40)
+        limits = EmitterLimits(linger_s=0.001, batch_events=1, max_backoff_s=0.1)
+        emitter = Emitter(sink, limits=limits, seed=1)
+        for number in range(30):
+            emitter.offer(exchange(number))
+        await emitter.start()
+        await until(lambda: settled(emitter.accounting.snapshot()))
+
+        accounts = emitter.accounting.snapshot()
+        assert accounts.dropped["rejected"] == 40
+        assert accounts.sent == 20
+        assert sink.times[30] - sink.times[0] < sink.times[40] - sink.times[31]
+        await emitter.flush()
+
+    run(work())
+
+
 def test_a_sink_that_raises_costs_a_pause_and_no_event() -> None:
     async def work() -> None:
         sink = Script("boom")

@@ -183,6 +183,7 @@ def test_a_verdict_on_the_events_is_told_from_a_failure_that_passes(
 @pytest.mark.parametrize(
     ("value", "expected"),
     [(None, None), (b"", None), (b"3", 3.0), (b"soon", None), (b"-1", None), ("²".encode(), None),
+     (b"9" * 400, float("inf")), (b"Sun, 06 Nov %b 08:49:37 GMT" % (b"9" * 20), None),
      (b"Wed, 21 Oct 2015 07:28:00 GMT", 0.0)],
 )  # fmt: skip
 def test_retry_after_is_seconds_or_a_date(value: bytes | None, expected: float | None) -> None:

@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 _FIRST_BACKOFF_S = 0.1
 _MAX_DOUBLINGS = 16
 _FLUSH_RETRY_S = 0.5
+# So many rejected in a row, and it is not they that are bad: what comes then waits in between.
+_MAX_REJECTED = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +110,7 @@ class Emitter:
         self._is_closed = False
         self._batch_events = self._limits.batch_events
         self._n_failures = 0
+        self._n_rejected = 0
         self._random = random.Random(seed)  # noqa: S311 - jitter, not a secret
         self._sending: asyncio.Task[Delivery] | None = None
         self._sender: asyncio.Task[None] | None = None
@@ -222,7 +225,7 @@ class Emitter:
         if n_taken:
             await self._backlog.settle(n_taken)
             self.accounting.send(n_taken)
-            self._n_failures = 0
+            self._n_failures = self._n_rejected = 0
             self._batch_events = min(self._batch_events * 2, self._limits.batch_events)
         if n_taken == len(events):
             return
@@ -231,6 +234,9 @@ class Emitter:
             await self._backlog.settle(1)
             self.accounting.drop(1, "rejected")
             self._batch_events = min(self._batch_events * 2, self._limits.batch_events)
+            self._n_rejected += 1
+            if self._n_rejected >= _MAX_REJECTED:
+                await self._back_off(None)
         elif delivery.n_refused:
             self._batch_events = max(1, delivery.n_refused // 2)
         else:
@@ -243,7 +249,8 @@ class Emitter:
         longest = self._limits.max_backoff_s
         pause_s = self._random.uniform(0, min(longest, _FIRST_BACKOFF_S * 2**doublings))
         if retry_after_s is not None:
-            pause_s = min(longest, retry_after_s)
+            # "0" must not make a loop that takes the processor from the traffic.
+            pause_s = min(longest, max(pause_s, retry_after_s))
         if not self._hurry.is_set():
             if await _wait(self._hurry, pause_s):
                 self._n_failures = 0  # one more try before the rest goes to the disk
