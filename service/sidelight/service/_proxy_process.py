@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import re
+import resource
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ from sidelight.service.errors import ConfigurationError, ServiceError
 log = logging.getLogger(__name__)
 
 _GRACE_S = 10.0
+# A request that waits for another one's connection would not wait at the model's own door.
+_MAX_CONNECTIONS = 16384
 _MODES = ("batch", "binary")
 _DEPLOYMENT = re.compile(r"[^/\x00-\x20\x7f]+/[^/\x00-\x20\x7f]+")
 _PLAIN = re.compile(r"[\x21-\x7e]+")
@@ -196,6 +199,7 @@ def run_proxy(options: ProxyOptions) -> None:
 async def _run(options: ProxyOptions) -> None:
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
+    _open_files()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     emitter = Emitter(
@@ -251,10 +255,19 @@ async def _run(options: ProxyOptions) -> None:
     )
 
 
+def _open_files() -> None:
+    """Take all the descriptors that the system grants: two for each request in work."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (OSError, ValueError):  # some systems call their limit unlimited, and grant less
+        log.info("the number of open files stays as it is", extra={"files": soft})
+
+
 def _upstream(address: Address) -> Upstream:
     if address.path:
-        return Upstream(path=address.path)
-    return Upstream(address.host, address.port)
+        return Upstream(path=address.path, max_connections=_MAX_CONNECTIONS)
+    return Upstream(address.host, address.port, max_connections=_MAX_CONNECTIONS)
 
 
 async def _listen(
