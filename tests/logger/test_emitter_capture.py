@@ -287,6 +287,24 @@ def test_an_empty_source_is_refused() -> None:
         Capture(source="")
 
 
+def test_a_remembered_head_says_the_same_and_others_do_not_fill_the_memory() -> None:
+    capture = Capture()
+    coded = head(b"Content-Type: text/csv", b"Content-Encoding: gzip")
+    first, second = (
+        member(capture.events(exchange(request_head=coded, request_body=b"a"))[0]) for _ in range(2)
+    )
+    for number in range(3000):
+        capture.events(exchange(request_head=head(b"X-A: %d" % number)))
+        capture.events(exchange(request_head=head(b"X-Request-Id: %d" % number)))
+    capture.events(exchange(request_head=head(b"X-A: " + b"a" * 4096)))
+
+    assert (second["datacontenttype"], second["contentencoding"]) == ("text/csv", "gzip")
+    assert first.keys() == second.keys()
+    assert first["id"] != second["id"]
+    assert len(capture._heads) <= 1024
+    assert max(map(len, capture._heads)) < 4096
+
+
 def test_paths_without_end_do_not_fill_the_memory() -> None:
     capture = Capture()
     for number in range(3000):
