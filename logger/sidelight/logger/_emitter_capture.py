@@ -27,6 +27,11 @@ _MAX_SEARCHED_BYTES: Final = 64 * 1024
 _IDENTITY: Final = b"identity"
 _MAX_REMEMBERED: Final = 1024
 _MAX_REMEMBERED_BYTES: Final = 512
+_MAX_REMEMBERED_HEAD_BYTES: Final = 2048
+
+# What a head says, as JSON: the caller's id, the attributes traceparent and of the content, and
+# whether the body is JSON.
+_Facts = tuple[bytes, bytes, bytes, bool]
 
 _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
@@ -73,7 +78,7 @@ class Capture:
         self._response = b"{" + shared % (orjson.dumps(source), orjson.dumps(RESPONSE_TYPE))
         self._rate = orjson.dumps(f"{sampling_rate:g}")
         self._routes: dict[tuple[bytes, bytes], bytes] = {}
-        self._media: dict[bytes, tuple[bytes, bool]] = {}
+        self._heads: dict[bytes, _Facts] = {}
         self._second = (0, b"")
         # Unique without a lock or a system call: 72 random bits a process, then a number.
         self._prefix = secrets.token_urlsafe(9)
@@ -81,53 +86,63 @@ class Capture:
 
     def events(self, exchange: Exchange) -> tuple[CapturedEvent, CapturedEvent]:
         """Return the request and the response of one exchange, both with the same id."""
-        head = exchange.request_head
-        lowered = head.lower()
-        shared = b',"id":%b%b' % (
-            self._request_id(head, lowered, exchange.request_body),
+        given, trace, media, is_json = self._read(exchange.request_head)
+        shared = b',"id":%b%b%b' % (
+            given or self._body_id(exchange.request_body),
             self._route(exchange.method, exchange.target),
+            trace,
         )
-        if trace := _header(head, lowered, _TRACEPARENT):
-            shared += b',"traceparent":' + _string(trace)
         request = self._event(
-            b'%b%b,"time":"%b"' % (self._request, shared, self._time(exchange.started_ns)),
-            (head, lowered),
+            b'%b%b,"time":"%b"%b' % (self._request, shared, self._time(exchange.started_ns), media),
             exchange.request_body,
             exchange.request_cut,
+            is_json=is_json,
         )
-        answer = exchange.response_head
+        _, _, media, is_json = self._read(exchange.response_head)
         response = self._event(
-            b'%b%b,"time":"%b","statuscode":"%d","latencyms":"%.3f"'
+            b'%b%b,"time":"%b","statuscode":"%d","latencyms":"%.3f"%b'
             % (
                 self._response,
                 shared,
                 self._time(exchange.finished_ns),
                 exchange.status,
                 exchange.latency_ms,
+                media,
             ),
-            (answer, answer.lower()),
             exchange.response_body,
             exchange.response_cut,
+            is_json=is_json,
         )
         return request, response
 
-    def _event(
-        self, attributes: bytes, heads: tuple[bytes, bytes], body: bytes, cut: int
-    ) -> CapturedEvent:
-        head, lowered = heads
-        media, is_json = self._content_type(_header(head, lowered, _CONTENT_TYPE))
-        coding = _header(head, lowered, _CONTENT_ENCODING)
-        attributes += media
-        if coding and coding.lower() != _IDENTITY:
-            attributes += b',"contentencoding":' + _string(coding)
+    @staticmethod
+    def _event(attributes: bytes, body: bytes, cut: int, *, is_json: bool) -> CapturedEvent:
         if cut:
             attributes += b',"truncated":"true","datalength":"%d"' % (len(body) + cut)
         return CapturedEvent(attributes, body, is_json and is_embeddable(body))
 
-    def _request_id(self, head: bytes, lowered: bytes, body: bytes) -> bytes:
-        for name in _ID_HEADERS:
-            if value := _header(head, lowered, name):
-                return _string(value)
+    def _read(self, head: bytes) -> _Facts:
+        """Read a head, or remember it: the usual peer repeats itself."""
+        facts = self._heads.get(head)
+        if facts is None:
+            lowered = head.lower()
+            media, is_json = _content_type(_header(head, lowered, _CONTENT_TYPE))
+            coding = _header(head, lowered, _CONTENT_ENCODING)
+            if coding and coding.lower() != _IDENTITY:
+                media += b',"contentencoding":' + _string(coding)
+            trace = _header(head, lowered, _TRACEPARENT)
+            given = next(filter(None, (_header(head, lowered, name) for name in _ID_HEADERS)), b"")
+            facts = (
+                _string(given) if given else b"",
+                b',"traceparent":' + _string(trace) if trace else b"",
+                media,
+                is_json,
+            )
+            if not given and not trace and len(head) <= _MAX_REMEMBERED_HEAD_BYTES:
+                _remember(self._heads, head, facts)
+        return facts
+
+    def _body_id(self, body: bytes) -> bytes:
         if match := _BODY_ID.match(body, 0, 512):
             try:
                 return orjson.dumps(orjson.loads(match[1]))
@@ -157,25 +172,20 @@ class Capture:
                 _remember(self._routes, (method, target), known)
         return known
 
-    def _content_type(self, value: bytes) -> tuple[bytes, bool]:
-        known = self._media.get(value)
-        if known is None:
-            essence = value.partition(b";")[0].strip().lower()
-            # Without a media type, CloudEvents data is JSON (JSON format, section 3.1).
-            is_json = essence in (b"", b"application/json", b"text/json") or essence.endswith(
-                b"+json"
-            )
-            known = b',"datacontenttype":' + _string(value) if value else b"", is_json
-            if len(value) <= _MAX_REMEMBERED_BYTES:
-                _remember(self._media, value, known)
-        return known
-
     def _time(self, nanoseconds: int) -> bytes:
         second, micro = divmod(nanoseconds // 1000, 1_000_000)
         if second != self._second[0]:
             text = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
             self._second = (second, text.encode())
         return b"%b.%06dZ" % (self._second[1], micro)
+
+
+def _content_type(value: bytes) -> tuple[bytes, bool]:
+    """Return the attribute, and whether the body is JSON by its media type."""
+    essence = value.partition(b";")[0].strip().lower()
+    # Without a media type, CloudEvents data is JSON (JSON format, section 3.1).
+    is_json = essence in (b"", b"application/json", b"text/json") or essence.endswith(b"+json")
+    return b',"datacontenttype":' + _string(value) if value else b"", is_json
 
 
 def _remember(memory: dict[_Key, _Value], key: _Key, value: _Value) -> None:
