@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ _MAX_DOUBLINGS = 16
 _FLUSH_RETRY_S = 0.5
 # So many rejected in a row, and it is not they that are bad: what comes then waits in between.
 _MAX_REJECTED = 32
+_REJECTED_PAUSE_S = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,17 +238,17 @@ class Emitter:
             self._batch_events = min(self._batch_events * 2, self._limits.batch_events)
             self._n_rejected += 1
             if self._n_rejected >= _MAX_REJECTED:
-                await self._back_off(None)
+                await self._back_off(None, longest_s=_REJECTED_PAUSE_S)
         elif delivery.n_refused:
             self._batch_events = max(1, delivery.n_refused // 2)
         else:
             await self._back_off(delivery.retry_after_s)
 
-    async def _back_off(self, retry_after_s: float | None) -> None:
+    async def _back_off(self, retry_after_s: float | None, *, longest_s: float = math.inf) -> None:
         """Pause, with full jitter; at once over when there is a hurry."""
         doublings = min(self._n_failures, _MAX_DOUBLINGS)
         self._n_failures += 1
-        longest = self._limits.max_backoff_s
+        longest = min(longest_s, self._limits.max_backoff_s)
         pause_s = self._random.uniform(0, min(longest, _FIRST_BACKOFF_S * 2**doublings))
         if retry_after_s is not None:
             # "0" must not make a loop that takes the processor from the traffic.
