@@ -120,9 +120,17 @@ def pieces_of(data: bytes, cuts: list[int]) -> list[bytes]:
 def listening(service: Service, **options: Any) -> Iterator[int]:
     """Serve on a free port, on uvloop, in a thread."""
     loop = uvloop.new_event_loop()
+    connections = options.setdefault("connections", Connections())
 
     async def serve() -> asyncio.AbstractServer:
         return await loop.create_server(lambda: Connection(service, **options), "127.0.0.1", 0)
+
+    async def end() -> None:
+        server.close()
+        await connections.drain(0)
+        # uvloop refuses to close a loop whose transports have not said that they are lost.
+        while len(connections):  # noqa: ASYNC110 - turns of the loop, not a poll
+            await asyncio.sleep(0)
 
     server = loop.run_until_complete(serve())
     thread = threading.Thread(target=loop.run_forever)
@@ -130,7 +138,7 @@ def listening(service: Service, **options: Any) -> Iterator[int]:
     try:
         yield cast("asyncio.Server", server).sockets[0].getsockname()[1]
     finally:
-        loop.call_soon_threadsafe(server.close)
+        asyncio.run_coroutine_threadsafe(end(), loop).result(10)
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()

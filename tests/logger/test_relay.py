@@ -86,6 +86,9 @@ class Proxy:
         self._server.close()
         await self.connections.drain(0)
         await self.upstream.close()
+        # uvloop refuses to close a loop whose transports have not said that they are lost.
+        while len(self.connections):  # noqa: ASYNC110 - turns of the loop, not a poll
+            await asyncio.sleep(0)
         await asyncio.sleep(0)
 
     def close(self) -> None:
