@@ -3,16 +3,19 @@
 import difflib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from sidelight.payloads import Schema
-from sidelight.service._names import stored_name
 from sidelight.service._quantities import Duration, Size
 from sidelight.service.errors import ConfigurationError
+
+# Imported where a deployment is configured: everything waits for the supervisor's settings, and
+# these bring Arrow with them.
+if TYPE_CHECKING:
+    from sidelight.payloads import Schema
 
 _STRICT = ConfigDict(
     extra="forbid", frozen=True, use_attribute_docstrings=True, arbitrary_types_allowed=True
@@ -120,19 +123,27 @@ class DeploymentSettings(BaseModel):
         namespace, slash, name = value.partition("/")
         if not (namespace and slash and name):
             raise ValueError("expected namespace/name")
+        from sidelight.service._names import stored_name  # noqa: PLC0415 - see above
+
         return stored_name(value)
 
     @field_validator("schema_")
     @classmethod
     def _is_schema(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
         if value is not None:
-            Schema.from_json(value)
+            _read_schema(value)
         return value
 
     @property
-    def schema(self) -> Schema | None:  # type: ignore[override]  # hides BaseModel's deprecated method
+    def schema(self) -> "Schema | None":  # type: ignore[override]  # hides BaseModel's deprecated method
         """The registered schema."""
-        return None if self.schema_ is None else Schema.from_json(self.schema_)
+        return None if self.schema_ is None else _read_schema(self.schema_)
+
+
+def _read_schema(value: object) -> "Schema":
+    from sidelight.payloads import Schema  # noqa: PLC0415 - see above
+
+    return Schema.from_json(value)
 
 
 class PairingSettings(BaseModel):
