@@ -48,8 +48,7 @@ class EventRecord:
 class BatchRecord:
     """One record of the ``inferences`` journal; ``key`` is a deployment.
 
-    ``payload`` is the Arrow IPC stream of one ``Batch`` (topic ``rows``) or a JSON list of labels
-    in the form of the API (topic ``labels``).
+    ``payload`` is the Arrow IPC stream of one ``Batch`` (topic ``rows``, so far the only one).
     """
 
     partition: int
