@@ -1,8 +1,5 @@
 """From a captured exchange to its two CloudEvents, in the vocabulary of KServe's logger."""
 
-import itertools
-import re
-import secrets
 from datetime import UTC, datetime
 from typing import Final, TypeVar
 
@@ -11,19 +8,14 @@ import orjson
 from sidelight.logger._emitter_event import CapturedEvent, is_embeddable
 from sidelight.logger._emitter_route import route_of
 from sidelight.logger._exchange import Exchange
+from sidelight.logger._request_id import RequestIds, header, id_in_body, id_in_head
 
 REQUEST_TYPE: Final = "org.kubeflow.serving.inference.request"
 RESPONSE_TYPE: Final = "org.kubeflow.serving.inference.response"
 
-_ID_HEADERS: Final = (b"\r\nx-request-id:", b"\r\nce-id:", b"\r\nseldon-puid:")
 _TRACEPARENT: Final = b"\r\ntraceparent:"
 _CONTENT_TYPE: Final = b"\r\ncontent-type:"
 _CONTENT_ENCODING: Final = b"\r\ncontent-encoding:"
-# The id of an Open Inference Protocol body, when it comes first as the known clients write it.
-_BODY_ID: Final = re.compile(rb'[ \t\r\n]*\{[ \t\r\n]*"id"[ \t\r\n]*:[ \t\r\n]*("[^"\\]{1,256}")')
-_MAX_ID: Final = 256
-# An id behind that much is not worth the time that the parsing takes from the traffic.
-_MAX_SEARCHED_BYTES: Final = 64 * 1024
 _IDENTITY: Final = b"identity"
 _MAX_REMEMBERED: Final = 1024
 _MAX_REMEMBERED_BYTES: Final = 512
@@ -80,15 +72,13 @@ class Capture:
         self._routes: dict[tuple[bytes, bytes], bytes] = {}
         self._heads: dict[bytes, _Facts] = {}
         self._second = (0, b"")
-        # Unique without a lock or a system call: 72 random bits a process, then a number.
-        self._prefix = secrets.token_urlsafe(9)
-        self._numbers = itertools.count(1)
+        self._ids = RequestIds()
 
     def events(self, exchange: Exchange) -> tuple[CapturedEvent, CapturedEvent]:
         """Return the request and the response of one exchange, both with the same id."""
         given, trace, media, is_json = self._read(exchange.request_head)
         shared = b',"id":%b%b%b' % (
-            given or self._body_id(exchange.request_body),
+            given or self._own_id(exchange),
             self._route(exchange.method, exchange.target),
             trace,
         )
@@ -126,12 +116,12 @@ class Capture:
         facts = self._heads.get(head)
         if facts is None:
             lowered = head.lower()
-            media, is_json = _content_type(_header(head, lowered, _CONTENT_TYPE))
-            coding = _header(head, lowered, _CONTENT_ENCODING)
+            media, is_json = _content_type(header(head, lowered, _CONTENT_TYPE))
+            coding = header(head, lowered, _CONTENT_ENCODING)
             if coding and coding.lower() != _IDENTITY:
                 media += b',"contentencoding":' + _string(coding)
-            trace = _header(head, lowered, _TRACEPARENT)
-            given = next(filter(None, (_header(head, lowered, name) for name in _ID_HEADERS)), b"")
+            trace = header(head, lowered, _TRACEPARENT)
+            given = id_in_head(head, lowered)
             facts = (
                 _string(given) if given else b"",
                 b',"traceparent":' + _string(trace) if trace else b"",
@@ -142,15 +132,9 @@ class Capture:
                 _remember(self._heads, head, facts)
         return facts
 
-    def _body_id(self, body: bytes) -> bytes:
-        if match := _BODY_ID.match(body, 0, 512):
-            try:
-                return orjson.dumps(orjson.loads(match[1]))
-            except orjson.JSONDecodeError:  # bytes that are no UTF-8, or control characters
-                pass
-        elif given := _id_within(body):
-            return given
-        return b'"%b-%x"' % (self._prefix.encode(), next(self._numbers))
+    def _own_id(self, exchange: Exchange) -> bytes:
+        known = exchange.request_id or id_in_body(exchange.request_body) or self._ids.new()
+        return _string(known)
 
     def _route(self, method: bytes, target: bytes) -> bytes:
         known = self._routes.get((method, target))
@@ -193,30 +177,6 @@ def _remember(memory: dict[_Key, _Value], key: _Key, value: _Value) -> None:
     if len(memory) >= _MAX_REMEMBERED:
         memory.clear()
     memory[key] = value
-
-
-def _header(head: bytes, lowered: bytes, name: bytes) -> bytes:
-    """Return the first header of that name, stripped; empty when there is none."""
-    start = lowered.find(name)
-    if start < 0:
-        return b""
-    start += len(name)
-    return head[start : head.find(b"\r\n", start)].strip(b" \t")
-
-
-def _id_within(body: bytes) -> bytes:
-    """Return the id that stands further on in a body, as JSON; empty when there is none."""
-    if b'"id"' not in body or len(body) > _MAX_SEARCHED_BYTES:
-        return b""
-    try:
-        found = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return b""
-    given = found.get("id") if isinstance(found, dict) else None
-    if not isinstance(given, str) or not 0 < len(given) <= _MAX_ID:
-        return b""
-    is_usable = given.isprintable() and given == given.strip()
-    return orjson.dumps(given) if is_usable else b""
 
 
 def _string(value: bytes) -> bytes:

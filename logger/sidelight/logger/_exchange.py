@@ -34,6 +34,14 @@ class Exchange:
         What of the latency is the proxy's own, seconds: from the complete head of the request to
         its way to the upstream (with the wait for a connection), and the handling of the last
         piece of the answer.
+    request_id : bytes
+        The id by which both halves are paired, when whoever made the exchange knows it: the
+        caller's or one that was given to the caller. Empty: it stands in a head or a body, or is
+        made later.
+    request_digest, response_digest : bytes
+        SHA-256 of the whole body where it was cut, 32 bytes; otherwise empty.
+    aborted_by : str
+        ``"client"`` or ``"upstream"`` when that side ended the exchange in its middle.
     """
 
     method: bytes
@@ -49,6 +57,10 @@ class Exchange:
     request_cut: int = 0
     response_cut: int = 0
     added_s: float = 0.0
+    request_id: bytes = b""
+    request_digest: bytes = b""
+    response_digest: bytes = b""
+    aborted_by: str = ""
 
 
 class Tap(Protocol):
