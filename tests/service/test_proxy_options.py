@@ -1,75 +1,123 @@
-"""Options of the proxy that look right at first sight, and addresses that cannot be had."""
+"""Options of the proxy: read, or refused by their name before anything starts."""
 
-import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sidelight.service._proxy_process import Address, ProxyOptions, run_proxy
-from sidelight.service.errors import ConfigurationError, ServiceError
+from sidelight.service._proxy_address import Address
+from sidelight.service._proxy_configuration import ProxyConfiguration
+from sidelight.service._proxy_settings import ProxySettings
+from sidelight.service.errors import ConfigurationError
 
 _GOOD: dict[str, Any] = {
     "upstream": "http://127.0.0.1:8080",
-    "sink": "http://127.0.0.1:8090/",
-    "listen": "127.0.0.1:0",
-    "deployment": None,
+    "sink": "http://collector:8090/",
+    "listen": "0.0.0.0:9081",
+    "deployment": "prod/flights",
     "sink_mode": "batch",
-    "admin": "127.0.0.1:0",
-    "spool": Path("spool"),
+    "admin": "127.0.0.1:9082",
+    "spool": "spool",
 }
+
+
+def _read(**changed: str | None) -> ProxySettings:
+    return ProxyConfiguration(file=None, options=_GOOD | changed).read()
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port", "path"),
+    [
+        pytest.param("127.0.0.1:9081", "127.0.0.1", 9081, "", id="v4"),
+        pytest.param("[::1]:9081", "::1", 9081, "", id="v6"),
+        pytest.param("localhost:0", "localhost", 0, "", id="free-port"),
+        pytest.param("unix:/run/model.sock", "", 0, "/run/model.sock", id="unix"),
+    ],
+)
+def test_address_is_read_and_shown_as_it_was_given(
+    text: str, host: str, port: int, path: str
+) -> None:
+    address = Address.read(text)
+
+    assert address == Address(host=host, port=port, path=path)
+    assert str(address) == text
+
+
+@pytest.mark.parametrize(
+    ("upstream", "expected"),
+    [
+        ("http://model", Address(host="model", port=80)),
+        ("http://model:9000/", Address(host="model", port=9000)),
+        ("http://[::1]:9000", Address(host="::1", port=9000)),
+        ("https://model", Address(host="model", port=443, is_tls=True)),
+        ("unix:/run/m.sock", Address(path="/run/m.sock")),
+    ],
+)
+def test_upstream_is_read(upstream: str, expected: Address) -> None:
+    assert Address.read_upstream(upstream) == expected
 
 
 @pytest.mark.parametrize(
     ("option", "text"),
     [
-        pytest.param("upstream", "unix:", id="upstream-without-path"),
-        pytest.param("listen", "unix:", id="listen-without-path"),
-        pytest.param("admin", "unix:", id="admin-without-path"),
-        pytest.param("listen", "::1:80", id="no-brackets"),
+        pytest.param("deployment", "flights", id="no-namespace"),
+        pytest.param("deployment", "/flights", id="empty-namespace"),
         pytest.param("deployment", "a/b/c", id="three-segments"),
         pytest.param("deployment", "a/b\nc", id="line-break"),
         pytest.param("deployment", "a/b c", id="blank"),
+        pytest.param("sink", "collector:8090", id="sink-without-scheme"),
+        pytest.param("sink", "http://collector:70000/", id="sink-port"),
+        pytest.param("sink", "http:///events", id="sink-without-host"),
         pytest.param("sink", "http://c/a b", id="sink-with-blank"),
         pytest.param("sink", "http://c/\u20ac", id="sink-not-encoded"),
+        pytest.param("upstream", "ftp://model", id="scheme"),
+        pytest.param("upstream", "http://", id="no-host"),
+        pytest.param("upstream", "http://model/path", id="path"),
+        pytest.param("upstream", "http://model:70000", id="port"),
+        pytest.param("upstream", "http://[::1", id="bracket"),
+        pytest.param("upstream", "unix:", id="upstream-without-path"),
+        pytest.param("listen", "unix:", id="listen-without-path"),
+        pytest.param("listen", "", id="nothing"),
+        pytest.param("listen", "9081", id="port-alone"),
+        pytest.param("listen", ":9081", id="no-host-to-listen-on"),
+        pytest.param("listen", "a:b", id="no-number"),
+        pytest.param("listen", "a:65536", id="large-number"),
+        pytest.param("listen", "a:-1", id="negative"),
+        pytest.param("listen", "a:9\u00b2", id="superscript"),
+        pytest.param("listen", "a:\u0669", id="other-digits"),
+        pytest.param("listen", "::1:80", id="no-brackets"),
+        pytest.param("admin", "unix:", id="admin-without-path"),
+        pytest.param("admin", "0.0.0.0:9082", id="admin-for-everybody"),
+        pytest.param("grpc.upstream", "http://a:1", id="grpc-with-scheme"),
+        pytest.param("grpc.listen", "9083", id="grpc-port-alone"),
     ],
 )
 def test_what_would_fail_later_is_refused_at_once(option: str, text: str) -> None:
-    named = option.replace("_", "-")
+    named = option.replace("_", "-").replace(".", "-")
 
     with pytest.raises(ConfigurationError, match=f"^--{named}: expected"):
-        ProxyOptions.read(**_GOOD | {option: text})
+        _read(**{"grpc.upstream": "127.0.0.1:1", option: text})
+
+
+def test_an_unknown_mode_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"^--sink-mode: Input should be 'batch' or"):
+        _read(sink_mode="structured")
 
 
 @pytest.mark.parametrize("option", ["sink", "upstream"])
 def test_a_password_in_an_address_is_refused_and_not_shown(option: str) -> None:
     with pytest.raises(ConfigurationError, match=f"^--{option}: expected") as raised:
-        ProxyOptions.read(**_GOOD | {option: "http://user:secret@127.0.0.1/"})
+        _read(**{option: "http://user:secret@127.0.0.1/"})
 
     assert "secret" not in str(raised.value)
 
 
-@pytest.mark.parametrize("text", ["127.0.0.1:80", "[::1]:80", "unix:/run/x.sock"])
-def test_an_address_is_shown_as_it_was_given(text: str) -> None:
-    assert str(Address.read("listen", text)) == text
+def test_without_a_deployment_the_path_names_it() -> None:
+    assert _read(deployment=None).deployment is None
 
 
-@pytest.mark.parametrize("option", ["listen", "admin"])
-def test_a_port_in_use_is_named_with_its_option(option: str, tmp_path: Path) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        address = f"127.0.0.1:{taken.getsockname()[1]}"
-        options = ProxyOptions.read(**_GOOD | {option: address, "spool": tmp_path / "spool"})
+def test_what_was_not_said_has_its_default() -> None:
+    settings = _read(listen=None, admin=None, spool=None, sink_mode=None)
 
-        with pytest.raises(ServiceError, match=f"--{option}: cannot listen on {address}"):
-            run_proxy(options)
-
-
-def test_a_socket_in_a_folder_that_is_missing_is_named(tmp_path: Path) -> None:
-    options = ProxyOptions.read(
-        **_GOOD | {"listen": f"unix:{tmp_path}/no/x.sock", "spool": tmp_path / "spool"}
-    )
-
-    with pytest.raises(ServiceError, match=r"--listen: cannot listen on unix:.*No such file"):
-        run_proxy(options)
+    assert (settings.listen, settings.admin) == ("0.0.0.0:9081", "127.0.0.1:9082")
+    assert settings.spool == Path("sidelight-spool")

@@ -1,13 +1,19 @@
 """The configuration: one YAML file, environment variables over it, options over both."""
 
 import difflib
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
 from sidelight.service._quantities import Duration, Size
 from sidelight.service.errors import ConfigurationError
@@ -17,7 +23,15 @@ from sidelight.service.errors import ConfigurationError
 if TYPE_CHECKING:
     from sidelight.payloads import Schema
 
-_STRICT = ConfigDict(
+_Settings = TypeVar("_Settings", bound="Settings")
+
+# What stands under these may be a secret, there by mistake or not: it is never shown.
+_CONFIDENTIAL: Final = frozenset(
+    {"headers", "headers_from", "config", "config_from", "key_file", "key_env"}
+)
+_CREDENTIALS: Final = re.compile(r"//\S*@")
+
+STRICT = ConfigDict(
     extra="forbid", frozen=True, use_attribute_docstrings=True, arbitrary_types_allowed=True
 )
 
@@ -25,7 +39,7 @@ _STRICT = ConfigDict(
 class ListenSettings(BaseModel):
     """Where ``serve`` answers."""
 
-    model_config = _STRICT
+    model_config = STRICT
 
     host: str = "127.0.0.1"
     """Address; any other than loopback requires tokens."""
@@ -37,7 +51,7 @@ class ListenSettings(BaseModel):
 class ModelSettings(BaseModel):
     """The live endpoint that explanations call."""
 
-    model_config = _STRICT
+    model_config = STRICT
 
     url: str
     """Base address of the model server, as ``http://127.0.0.1:8080``."""
@@ -62,7 +76,7 @@ class ModelSettings(BaseModel):
 class ReferenceSettings(BaseModel):
     """The rows that a deployment's detectors and explainers are calibrated on."""
 
-    model_config = _STRICT
+    model_config = STRICT
 
     first_rows: int = Field(default=1000, ge=50)
     """Rows of traffic that become the reference when no file is given, at least 50."""
@@ -74,7 +88,7 @@ class ReferenceSettings(BaseModel):
 class DetectionSettings(BaseModel):
     """How a deployment is watched."""
 
-    model_config = _STRICT
+    model_config = STRICT
 
     enabled: bool = True
     """Whether detectors run at all."""
@@ -97,7 +111,7 @@ class DetectionSettings(BaseModel):
 class DeploymentSettings(BaseModel):
     """One deployment; the same keys in the file and through the API."""
 
-    model_config = _STRICT
+    model_config = STRICT
 
     name: str
     """``namespace/name``; the first segment is the namespace."""
@@ -149,7 +163,7 @@ def _read_schema(value: object) -> "Schema":
 class PairingSettings(BaseModel):
     """How the halves of an inference meet."""
 
-    model_config = _STRICT
+    model_config = STRICT
 
     orphan_after: Duration = 60.0
     """A half that stays alone this long is stored as an orphan."""
@@ -158,7 +172,7 @@ class PairingSettings(BaseModel):
 class StoreSettings(BaseModel):
     """Where inferences are kept for queries."""
 
-    model_config = _STRICT
+    model_config = STRICT
 
     lake: Literal[True] = True
     """Parquet files under the data folder."""
@@ -167,7 +181,7 @@ class StoreSettings(BaseModel):
 class LimitSettings(BaseModel):
     """Bounds on what is accepted."""
 
-    model_config = _STRICT
+    model_config = STRICT
 
     body: Size = 16 << 20
     """Largest body of one request to the door, in bytes; larger ones are refused with 413."""
@@ -185,7 +199,7 @@ class LimitSettings(BaseModel):
 class ExplanationSettings(BaseModel):
     """How much a live model may be asked for explanations, all of them together."""
 
-    model_config = _STRICT
+    model_config = STRICT
 
     calls_in_flight: PositiveInt = 4
     """Requests to a model at one time."""
@@ -235,6 +249,9 @@ class Settings(BaseSettings):
     explanations: ExplanationSettings = ExplanationSettings()
     """Bounds on calls to live models."""
 
+    proxy: object = None
+    """The section of ``sidelight proxy``; ``serve`` checks it and uses nothing of it."""
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -247,6 +264,21 @@ class Settings(BaseSettings):
         """Options win over the environment, the environment over the file."""
         content = getattr(init_settings, "init_kwargs", {}).pop("_file", {})
         return init_settings, env_settings, _FileSource(settings_cls, content)
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads true and false as YAML 1.2 does: ``on``, ``off``, ``yes`` and ``no`` are texts."""
+
+
+# The key `on` of a rule, or a category `no`, would otherwise become a truth.
+_BOOLEAN = "tag:yaml.org,2002:bool"
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != _BOOLEAN]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    _BOOLEAN, re.compile(r"true|True|TRUE|false|False|FALSE"), list("tTfF")
+)
 
 
 class _FileSource(PydanticBaseSettingsSource):
@@ -277,12 +309,26 @@ def load_settings(config: Path | None, options: Mapping[str, Any]) -> Settings:
         With one line for each wrong key: its path, what was expected, what was got.
 
     """
-    content = {} if config is None else _read(config)
+    content = {} if config is None else read_file(config)
+    if (proxy := content.pop("proxy", None)) is not None:
+        # What only a sidecar reads takes no time from the start of those who have none.
+        from sidelight.service._proxy_settings import ProxyFile  # noqa: PLC0415
+
+        read_settings(ProxyFile, {"proxy": proxy}, {})
+    return read_settings(Settings, content, options)
+
+
+def read_settings(
+    model: type[_Settings], content: Mapping[str, Any], options: Mapping[str, Any]
+) -> _Settings:
+    """Check what a file and the command line say, and the environment; see ``load_settings``."""
     try:
         # The file travels with the options and is taken out again where the sources are ordered.
-        return Settings(**{"_file": content, **options})
+        return model(**{"_file": content, **options})
     except ValidationError as error:
-        raise ConfigurationError(explain(error, Settings)) from error
+        raise ConfigurationError(explain(error, model)) from error
+    except SettingsError as error:
+        raise ConfigurationError(f"environment: {error}; expected JSON there") from error
 
 
 def read_deployment(name: str, value: Mapping[str, Any]) -> DeploymentSettings:
@@ -293,11 +339,14 @@ def read_deployment(name: str, value: Mapping[str, Any]) -> DeploymentSettings:
         raise ConfigurationError(explain(error, DeploymentSettings)) from error
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_file(path: Path) -> dict[str, Any]:
+    """Read a file of configuration; raise ``ConfigurationError`` when it is none."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a safe one
     except OSError as error:
         raise ConfigurationError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{path}: is no text in UTF-8: {error.reason}") from error
     except yaml.YAMLError as error:
         raise ConfigurationError(f"{path}: is no YAML: {error}") from error
     if content is None:
@@ -313,16 +362,31 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
 
 
 def _line(item: Any, model: type[BaseModel]) -> str:
-    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in item["loc"])
-    path = path.removeprefix(".")
+    path = "".join(map(_step, item["loc"])).removeprefix(".")
     if item["type"] == "extra_forbidden":
         keys = _keys(model, item["loc"][:-1])
         near = difflib.get_close_matches(str(item["loc"][-1]), keys, n=1)
         hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(keys)}"
         return f"{path}: unknown key; {hint}"
     message = item["msg"].removeprefix("Value error, ")
-    got = "" if item["type"] == "missing" or "got" in message else f", got {item['input']!r}"
-    return f"{path}: {message}{got}"
+    got = "" if item["type"] == "missing" or "got" in message else _got(item)
+    return f"{path}: {_CREDENTIALS.sub('//...@', message)}{got}"
+
+
+def _step(part: str | int) -> str:
+    if isinstance(part, int):
+        return f"[{part}]"
+    return f".{part}" if part.isprintable() else f".{part!r}"
+
+
+def _got(item: Any) -> str:
+    value = item["input"]
+    if not _CONFIDENTIAL.isdisjoint(item["loc"]):
+        return ""
+    if not isinstance(value, str | int | float):
+        # A whole section may hold something that is not to be shown.
+        return f", got {type(value).__name__}"
+    return f", got {_CREDENTIALS.sub('//...@', repr(value))}"
 
 
 def _keys(model: type[BaseModel], location: tuple[str | int, ...]) -> list[str]:

@@ -1,0 +1,52 @@
+"""Secrets of the proxy: the configuration says where they are, and only building reads them."""
+
+import os
+import re
+from pathlib import Path
+
+from sidelight.service.errors import ConfigurationError
+
+_ENVIRONMENT = "env:"
+# Names of headers and settings whose values nobody should find in a file of configuration.
+_TELLING = re.compile(
+    r"authorization|cookie|token|secret|passw|api[-_.]?key|credential", re.IGNORECASE
+)
+
+
+def is_telling(name: str) -> bool:
+    """Whether the name of a header or a setting says that its value is a secret."""
+    return _TELLING.search(name) is not None
+
+
+def read_secret(key: str, place: str) -> str:
+    """Return the secret that stands in a file, or behind ``env:NAME`` in the environment.
+
+    Parameters
+    ----------
+    key : str
+        Path of the key that names the place, for the error.
+    place : str
+        Path of a file, or ``env:`` and the name of a variable. It is never shown: who writes the
+        secret itself here by mistake must not find it in a log.
+
+    Raises
+    ------
+    ConfigurationError
+        When there is no such place or nothing in it.
+
+    """
+    if place.startswith(_ENVIRONMENT):
+        secret = os.environ.get(place.removeprefix(_ENVIRONMENT), "").strip()
+        why = "no such variable, or it is empty"
+    else:
+        try:
+            secret, why = Path(place).read_text(encoding="utf-8").strip(), "the file is empty"
+        except OSError as error:
+            secret, why = "", error.strerror or "it cannot be read"
+        except ValueError:  # no UTF-8, or no path at all
+            secret, why = "", "it is no text"
+    if not secret:
+        raise ConfigurationError(
+            f"{key}: expected the path of a file that holds the secret, or env:NAME ({why})"
+        )
+    return secret

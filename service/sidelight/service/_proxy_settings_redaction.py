@@ -1,0 +1,84 @@
+"""Settings of what is taken out of events before anything leaves the pod."""
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, model_validator
+
+from sidelight.service._settings import STRICT
+
+_PLACES = ("column", "tensor", "path", "header")
+# What an action cannot work without.
+_NEEDED = {"bucket": "edges", "round": "step", "truncate": "length"}
+
+
+class RedactionRuleSettings(BaseModel):
+    """One thing that is taken out or made coarse."""
+
+    model_config = STRICT
+
+    column: str | None = None
+    """Name of a column, or a pattern; exactly one of these four is given."""
+
+    tensor: str | None = None
+    """Name of a tensor, or a pattern."""
+
+    path: str | None = None
+    """JSON path, as ``$.instances[*].name``."""
+
+    header: str | None = None
+    """Name of a header of the allow-list."""
+
+    on: Literal["request", "response", "both"] = "both"
+    """Which half it is in."""
+
+    deployment: str = "*"
+    """``namespace/name``, or a pattern."""
+
+    action: Literal["drop", "mask", "hmac", "bucket", "round", "truncate"]
+    """What is done to it."""
+
+    edges: tuple[float, ...] = ()
+    """For ``bucket``: ascending bounds; a number becomes the lower bound of its bucket."""
+
+    step: PositiveFloat | None = None
+    """For ``round``: numbers become multiples of it."""
+
+    length: PositiveInt | None = None
+    """For ``truncate``: characters that stay."""
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        places = [place for place in _PLACES if getattr(self, place) is not None]
+        if len(places) != 1:
+            raise ValueError(
+                "expected exactly one of column, tensor, path, header, got "
+                f"{' and '.join(places) or 'none'}"
+            )
+        for action, key in _NEEDED.items():
+            if (action == self.action) != bool(getattr(self, key)):
+                raise ValueError(f"expected {key} where the action is {action}, got {self.action}")
+        return self
+
+
+class RedactionSettings(BaseModel):
+    """What is taken out of events before they are queued, spooled or sent."""
+
+    model_config = STRICT
+
+    key_file: Path | None = Field(default=None, repr=False)
+    """File of the key of ``hmac``, at least 16 bytes."""
+
+    key_env: str | None = Field(default=None, repr=False)
+    """Environment variable that holds the key."""
+
+    rules: tuple[RedactionRuleSettings, ...] = ()
+    """Each is applied to what the one before left."""
+
+    @model_validator(mode="after")
+    def _has_its_key(self) -> Self:
+        if self.key_file is not None and self.key_env is not None:
+            raise ValueError("expected one of key_file and key_env, got both")
+        if self.rules and self.key_file is None and self.key_env is None:
+            raise ValueError("expected key_file or key_env where there are rules, got neither")
+        return self
