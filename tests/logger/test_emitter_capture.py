@@ -13,10 +13,11 @@ from sidelight.logger._connections import Limits
 from sidelight.logger._door import DoorLimits
 from sidelight.logger._emitter_capture import REQUEST_TYPE, RESPONSE_TYPE, Capture
 from sidelight.logger._emitter_event import CapturedEvent, batch_body, is_embeddable
-from sidelight.logger._emitter_route import is_inference, route_of
+from sidelight.logger._emitter_route import route_of
 from sidelight.logger._envelope import parse
 from sidelight.logger._exchange import Exchange
 from sidelight.logger._journal import EventRecord
+from sidelight.logger._selection import Selection
 from sidelight.logger.errors import SpoolError
 
 INFER = b"/v2/models/flights/infer"
@@ -334,7 +335,7 @@ def test_paths_without_end_do_not_fill_the_memory() -> None:
     ],
 )
 def test_what_is_captured(method: bytes, target: bytes, line: bytes, *, expected: bool) -> None:
-    assert is_inference(method, target, head(b"Host: m", line, b"Z: z")) is expected
+    assert Selection().captures(method, target, head(b"Host: m", line, b"Z: z")) is expected
 
 
 header_values = st.binary(max_size=40).filter(lambda value: not set(value) & set(b"\r\n\0"))

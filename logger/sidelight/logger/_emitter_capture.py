@@ -40,8 +40,6 @@ class Capture:
         ``namespace/name`` of everything that passes, or None to follow the path.
     namespace : str, default "default"
         For paths that name none.
-    sampling_rate : float, default 1.0
-        Share of the traffic that is captured, attribute ``samplingrate``.
 
     Raises
     ------
@@ -56,7 +54,6 @@ class Capture:
         source: str = "sidelight-proxy",
         deployment: str | None = None,
         namespace: str = "default",
-        sampling_rate: float = 1.0,
     ) -> None:
         parts = ("-", "-") if deployment is None else deployment.split("/")
         if len(parts) != 2 or not all(parts):  # noqa: PLR2004 - a pair
@@ -68,18 +65,45 @@ class Capture:
         shared = b'"specversion":"1.0","source":%b,"type":%b'
         self._request = b"{" + shared % (orjson.dumps(source), orjson.dumps(REQUEST_TYPE))
         self._response = b"{" + shared % (orjson.dumps(source), orjson.dumps(RESPONSE_TYPE))
-        self._rate = orjson.dumps(f"{sampling_rate:g}")
         self._routes: dict[tuple[bytes, bytes], bytes] = {}
         self._heads: dict[bytes, _Facts] = {}
         self._second = (0, b"")
         self._ids = RequestIds()
 
-    def events(self, exchange: Exchange) -> tuple[CapturedEvent, CapturedEvent]:
-        """Return the request and the response of one exchange, both with the same id."""
+    def identify(self, exchange: Exchange) -> bytes:
+        """Return the id of an exchange, which is given one when it has none."""
+        if not exchange.request_id:
+            head = exchange.request_head
+            exchange.request_id = (
+                id_in_head(head, head.lower())
+                or id_in_body(exchange.request_body)
+                or self._ids.new()
+            )
+        return exchange.request_id
+
+    def deployment_of(self, exchange: Exchange) -> str:
+        """Return the deployment that an exchange belongs to, ``namespace/name``."""
+        if self._deployment is not None:
+            return self._deployment
+        route = route_of(exchange.target, deployment=None, namespace=self._namespace)
+        return f"{route.namespace}/{route.name}"
+
+    def events(self, exchange: Exchange, rate: float = 1.0) -> tuple[CapturedEvent, CapturedEvent]:
+        """Return the request and the response of one exchange, both with the same id.
+
+        Parameters
+        ----------
+        exchange : Exchange
+            Complete.
+        rate : float, default 1.0
+            The probability with which it was kept, attribute ``samplingrate``.
+
+        """
         given, trace, media, is_json = self._read(exchange.request_head)
-        shared = b',"id":%b%b%b' % (
+        shared = b',"id":%b%b,"samplingrate":"%b"%b' % (
             given or self._own_id(exchange),
             self._route(exchange.method, exchange.target),
+            b"1" if rate == 1 else b"%.10g" % rate,
             trace,
         )
         request = self._event(
@@ -151,7 +175,7 @@ class Capture:
                 attributes["modelname"] = route.model
             if route.version:
                 attributes["modelversion"] = route.version
-            known = b',%b,"samplingrate":%b' % (orjson.dumps(attributes)[1:-1], self._rate)
+            known = b"," + orjson.dumps(attributes)[1:-1]
             if len(target) <= _MAX_REMEMBERED_BYTES:
                 _remember(self._routes, (method, target), known)
         return known

@@ -1,9 +1,11 @@
-"""What the path of a request says: which deployment it asks, and whether it is an inference."""
+"""What the path of a request says: which deployment it asks."""
 
 import re
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote
+
+from sidelight.logger._selection import path_of
 
 _NAME: Final = r"(?P<{}>[^/:]+)"
 _MODEL: Final = _NAME.format("model")
@@ -15,24 +17,6 @@ _PATHS: Final = (
     # KServe and TF-Serving V1, then the Open Inference Protocol.
     re.compile(rf"/v1/models/{_MODEL}{_VERSION}(?::.*)?"),
     re.compile(rf"/v2/models/{_MODEL}{_VERSION}(?:/.*)?"),
-)
-
-_SILENT_METHODS: Final = frozenset((b"GET", b"HEAD", b"OPTIONS"))
-_PROBES: Final = (
-    b"/metrics",
-    b"/health",
-    b"/healthz",
-    b"/live",
-    b"/livez",
-    b"/ready",
-    b"/readyz",
-    b"/ping",
-    b"/health/live",
-    b"/health/ready",
-    b"/health/status",
-)
-_MARKS: Final = re.compile(
-    rb"\r\n(?:sidelight-skip|seldon-skip-logging):[ \t]*(?:true|on|1)[ \t]*\r\n", re.IGNORECASE
 )
 
 
@@ -58,16 +42,6 @@ class Route:
     version: str = ""
 
 
-def is_inference(method: bytes, target: bytes, head: bytes) -> bool:
-    """Whether a request is captured: no read, no probe, not marked by ``Sidelight-Skip``.
-
-    Seldon's own mark ``Seldon-Skip-Logging`` counts as well; explainers send both.
-    """
-    if method in _SILENT_METHODS or target.partition(b"?")[0].endswith(_PROBES):
-        return False
-    return _MARKS.search(head) is None
-
-
 def route_of(target: bytes, *, deployment: str | None, namespace: str) -> Route:
     """Read the target of a request line.
 
@@ -87,9 +61,7 @@ def route_of(target: bytes, *, deployment: str | None, namespace: str) -> Route:
     ('prod', 'flights', '3')
 
     """
-    path = target.partition(b"?")[0].decode("latin-1")
-    if not path.startswith("/"):
-        path = "/" + path.partition("://")[2].partition("/")[2]
+    path = path_of(target).decode("latin-1")
     inner, name = path, ""
     if seldon := _SELDON.fullmatch(path):
         namespace, name = unquote(seldon["namespace"]), unquote(seldon["name"])

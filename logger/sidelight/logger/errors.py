@@ -2,6 +2,8 @@
 
 ``LoggerError``
     ``EnvelopeError``   what arrived is no CloudEvent; it is refused or quarantined
+    ``TensorError``     bytes that are not the tensors that they are said to be
+    ``RedactionError``  a payload that rules of redaction apply to cannot be read
     ``JournalError``    the journal cannot do what was asked
         ``JournalFull``     no room on the disk; nothing was written
         ``JournalDamaged``  stored bytes are not what was written
@@ -24,6 +26,29 @@ class EnvelopeError(LoggerError, ValueError):
         self.what = what
         self.expected = expected
         self.got = got
+
+
+class TensorError(LoggerError, ValueError):
+    """Bytes are not the tensors that they are said to be; no value is in the message."""
+
+    def __init__(self, what: str, *, expected: str, got: str) -> None:
+        """Keep the parts."""
+        super().__init__(f"{what}: expected {expected}, got {got}")
+        self.what = what
+        self.expected = expected
+        self.got = got
+
+
+class RedactionError(LoggerError, ValueError):
+    """A payload that rules of redaction apply to cannot be read; no value is in the message.
+
+    ``reason`` is one word for an attribute or a counter.
+    """
+
+    def __init__(self, reason: str) -> None:
+        """Keep the reason."""
+        super().__init__(f"payload: expected one that can be redacted, got one that is {reason}")
+        self.reason = reason
 
 
 class JournalError(LoggerError, RuntimeError):
