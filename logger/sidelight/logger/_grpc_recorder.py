@@ -1,0 +1,237 @@
+"""From calls of gRPC to exchanges, for the proxy and the interceptors alike."""
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+from sidelight.logger._exchange import Exchange, Tap
+from sidelight.logger._grpc_body import GrpcBody, GrpcCounts, GrpcLimits
+from sidelight.logger._grpc_head import REQUEST_ID, Metadata, given_id, request_head, response_head
+from sidelight.logger._grpc_method import METHODS, Method
+from sidelight.logger._grpc_status import http_status
+from sidelight.logger._request_id import RequestIds
+
+log = logging.getLogger(__name__)
+
+Defer = Callable[[Callable[[Exchange], None], Exchange], Any]
+"""Calls a function with an exchange: when the answer is on its way, or on another thread."""
+
+POST: Final = b"POST"
+
+
+class Recorder:
+    """Make exchanges of the calls of one server and offer them to a tap.
+
+    Nothing here raises: a call never fails because of its capture.
+
+    Parameters
+    ----------
+    tap : Tap
+        Asked whether it wants a call, then offered its exchange.
+    limits : GrpcLimits, optional
+        Bounds of what is kept.
+    counts : GrpcCounts, optional
+        Where it is counted.
+
+    """
+
+    def __init__(
+        self, tap: Tap, *, limits: GrpcLimits | None = None, counts: GrpcCounts | None = None
+    ) -> None:
+        self.tap = tap
+        self.limits = limits or GrpcLimits()
+        self.counts = counts or GrpcCounts()
+        self.ids = RequestIds()
+        self.guarded = _Guarded(self.counts)
+
+    def call(
+        self, path: str, metadata: Metadata, message: bytes, defer: Defer
+    ) -> "CallRecording | None":
+        """Begin to record a call of one request and one answer; None when nobody wants it.
+
+        Parameters
+        ----------
+        path : str
+            ``/package.Service/Method``.
+        metadata : iterable of (str, str or bytes)
+            Of the call.
+        message : bytes
+            The request, serialised.
+        defer : callable
+            Calls the offer of the exchange.
+
+        """
+        method = METHODS.get(path)
+        if method is None:
+            return None
+        with self.guarded:
+            named = method.read(message)
+            target = method.target(named)
+            head = request_head(target, metadata)
+            if self.tap.wants(POST, target, head):
+                recording = CallRecording(self, target, head, defer)
+                given = given_id(metadata) or named.id
+                recording.request_id = given or self.ids.new()
+                recording.is_id_new = not given
+                recording.request.add(message)
+                return recording
+        return None
+
+    def wants(self, method: Method, metadata: Metadata) -> bool:
+        """Whether the tap wants a stream, of which the messages are still to come."""
+        with self.guarded:
+            return self.tap.wants(POST, method.path, request_head(method.path, metadata))
+        return False
+
+    def offer(self, exchange: Exchange) -> None:
+        """Offer an exchange to the tap."""
+        with self.guarded:
+            self.tap.offer(exchange)
+            self.counts.captured += 1
+
+
+class _Guarded:
+    """A block that ends at an error of ours, which is counted and logged."""
+
+    def __init__(self, counts: GrpcCounts) -> None:
+        self._counts = counts
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> bool:
+        if not isinstance(error, Exception):
+            return False
+        self._counts.tap_errors += 1
+        log.error("capture of a gRPC call failed", exc_info=error)
+        return True
+
+
+class CallRecording:
+    """One call with one request and one answer.
+
+    Attributes
+    ----------
+    request_id : bytes
+        The caller's or a new one.
+    is_id_new : bool
+        Whether the caller has to be told the id.
+    request : GrpcBody
+        The request as kept.
+    """
+
+    __slots__ = (
+        "_added_s",
+        "_arrived",
+        "_defer",
+        "_head",
+        "_recorder",
+        "_started",
+        "_started_ns",
+        "_target",
+        "is_id_new",
+        "request",
+        "request_id",
+    )
+
+    def __init__(self, recorder: Recorder, target: bytes, head: bytes, defer: Defer) -> None:
+        self._recorder = recorder
+        self._target = target
+        self._head = head
+        self._defer = defer
+        self._started_ns = time.time_ns()
+        self._started = self._arrived = time.perf_counter()
+        self._added_s = 0.0
+        self.request = GrpcBody(recorder.limits, recorder.counts)
+        self.request_id = b""
+        self.is_id_new = False
+
+    def passed_on(self) -> None:
+        """Note that the request is on its way to the model."""
+        self._added_s = time.perf_counter() - self._started
+
+    def arrived(self) -> None:
+        """Note that the answer has come."""
+        self._arrived = time.perf_counter()
+
+    def end(
+        self,
+        code: int,
+        response: bytes | None = None,
+        *,
+        metadata: Metadata = (),
+        aborted_by: str = "",
+    ) -> None:
+        """End the call and offer its exchange.
+
+        Parameters
+        ----------
+        code : int
+            Status of gRPC as answered to the client.
+        response : bytes or None
+            The answer, serialised; None when there was none.
+        metadata : iterable of (str, str or bytes)
+            What came with the answer, before and behind it.
+        aborted_by : str
+            As in ``Exchange``.
+
+        """
+        recorder = self._recorder
+        with recorder.guarded:
+            self._defer(recorder.offer, self._exchange(code, response, metadata, aborted_by))
+
+    def _exchange(
+        self, code: int, response: bytes | None, metadata: Metadata, aborted_by: str
+    ) -> Exchange:
+        recorder = self._recorder
+        answered = GrpcBody(recorder.limits, recorder.counts)
+        request = self.request.take()
+        if response is not None:
+            answered.add(response)
+        body = answered.take()
+        now = time.perf_counter()
+        elapsed = now - self._started
+        if self._arrived > self._started:
+            self._added_s += now - self._arrived
+        status = http_status(code)
+        return Exchange(
+            method=POST,
+            target=self._target,
+            request_head=self._head,
+            request_body=request.data,
+            response_head=response_head(status, code, metadata),
+            response_body=body.data,
+            status=status,
+            started_ns=self._started_ns,
+            finished_ns=self._started_ns + int(elapsed * 1e9),
+            latency_ms=elapsed * 1e3,
+            request_cut=request.cut,
+            response_cut=body.cut,
+            added_s=self._added_s,
+            request_id=self.request_id,
+            request_digest=request.digest,
+            response_digest=body.digest,
+            aborted_by=aborted_by,
+        )
+
+
+class Identified(Protocol):
+    """A recording, as far as its id is concerned."""
+
+    request_id: bytes
+    is_id_new: bool
+
+
+def returned_id(recording: Identified | None, metadata: Metadata) -> tuple[tuple[str, str], ...]:
+    """Return what the caller is told of the id: nothing when it knows one.
+
+    An id that the model server answers with is the one that the caller sees, so it is taken.
+    """
+    if recording is None or not recording.is_id_new:
+        return ()
+    for key, value in metadata:
+        if key == REQUEST_ID and isinstance(value, str) and value.strip():
+            recording.request_id = value.strip().encode("latin-1", "replace")
+            return ()
+    return ((REQUEST_ID, recording.request_id.decode("latin-1")),)
