@@ -1,4 +1,4 @@
-"""The outside world behind our protocols: dialects, journals, stores, model clients."""
+"""The outside world behind our protocols: dialects, journals, stores, model clients, sinks."""
 
 from sidelight.adapters._decoding import Decoder, Decoding
 from sidelight.adapters._embedded import EmbeddedJournals
@@ -13,9 +13,22 @@ from sidelight.adapters._model_outputs import OutputChoice
 from sidelight.adapters._model_v1 import V1Model, v1_url
 from sidelight.adapters._model_v2 import V2Model, v2_url
 from sidelight.adapters._query import Inferences
-from sidelight.adapters.errors import AdapterError, LakeError, QueryError, WhereError
+from sidelight.adapters._sink_files import FILE_LIMITS, FileFormat, FileSink
+from sidelight.adapters._sink_files_s3 import S3Settings
+from sidelight.adapters._sink_kafka import KAFKA_LIMITS, KafkaSink
+from sidelight.adapters._sink_kafka_record import KafkaKey, KafkaMode
+from sidelight.adapters.errors import (
+    AdapterError,
+    LakeError,
+    MissingExtraError,
+    QueryError,
+    SinkError,
+    WhereError,
+)
 
 __all__ = [
+    "FILE_LIMITS",
+    "KAFKA_LIMITS",
     "AdapterError",
     "Compaction",
     "Decoder",
@@ -23,14 +36,22 @@ __all__ = [
     "EmbeddedDocuments",
     "EmbeddedJournals",
     "Endpoint",
+    "FileFormat",
+    "FileSink",
     "Inferences",
+    "KafkaKey",
+    "KafkaMode",
+    "KafkaSink",
     "Lake",
     "LakeError",
     "LakeFile",
     "Manifest",
+    "MissingExtraError",
     "OutputChoice",
     "QueryError",
+    "S3Settings",
     "Scores",
+    "SinkError",
     "V1Model",
     "V2Model",
     "WhereError",

@@ -4,6 +4,8 @@
     ``LakeError``       a file of the lake cannot be written or read
     ``QueryError``      a question to the store cannot be understood
         ``WhereError``      its ``where`` expression cannot; says where
+    ``SinkError``       a sink for captured events cannot be used as it is configured
+    ``MissingExtraError``   a package is not installed; says which extra brings it
 """
 
 
@@ -48,3 +50,25 @@ class WhereError(QueryError):
         # Odd characters become one visible character each, so that the caret stands right.
         line = "".join(character if character.isprintable() else "?" for character in self.text)
         return f"{self.args[0]}\n{line}\n{' ' * self.position}^"
+
+
+class SinkError(AdapterError, ValueError):
+    """A sink for captured events cannot be used as it is configured."""
+
+
+class MissingExtraError(AdapterError, ImportError):
+    """A package of an extra is not installed.
+
+    Attributes
+    ----------
+    package, extra : str
+
+    """
+
+    def __init__(self, what: str, *, package: str, extra: str) -> None:
+        """Keep the parts and say how to install it."""
+        super().__init__(
+            f"{what}: expected the package {package}, got none; pip install 'sidelight[{extra}]'"
+        )
+        self.package = package
+        self.extra = extra

@@ -1,0 +1,194 @@
+"""An Apache Kafka topic of CloudEvents."""
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from sidelight.adapters._sink_kafka_errors import reason_of
+from sidelight.adapters._sink_kafka_flight import Flight
+from sidelight.adapters._sink_kafka_record import KafkaKey, KafkaMode, record_of
+from sidelight.adapters._sink_kafka_settings import connect
+from sidelight.adapters._sink_worker import SinkWorker
+from sidelight.logger import CapturedEvent, Delivery, EmitterLimits
+
+if TYPE_CHECKING:
+    from confluent_kafka import KafkaError, Producer
+
+log = logging.getLogger(__name__)
+
+KAFKA_LIMITS: Final = EmitterLimits(batch_events=2048, batch_bytes=4 << 20, linger_s=0.05)
+"""Limits of an emitter for this sink: each delivery waits for its slowest replica once."""
+
+_TURN_S: Final = 0.1
+_PURGE_S: Final = 1.0
+_CLOSE_S: Final = 3.0
+
+
+class KafkaSink:
+    """Produce captured events to one topic, in order.
+
+    The order of a key is kept, also over failures: what is delivered again was seen before, and
+    never in front of what came earlier. Duplicates appear only when the broker did not answer
+    within the timeout, or this process was killed.
+
+    Parameters
+    ----------
+    servers : str
+        Where the cluster is asked first: ``host:port``, several with commas.
+    topic : str
+    mode : "binary" or "structured", default "binary"
+        Attributes as headers ``ce_*`` and the payload as the value, or one JSON document.
+    key : "deployment" or "request", default "deployment"
+        ``namespace/name`` keeps everything of a deployment in one partition and thus in order.
+        The request id spreads a deployment that is too busy for one partition; then only the two
+        halves of an inference stay together.
+    timeout_s : float, default 10.0
+        For the acknowledgement of what is sent at once, seconds. An outage that is shorter costs
+        no duplicates.
+    settings : mapping, optional
+        Passed on to librdkafka: ``security.protocol``, ``sasl.*``, ``ssl.*``, ``linger.ms``, ...
+        ``message.max.bytes`` should not exceed the topic's ``max.message.bytes``: then a record
+        that is too large is known as such before it is sent.
+
+    Raises
+    ------
+    MissingExtraError
+        When ``confluent-kafka`` is not installed.
+    SinkError
+        When a setting cannot be used.
+    ValueError
+        When another argument cannot.
+
+    References
+    ----------
+    CloudEvents Kafka protocol binding 1.0.2, section 3.
+
+    """
+
+    def __init__(
+        self,
+        servers: str,
+        *,
+        topic: str,
+        mode: KafkaMode = "binary",
+        key: KafkaKey = "deployment",
+        timeout_s: float = 10.0,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        for name, value in {"servers": servers, "topic": topic}.items():
+            if not value:
+                raise ValueError(f"kafka {name}: expected a name, got an empty string")
+        if mode not in {"binary", "structured"} or key not in {"deployment", "request"}:
+            raise ValueError(
+                "kafka: expected mode binary or structured and key deployment or request, got "
+                f"{mode!r} and {key!r}"
+            )
+        if not timeout_s > 0:
+            raise ValueError(f"kafka timeout_s: expected a positive number, got {timeout_s}")
+        self._connect = partial(connect, servers, dict(settings or {}), self._note)
+        self._topic = topic
+        self._record = partial(record_of, mode=mode, key=key)
+        self._timeout_s = timeout_s
+        self._worker = SinkWorker("sidelight-kafka")
+        # What a partly failed delivery had in the log already is not produced a second time.
+        self._known: set[CapturedEvent] = set()
+        self._trouble = ""
+        self._producer: Producer | None = self._connect()
+        from confluent_kafka import KafkaException  # noqa: PLC0415 - known to be there by now
+
+        self._error: type[KafkaException] = KafkaException
+
+    async def send(self, events: Sequence[CapturedEvent]) -> Delivery:
+        """Deliver events in order; see ``Sink``."""
+        cancelled = threading.Event()
+        try:
+            return await self._worker.run(lambda: self._deliver(events, cancelled))
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+
+    async def close(self) -> None:
+        """Give up connections and what is still on its way, within three seconds."""
+        try:
+            async with asyncio.timeout(_CLOSE_S):
+                await self._worker.run(self._disconnect)
+        except TimeoutError:
+            log.warning("the connection to kafka did not close in time")
+        self._worker.stop()
+
+    def _deliver(self, events: Sequence[CapturedEvent], cancelled: threading.Event) -> Delivery:
+        if self._producer is None:
+            self._producer = self._connect()
+        deadline = time.monotonic() + self._timeout_s
+        flight = Flight(len(events))
+        try:
+            for index, event in enumerate(events):
+                if self._known and event in self._known:
+                    flight.land(index)
+                elif not self._produce(event, index, flight, deadline):
+                    break
+            while self._producer.flush(_TURN_S) and time.monotonic() < deadline:
+                if cancelled.is_set() or flight.is_spent:
+                    break
+        finally:
+            self._take_back(flight)
+        delivery = flight.delivery(self._trouble)
+        if delivery.n_taken:
+            self._trouble = ""
+        if delivery.n_taken == len(events):
+            self._known.clear()
+        else:
+            self._known = {events[index] for index in flight.landed() if index > delivery.n_taken}
+        return delivery
+
+    def _produce(self, event: CapturedEvent, index: int, flight: Flight, deadline: float) -> bool:
+        """Queue one record; whether those behind it may follow."""
+        producer = self._producer
+        record = self._record(event)
+        while producer is not None:
+            try:
+                producer.produce(
+                    self._topic,
+                    value=record.value,
+                    key=record.key,
+                    headers=record.headers,
+                    on_delivery=partial(flight.report, index),
+                )
+            except BufferError:
+                producer.poll(_TURN_S)
+                if time.monotonic() > deadline:
+                    return False
+            except self._error as error:
+                flight.fail(index, error.args[0])
+                return False
+            else:
+                return True
+        return False
+
+    def _take_back(self, flight: Flight) -> None:
+        """Leave nothing behind that would be produced later, in front of what is sent next."""
+        producer = self._producer
+        if producer is not None and len(producer):
+            producer.purge(blocking=False)
+            producer.flush(_PURGE_S)
+        if flight.is_spent:
+            self._producer = None
+
+    def _disconnect(self) -> None:
+        if self._producer is not None:
+            self._producer.purge(blocking=False)
+            self._producer.flush(_PURGE_S)
+            self._producer = None
+
+    def _note(self, error: "KafkaError") -> None:
+        # "All brokers are down" follows the error that says why.
+        if error.name() == "_ALL_BROKERS_DOWN" and self._trouble:
+            return
+        reason = reason_of(error)
+        if reason != self._trouble:
+            self._trouble = reason
+            log.warning("kafka is in trouble", extra={"reason": reason, "error": error.str()})
