@@ -175,6 +175,8 @@ class Capture:
                 attributes["modelname"] = route.model
             if route.version:
                 attributes["modelversion"] = route.version
+            if route.protocol:
+                attributes["protocol"] = route.protocol
             known = b"," + orjson.dumps(attributes)[1:-1]
             if len(target) <= _MAX_REMEMBERED_BYTES:
                 _remember(self._routes, (method, target), known)

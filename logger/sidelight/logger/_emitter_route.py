@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import unquote
+from urllib.parse import parse_qs, unquote
 
 from sidelight.logger._selection import path_of
 
@@ -18,6 +18,14 @@ _PATHS: Final = (
     re.compile(rf"/v1/models/{_MODEL}{_VERSION}(?::.*)?"),
     re.compile(rf"/v2/models/{_MODEL}{_VERSION}(?:/.*)?"),
 )
+# Methods of gRPC tell the protocol. The model stands in the message: who captures gRPC puts it
+# behind the path, as ``?model=NAME&version=VERSION``.
+_GRPC: Final = re.compile(r"/(?P<package>inference|seldon\.protos|tensorflow\.serving)\.\w+/\w+")
+_PROTOCOLS: Final = {
+    "inference": "v2",
+    "seldon.protos": "seldon",
+    "tensorflow.serving": "tensorflow",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +40,8 @@ class Route:
         The deployment.
     model, version : str
         The model named in the path and its version; empty when the path names none.
+    protocol : str
+        In which messages of gRPC are written: ``v2``, ``seldon`` or ``tensorflow``; else empty.
 
     """
 
@@ -40,6 +50,7 @@ class Route:
     name: str
     model: str = ""
     version: str = ""
+    protocol: str = ""
 
 
 def route_of(target: bytes, *, deployment: str | None, namespace: str) -> Route:
@@ -66,7 +77,11 @@ def route_of(target: bytes, *, deployment: str | None, namespace: str) -> Route:
     if seldon := _SELDON.fullmatch(path):
         namespace, name = unquote(seldon["namespace"]), unquote(seldon["name"])
         inner = seldon["rest"] or ""
-    model = version = ""
+    model = version = protocol = ""
+    if grpc := _GRPC.fullmatch(path):
+        protocol = _PROTOCOLS[grpc["package"]]
+        named = parse_qs(target.partition(b"?")[2].decode("latin-1"))
+        model, version = named.get("model", [""])[0], named.get("version", [""])[0]
     for pattern in _PATHS:
         if match := pattern.fullmatch(inner):
             model, version = unquote(match["model"]), unquote(match["version"] or "")
@@ -79,4 +94,5 @@ def route_of(target: bytes, *, deployment: str | None, namespace: str) -> Route:
         name=name or model or "model",
         model=model or name,
         version=version,
+        protocol=protocol,
     )

@@ -6,7 +6,10 @@ from functools import lru_cache
 from typing import Final
 from urllib.parse import quote
 
+from sidelight.logger._grpc_head import Metadata
 from sidelight.logger._grpc_message import Called, called, called_by_spec
+
+_SELDON_KEY: Final = "seldon"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +30,14 @@ class Method:
     path: bytes
     is_streaming: bool = False
     read: Callable[[bytes], Called]
+
+    def called(self, message: bytes, metadata: Metadata) -> Called:
+        """Return what a request says of the model; Seldon's says it in its metadata."""
+        named = self.read(message)
+        if named.model or self.read is not _nothing:
+            return named
+        model = next((value for key, value in metadata if key == _SELDON_KEY), "")
+        return named._replace(model=model.encode()) if isinstance(model, str) else named
 
     def target(self, message: Called) -> bytes:
         """Return the path with the model as a query: what names a deployment is in one place."""

@@ -66,7 +66,7 @@ class Recorder:
         if method is None:
             return None
         with self.guarded:
-            named = method.read(message)
+            named = method.called(message, metadata)
             target = method.target(named)
             head = request_head(target, metadata)
             if self.tap.wants(POST, target, head):

@@ -130,7 +130,7 @@ class StreamRecording:
     def _take_request(self, message: bytes) -> None:
         recorder = self._recorder
         self._n_requests += 1
-        named = self._method.read(message)
+        named = self._method.called(message, self._metadata)
         asked = _Asked(
             GrpcBody(recorder.limits, recorder.counts), GrpcBody(recorder.limits, recorder.counts)
         )
