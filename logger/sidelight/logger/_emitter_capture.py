@@ -67,7 +67,7 @@ class Capture:
         self._response = b"{" + shared % (orjson.dumps(source), orjson.dumps(RESPONSE_TYPE))
         self._routes: dict[tuple[bytes, bytes], bytes] = {}
         self._heads: dict[bytes, _Facts] = {}
-        self._second = (0, b"")
+        self._second = (-1, b"")
         self._ids = RequestIds()
 
     def identify(self, exchange: Exchange) -> bytes:
