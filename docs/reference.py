@@ -9,12 +9,15 @@ from typing import Any, get_args, get_origin
 import typer
 from fastapi import FastAPI
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
-from sidelight.logger import Accounting
+from sidelight.logger import Accounting, AddedTime, Connections, capture_metrics
 from sidelight.service._api import ROUTERS
 from sidelight.service._cli import app
 from sidelight.service._metrics import METRICS
-from sidelight.service._settings import Settings
+from sidelight.service._proxy_metrics import ProxyState, proxy_metrics
+from sidelight.service._proxy_settings import ProxyFile
+from sidelight.service._quantities import or_seconds, size_bytes
 
 PAGE = Path(__file__).with_name("reference.md")
 
@@ -100,7 +103,12 @@ def _metrics() -> Iterator[str]:
     yield ""
     yield "| metric | kind | what |"
     yield "|---|---|---|"
-    text = Accounting().prometheus(namespace="ns", deployment="name").decode()
+    labels = {"namespace": "ns", "deployment": "name"}
+    state = ProxyState(connections=Connections(), upstream=None)
+    accounts = {"sink": Accounting().snapshot()}
+    text = (
+        capture_metrics(accounts, AddedTime(), **labels) + proxy_metrics(state, **labels)
+    ).decode()
     helps = dict(line[7:].split(" ", 1) for line in text.splitlines() if line.startswith("# HELP "))
     kinds = dict(line[7:].split(" ", 1) for line in text.splitlines() if line.startswith("# TYPE "))
     for name, kind in kinds.items():
@@ -116,7 +124,7 @@ def _settings() -> Iterator[str]:
     yield ""
     yield "| key | default | meaning |"
     yield "|---|---|---|"
-    yield from _keys(Settings, "")
+    yield from _keys(ProxyFile, "")
     yield ""
 
 
@@ -125,11 +133,33 @@ def _keys(model: type[BaseModel], prefix: str) -> Iterator[str]:
         key = prefix + (field.alias or name)
         inner = _model_of(field.annotation)
         if inner is None:
-            default = "required" if field.is_required() else f"`{field.default}`"
-            yield f"| `{key}` | {default} | {field.description} |"
+            yield f"| `{key}` | {_default(field)} | {field.description} |"
         else:
             many = get_origin(field.annotation) is tuple
             yield from _keys(inner, f"{key}[]." if many else f"{key}.")
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    value = field.default
+    if value is None or value in ("", {}):
+        return ""
+    if isinstance(value, tuple):
+        return f"`[{', '.join(map(str, value))}]`"
+    readers = {getattr(item, "func", None) for item in field.metadata}
+    if size_bytes in readers:
+        return f"`{_size(value)}`"
+    if or_seconds in readers:
+        return f"`{value:g}s`"
+    return f"`{value}`"
+
+
+def _size(n_bytes: int) -> str:
+    for unit, name in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
+        if n_bytes and n_bytes % unit == 0:
+            return f"{n_bytes // unit}{name}"
+    return str(n_bytes)
 
 
 def _model_of(annotation: Any) -> type[BaseModel] | None:

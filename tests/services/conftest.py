@@ -252,11 +252,13 @@ class Proxy(Command):
         self.spool = folder / "spool"
         self.url = self.admin_url = ""
 
-    def start(self, *, upstream: str, sink: str, deployment: str | None = None) -> None:
-        named = ("--deployment", deployment) if deployment else ()
+    def start(self, **options: str | Path | None) -> None:
+        """Start with these options: ``upstream, sink, deployment, config, ...``."""
+        given = {name: str(value) for name, value in options.items() if value is not None}
         n_before = len(self._told())
         self.spawn(
-            *("proxy", "--upstream", upstream, "--sink", sink, *named),
+            "proxy",
+            *(word for name, value in given.items() for word in (f"--{name}", value)),
             *("--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--spool", str(self.spool)),
         )
 
@@ -267,6 +269,11 @@ class Proxy(Command):
         wait_until(lambda: len(told()) == 2, "the proxy tells its ports", timeout_s=_START_S)
         self.url, self.admin_url = (f"http://127.0.0.1:{int(port)}" for port in told())
         self.wait_ready(f"{self.admin_url}/readyz")
+
+    def hang_up(self) -> None:
+        """Have the configuration read again."""
+        assert self._process is not None, "not started"
+        self._process.send_signal(signal.SIGHUP)
 
     def _told(self) -> list[bytes]:
         return _RELAYING.findall(self.log.read_bytes()) if self.log.exists() else []
@@ -310,7 +317,7 @@ def service(start_service: Callable[..., Service]) -> Service:
 
 @pytest.fixture
 def start_proxy(tmp_path: Path) -> Iterator[Callable[..., Proxy]]:
-    """Start ``proxy``: ``start_proxy(upstream=URL, sink=URL, deployment="ns/name")``."""
+    """Start ``proxy`` with these options: ``start_proxy(upstream=URL, sink=URL, ...)``."""
     proxies: list[Proxy] = []
 
     def start(**options: Any) -> Proxy:

@@ -39,38 +39,61 @@ def serve(config: Config = None, host: Host = None, port: Port = None, data: Dat
 
 @app.command()
 def proxy(
-    upstream: Annotated[str, typer.Option(help="The model server, http://HOST:PORT.")],
-    sink: Annotated[str, typer.Option(help="Where events go, as http://collector:8090/.")],
-    listen: Annotated[str, typer.Option(help="HOST:PORT of the model's door.")] = "0.0.0.0:9081",
+    config: Config = None,
+    upstream: Annotated[
+        str | None, typer.Option(help="The model server, http(s)://HOST:PORT or unix:PATH.")
+    ] = None,
+    sink: Annotated[
+        str | None, typer.Option(help="Where events go, as http://collector:8090/.")
+    ] = None,
+    listen: Annotated[
+        str | None, typer.Option(help="HOST:PORT of the model's door.  [default: 0.0.0.0:9081]")
+    ] = None,
     deployment: Annotated[
         str | None,
         typer.Option(help="NS/NAME of the events.  [default: the model's name in the path]"),
     ] = None,
     sink_mode: Annotated[
-        str, typer.Option(help="batch, or binary for a Knative broker.")
-    ] = "batch",
-    admin: Annotated[str, typer.Option(help="HOST:PORT of health and metrics.")] = "127.0.0.1:9082",
-    spool: Annotated[Path, typer.Option(help="Folder for events that cannot be sent now.")] = Path(
-        "./sidelight-spool"
-    ),
+        str | None, typer.Option(help="batch, or binary for a Knative broker.  [default: batch]")
+    ] = None,
+    admin: Annotated[
+        str | None,
+        typer.Option(help="HOST:PORT of health and metrics.  [default: 127.0.0.1:9082]"),
+    ] = None,
+    spool: Annotated[
+        str | None,
+        typer.Option(
+            help="Folder for events that cannot be sent now.  [default: ./sidelight-spool]"
+        ),
+    ] = None,
+    grpc_upstream: Annotated[
+        str | None, typer.Option(help="The model server's gRPC, HOST:PORT.")
+    ] = None,
+    grpc_listen: Annotated[
+        str | None,
+        typer.Option(help="HOST:PORT of the model's door for gRPC.  [default: 0.0.0.0:9083]"),
+    ] = None,
 ) -> None:
     """Stand in front of a model server and send what passes as CloudEvents."""
     from sidelight.service._logging import configure_logging
-    from sidelight.service._proxy_process import ProxyOptions, run_proxy
+    from sidelight.service._proxy_configuration import ProxyConfiguration
+    from sidelight.service._proxy_process import run_proxy
     from sidelight.service.errors import ServiceError
 
     configure_logging()
+    options = {
+        "upstream": upstream,
+        "sink": sink,
+        "listen": listen,
+        "deployment": deployment,
+        "sink_mode": sink_mode,
+        "admin": admin,
+        "spool": spool,
+        "grpc.upstream": grpc_upstream,
+        "grpc.listen": grpc_listen,
+    }
     try:
-        options = ProxyOptions.read(
-            upstream=upstream,
-            sink=sink,
-            listen=listen,
-            deployment=deployment,
-            sink_mode=sink_mode,
-            admin=admin,
-            spool=spool,
-        )
-        run_proxy(options)
+        run_proxy(ProxyConfiguration(file=config, options=options))
     except ServiceError as error:
         _fail(str(error), error.hint)
 

@@ -2,257 +2,243 @@
 
 import asyncio
 import logging
-import re
 import resource
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal, Self, cast
-from urllib.parse import urlsplit
+from typing import Final
 
 import uvloop
 
-from sidelight.logger import (
-    Capture,
-    Connection,
-    Connections,
-    Emitter,
-    HttpSink,
-    Limits,
-    Request,
-    Respond,
-    Spool,
-    Upstream,
-    problem,
-    response,
-)
+from sidelight.logger import Connection, Connections, Emitter, Upstream
 from sidelight.logger.errors import SpoolError
-from sidelight.service.errors import ConfigurationError, ServiceError
+from sidelight.service._proxy_address import Address
+from sidelight.service._proxy_configuration import ProxyConfiguration
+from sidelight.service._proxy_grpc import listen_for_grpc
+from sidelight.service._proxy_metrics import ProxyState
+from sidelight.service._proxy_parts import ProxyParts, build_parts, stranded
+from sidelight.service._proxy_reload import Reloading
+from sidelight.service._proxy_services import Admin, RelayAll
+from sidelight.service.errors import ServiceError
 
 log = logging.getLogger(__name__)
 
-_GRACE_S = 10.0
 # A request that waits for another one's connection would not wait at the model's own door.
-_MAX_CONNECTIONS = 16384
-_MODES = ("batch", "binary")
-_DEPLOYMENT = re.compile(r"[^/\x00-\x20\x7f]+/[^/\x00-\x20\x7f]+")
-_PLAIN = re.compile(r"[\x21-\x7e]+")
+_MAX_CONNECTIONS: Final = 16384
+_BACKLOG: Final = 1024
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Address:
-    """Where to listen or to connect: a TCP address or the path of a Unix socket."""
-
-    host: str = ""
-    port: int = 0
-    path: str = ""
-
-    def __str__(self) -> str:
-        """Give the address as an option has it."""
-        if self.path:
-            return f"unix:{self.path}"
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}"
-
-    @classmethod
-    def read(cls, option: str, text: str) -> Self:
-        """Read ``HOST:PORT`` or ``unix:PATH``; the option is named in the error."""
-        path = text.removeprefix("unix:")
-        if path and path != text:
-            return cls(path=path)
-        host, colon, port = text.rpartition(":")
-        # Without brackets a colon within the host is a mistake, or the option is "unix:" alone.
-        is_host = host and (":" not in host or (host[0] == "[" and host[-1] == "]"))
-        if not (colon and is_host and port.isdecimal() and int(port) < 1 << 16):
-            raise ConfigurationError(f"--{option}: expected HOST:PORT or unix:PATH, got {text!r}")
-        return cls(host=host.strip("[]"), port=int(port))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProxyOptions:
-    """What the command line says, checked."""
-
-    upstream: Address
-    sink: str
-    listen: Address
-    deployment: str | None
-    sink_mode: Literal["batch", "binary"]
-    admin: Address
-    spool: Path
-
-    @classmethod
-    def read(  # one parameter an option
-        cls,
-        *,
-        upstream: str,
-        sink: str,
-        listen: str,
-        deployment: str | None,
-        sink_mode: str,
-        admin: str,
-        spool: Path,
-    ) -> Self:
-        """Check the options; raise ``ConfigurationError`` naming the wrong one."""
-        if sink_mode not in _MODES:
-            raise ConfigurationError(f"--sink-mode: expected batch or binary, got {sink_mode!r}")
-        if deployment is not None and not _DEPLOYMENT.fullmatch(deployment):
-            raise ConfigurationError(f"--deployment: expected NS/NAME, got {deployment!r}")
-        _split("sink", sink, ("http", "https"), "http://HOST:PORT/")
-        if not _PLAIN.fullmatch(sink):
-            raise ConfigurationError(
-                f"--sink: expected an address without blanks and percent-encoded, got {sink!r}"
-            )
-        admin_address = Address.read("admin", admin)
-        if admin_address.host not in {"127.0.0.1", "localhost", "::1", ""}:
-            raise ConfigurationError(
-                f"--admin: expected a loopback address, got {admin}: there are no tokens yet"
-            )
-        return cls(
-            upstream=_upstream_address(upstream),
-            sink=sink,
-            listen=Address.read("listen", listen),
-            deployment=deployment,
-            sink_mode=cast("Literal['batch', 'binary']", sink_mode),
-            admin=admin_address,
-            spool=spool,
-        )
-
-
-def _upstream_address(text: str) -> Address:
-    if text.startswith("unix:"):
-        return Address.read("upstream", text)
-    host, port, path = _split("upstream", text, ("http",), "http://HOST:PORT or unix:PATH")
-    if path.strip("/"):
-        raise ConfigurationError(f"--upstream: expected no path behind HOST:PORT, got {text!r}")
-    return Address(host=host, port=port or 80)
-
-
-def _split(
-    option: str, text: str, schemes: tuple[str, ...], expected: str
-) -> tuple[str, int | None, str]:
-    try:
-        parts = urlsplit(text)
-        host, port = parts.hostname, parts.port
-    except ValueError as error:
-        raise ConfigurationError(
-            f"--{option}: expected {expected}, got {text!r} ({error})"
-        ) from error
-    if parts.username is not None or parts.password is not None:
-        # Neither is shown: a log is no place for a password.
-        raise ConfigurationError(f"--{option}: expected {expected} without user and password")
-    if parts.scheme not in schemes or not host:
-        raise ConfigurationError(f"--{option}: expected {expected}, got {text!r}")
-    return host, port, parts.path
-
-
-class _RelayAll:
-    """The model's door: every request goes on to the model."""
-
-    def admit(self, method: bytes, target: bytes, head: bytes) -> int | bytes | None:  # noqa: ARG002
-        return None
-
-    def handle(self, request: Request, respond: Respond) -> None:  # noqa: ARG002
-        respond(problem(404, "nothing is answered here"))
-
-
-class _Admin:
-    """Health and metrics of the proxy."""
-
-    def __init__(self, emitter: Emitter, deployment: str | None) -> None:
-        namespace, _, name = (deployment or "default/").partition("/")
-        self._emitter = emitter
-        self._namespace = namespace
-        self._name = name
-
-    def admit(self, method: bytes, target: bytes, head: bytes) -> int | bytes | None:  # noqa: ARG002
-        route = target.partition(b"?")[0]
-        if route not in {b"/healthz", b"/readyz", b"/metrics"}:
-            return problem(404, "no such route", expected="/healthz, /readyz or /metrics")
-        return 0 if method == b"GET" else problem(405, "only GET is answered here")
-
-    def handle(self, request: Request, respond: Respond) -> None:
-        if request.route == b"/metrics":
-            text = self._emitter.accounting.prometheus(
-                namespace=self._namespace, deployment=self._name
-            )
-            respond(response(200, body=text, content_type=b"text/plain; version=0.0.4"))
-        else:
-            respond(response(200, body=b'{"status":"ok"}', content_type=b"application/json"))
-
-
-def run_proxy(options: ProxyOptions) -> None:
+def run_proxy(configuration: ProxyConfiguration) -> None:
     """Relay and capture until SIGTERM; what is not sent by then is in the spool.
 
     Raises
     ------
     ServiceError
-        If an address or the spool cannot be had.
+        If the configuration is wrong, or an address or a spool cannot be had.
 
     """
     try:
-        uvloop.run(_run(options))
+        uvloop.run(_run(configuration))
     except SpoolError as error:
         raise ServiceError(str(error)) from error
 
 
-async def _run(options: ProxyOptions) -> None:
+async def _run(configuration: ProxyConfiguration) -> None:
     loop = asyncio.get_running_loop()
-    stopping = asyncio.Event()
+    stopping, hurrying, reload = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    # Before anything is read: what is asked for meanwhile is done afterwards.
+    loop.add_signal_handler(signal.SIGTERM, stopping.set)
+    loop.add_signal_handler(signal.SIGINT, _interrupted, stopping, hurrying)
+    loop.add_signal_handler(signal.SIGHUP, reload.set)
     _open_files()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
-    emitter = Emitter(
-        HttpSink(options.sink, mode=options.sink_mode),
-        capture=Capture(deployment=options.deployment),
-        spool=Spool(options.spool),
-    )
-    upstream = _upstream(options.upstream)
-    connections, admin_connections, limits = Connections(), Connections(), Limits()
-    relay, admin = _RelayAll(), _Admin(emitter, options.deployment)
-    servers = [
-        await _listen(
-            "listen",
-            options.listen,
-            lambda: Connection(
-                relay, upstream, tap=emitter, limits=limits, connections=connections
-            ),
-        )
-    ]
-    try:
-        servers.append(
-            await _listen(
-                "admin",
-                options.admin,
-                lambda: Connection(admin, limits=limits, connections=admin_connections),
-            )
-        )
-    except ServiceError:
-        # uvloop waits for ever for a server that is open when its loop is closed.
-        servers[0].close()
-        raise
-    await emitter.start()
-    sweeper = loop.create_task(_sweep(connections, limits.idle_s))
-    log.info("relaying", extra={"listen": _shown(servers[0]), "admin": _shown(servers[1])})
+    proxy = Proxy(build_parts(configuration.read()))
+    reloading = Reloading(configuration, proxy, proxy.state)
+    loop.add_signal_handler(signal.SIGHUP, reloading.ask)
+    if reload.is_set():
+        reloading.ask()
+    await proxy.start()
+    tasks = [loop.create_task(reloading.run()), loop.create_task(proxy.sweep())]
     await stopping.wait()
-    servers[0].close()
-    sweeper.cancel()
-    started = loop.time()
-    await connections.drain(_GRACE_S / 2)
-    await upstream.close()
-    await emitter.flush(max(1.0, _GRACE_S - (loop.time() - started)))
-    servers[1].close()
-    await admin_connections.drain(0)
-    accounts = emitter.accounting.snapshot()
-    log.info(
-        "stopped",
-        extra={
-            "seen": accounts.seen,
-            "sent": accounts.sent,
-            "in_spool": accounts.spool_events,
-            "dropped": dict(accounts.dropped),
-        },
-    )
+    for task in tasks:
+        task.cancel()
+    await proxy.stop(hurrying)
+
+
+def _interrupted(stopping: asyncio.Event, hurrying: asyncio.Event) -> None:
+    """Stop; a person who asks again does not want to wait for answers."""
+    (hurrying if stopping.is_set() else stopping).set()
+
+
+class Proxy:
+    """The listeners and what is behind them.
+
+    Parameters
+    ----------
+    parts : ProxyParts
+        What the configuration says.
+
+    Attributes
+    ----------
+    parts : ProxyParts
+        In use now.
+    state : ProxyState
+        What there is to tell.
+
+    """
+
+    def __init__(self, parts: ProxyParts) -> None:
+        self.parts = parts
+        self.state = ProxyState(connections=Connections(), upstream=_upstream(parts))
+        self._former: list[Upstream] = []
+        self._emitter = Emitter(
+            parts.outlets,
+            capture=parts.capture,
+            sampling=parts.sampling,
+            selection=parts.selection,
+        )
+        self._relay = RelayAll()
+        self._admin = Admin(self._emitter, self.state, lambda: self.parts.settings.deployment)
+        self._admin_connections = Connections()
+        self._servers: list[asyncio.Server] = []
+
+    async def start(self) -> None:
+        """Listen, and begin to deliver."""
+        settings = self.parts.settings
+        for folder in stranded(settings):
+            log.warning("events of a sink that is not configured wait", extra={"folder": folder})
+        shown = {}
+        try:
+            if settings.upstream is not None:
+                shown["listen"] = await self._listen("listen", settings.listen, self._connection)
+            self.state.grpc = await listen_for_grpc(settings, self._emitter)
+            if self.state.grpc is not None:
+                shown["grpc"] = self.state.grpc.address
+            shown["admin"] = await self._listen("admin", settings.admin, self._admin_connection)
+        except ServiceError:
+            # uvloop waits for ever for a server that is open when its loop is closed.
+            for server in self._servers:
+                server.close()
+            if self.state.grpc is not None:
+                await self.state.grpc.close()
+            raise
+        await self._emitter.start()
+        log.info("relaying", extra=shown)
+
+    async def apply(self, parts: ProxyParts) -> None:
+        """Use other parts; connections that are open keep their upstream and their bounds."""
+        before, self.parts = self.parts, parts
+        self._emitter.reconfigure(
+            capture=parts.capture, sampling=parts.sampling, selection=parts.selection
+        )
+        if (before.settings.upstream, before.settings.tls) != (
+            parts.settings.upstream,
+            parts.settings.tls,
+        ):
+            if self.state.upstream is not None:
+                self._former.append(self.state.upstream)
+            self.state.upstream = _upstream(parts)
+        try:
+            await self._emitter.replace_outlets(parts.outlets)
+        except SpoolError as error:
+            raise ServiceError(str(error)) from error
+
+    async def stop(self, hurrying: asyncio.Event) -> None:
+        """Answer what is in work, send what waits, and end within the grace.
+
+        Parameters
+        ----------
+        hurrying : asyncio.Event
+            When it is set, no answer is waited for any more.
+
+        """
+        loop = asyncio.get_running_loop()
+        started, grace_s = loop.time(), self.parts.settings.grace
+        self.state.is_stopping = True
+        *doors, admin = self._servers
+        for server in doors:
+            server.close()
+        await self._drain(grace_s / 2, hurrying)
+        for upstream in (*self._former, self.state.upstream):
+            if upstream is not None:
+                await upstream.close()
+        await self._emitter.flush(max(grace_s / 4, grace_s - (loop.time() - started)))
+        admin.close()
+        await self._admin_connections.drain(0)
+        for name, accounts in self._emitter.accounts().items():
+            log.info(
+                "stopped",
+                extra={
+                    "sink": name,
+                    "seen": accounts.seen,
+                    "sent": accounts.sent,
+                    "sampled_out": accounts.sampled_out,
+                    "in_spool": accounts.spool_events,
+                    "dropped": {reason: n for reason, n in accounts.dropped.items() if n},
+                },
+            )
+
+    async def sweep(self) -> None:
+        """End connections that are silent for long, until cancelled."""
+        while True:
+            await asyncio.sleep(self.parts.limits.idle_s)
+            self.state.connections.sweep()
+
+    async def _drain(self, grace_s: float, hurrying: asyncio.Event) -> None:
+        loop = asyncio.get_running_loop()
+        answering = loop.create_task(self._answer(grace_s))
+        hurry = loop.create_task(hurrying.wait())
+        await asyncio.wait({answering, hurry}, return_when=asyncio.FIRST_COMPLETED)
+        hurry.cancel()
+        if not answering.done():
+            answering.cancel()
+            await self._answer(0)
+
+    async def _answer(self, grace_s: float) -> None:
+        """Answer what is in work on both doors, and cut what is left after the grace."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.state.connections.drain(grace_s))
+            if self.state.grpc is not None:
+                group.create_task(self.state.grpc.drain(grace_s))
+
+    def _connection(self) -> Connection:
+        return Connection(
+            self._relay,
+            self.state.upstream,
+            tap=self._emitter,
+            limits=self.parts.limits,
+            connections=self.state.connections,
+        )
+
+    def _admin_connection(self) -> Connection:
+        return Connection(
+            self._admin, limits=self.parts.limits, connections=self._admin_connections
+        )
+
+    async def _listen(self, key: str, text: str, connect: Callable[[], Connection]) -> str:
+        loop, address = asyncio.get_running_loop(), Address.read(text)
+        try:
+            if address.path:
+                server = await loop.create_unix_server(connect, address.path, backlog=_BACKLOG)
+            else:
+                server = await loop.create_server(
+                    connect, address.host, address.port, backlog=_BACKLOG
+                )
+        except OSError as error:
+            raise ServiceError(
+                f"--{key}: cannot listen on {address}: {error.strerror or error}; "
+                "choose an address of this machine that is free"
+            ) from error
+        self._servers.append(server)
+        return str(server.sockets[0].getsockname())
+
+
+def _upstream(parts: ProxyParts) -> Upstream | None:
+    text = parts.settings.upstream
+    if text is None:
+        return None
+    address = Address.read_upstream(text)
+    if address.path:
+        return Upstream(path=address.path, max_connections=_MAX_CONNECTIONS)
+    return Upstream(address.host, address.port, max_connections=_MAX_CONNECTIONS)
 
 
 def _open_files() -> None:
@@ -262,34 +248,3 @@ def _open_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     except (OSError, ValueError):  # some systems call their limit unlimited, and grant less
         log.info("the number of open files stays as it is", extra={"files": soft})
-
-
-def _upstream(address: Address) -> Upstream:
-    if address.path:
-        return Upstream(path=address.path, max_connections=_MAX_CONNECTIONS)
-    return Upstream(address.host, address.port, max_connections=_MAX_CONNECTIONS)
-
-
-async def _listen(
-    option: str, address: Address, connect: Callable[[], Connection]
-) -> asyncio.Server:
-    loop = asyncio.get_running_loop()
-    try:
-        if address.path:
-            return await loop.create_unix_server(connect, address.path, backlog=1024)
-        return await loop.create_server(connect, address.host, address.port, backlog=1024)
-    except OSError as error:
-        raise ServiceError(
-            f"--{option}: cannot listen on {address}: {error.strerror or error}; "
-            "choose an address of this machine that is free"
-        ) from error
-
-
-async def _sweep(connections: Connections, interval_s: float) -> None:
-    while True:
-        await asyncio.sleep(interval_s)
-        connections.sweep()
-
-
-def _shown(server: asyncio.Server) -> str:
-    return str(server.sockets[0].getsockname())

@@ -9,7 +9,6 @@ from pydantic import BaseModel, Field, field_validator, model_validator
 from sidelight.service._proxy_address import Address, HttpUrl, ListenAddress, UpstreamAddress
 from sidelight.service._proxy_settings_redaction import RedactionSettings
 from sidelight.service._proxy_settings_sinks import (
-    BatchSettings,
     HttpSinkSettings,
     SinkSettings,
     TlsSettings,
@@ -244,7 +243,7 @@ class ProxySettings(BaseModel):
         if self.sink is None:
             return self.sinks
         http = HttpSinkSettings(url=self.sink, mode=self.sink_mode)
-        return (SinkSettings(name=ONLY_SINK, http=http, batch=BatchSettings()),)
+        return (SinkSettings(name=ONLY_SINK, http=http),)
 
     def spool_of(self, sink: SinkSettings) -> Path:
         """Return the folder of a sink's spool."""

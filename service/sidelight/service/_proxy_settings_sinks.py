@@ -47,7 +47,7 @@ class HttpSinkSettings(BaseModel):
     mode: Literal["batch", "binary"] = "batch"
     """``batch`` for ``sidelight serve``, ``binary`` for a Knative broker."""
 
-    timeout: Duration = 10.0
+    timeout: Duration = Field(default=10.0, gt=0)
     """For a connection and for each answer."""
 
     headers: dict[str, str] = Field(default={}, repr=False)
@@ -86,8 +86,14 @@ class KafkaSinkSettings(BaseModel):
     topic: str = Field(default="sidelight.events", pattern=r"^[A-Za-z0-9._-]{1,249}$")
     """Where events go."""
 
-    mode: Literal["structured", "binary"] = "structured"
-    """CloudEvents over Kafka: everything in the value, or attributes as headers."""
+    mode: Literal["binary", "structured"] = "binary"
+    """Attributes as headers ``ce_*`` and the payload as the value, or everything in the value."""
+
+    key: Literal["deployment", "request"] = "deployment"
+    """What keeps its order: a whole deployment, or only the two halves of an inference."""
+
+    timeout: Duration = Field(default=10.0, gt=0)
+    """For the acknowledgement of what is sent at once."""
 
     config: dict[str, str | int | float | bool] = Field(default={}, repr=False)
     """Further settings of librdkafka by their own names; secrets stand in ``config_from``."""
@@ -110,31 +116,72 @@ class KafkaSinkSettings(BaseModel):
         return value
 
 
+class S3Settings(BaseModel):
+    """How a bucket is reached; what is absent comes from the usual places of AWS clients."""
+
+    model_config = STRICT
+
+    endpoint: HttpUrl | None = None
+    """``http(s)://HOST[:PORT]`` of a store that is not Amazon's."""
+
+    region: str = ""
+    """Region of the bucket."""
+
+    role_arn: str = ""
+    """A role to assume."""
+
+    ca: Path | None = None
+    """File of the authorities of the endpoint's certificate, PEM."""
+
+    access_key_from: str | None = Field(default=None, repr=False)
+    """File with the access key, or ``env:NAME``."""
+
+    secret_key_from: str | None = Field(default=None, repr=False)
+    """File with the secret key, or ``env:NAME``."""
+
+    session_token_from: str | None = Field(default=None, repr=False)
+    """File with the session token, or ``env:NAME``."""
+
+
 class FileSinkSettings(BaseModel):
     """Files in a folder or a bucket."""
 
     model_config = STRICT
 
-    url: str
-    """Folder, ``file://`` or ``s3://BUCKET/PREFIX``."""
+    url: str = Field(min_length=1)
+    """A folder, or ``s3://BUCKET/PREFIX``."""
 
-    format: Literal["parquet", "jsonl"] = "parquet"
-    """Parquet, or JSON lines."""
+    format: Literal["parquet", "jsonl", "jsonl.gz"] = "parquet"
+    """Parquet, or events as lines of JSON."""
+
+    timeout: Duration = Field(default=30.0, gt=0)
+    """For one delivery."""
+
+    s3: S3Settings | None = None
+    """For a bucket."""
+
+    @model_validator(mode="after")
+    def _has_its_bucket(self) -> Self:
+        if self.s3 is not None and not self.url.startswith("s3://"):
+            raise ValueError("expected s3 beside a url s3://BUCKET/PREFIX, got another url")
+        if "://" in self.url and not self.url.startswith("s3://"):
+            raise ValueError("expected a folder or s3://BUCKET/PREFIX as url, got another scheme")
+        return self
 
 
 class BatchSettings(BaseModel):
-    """What is sent at once."""
+    """What is sent at once; what is absent is as the kind of sink needs it."""
 
     model_config = STRICT
 
-    events: PositiveInt = 256
-    """A batch with so many events is sent."""
+    events: PositiveInt | None = None
+    """A batch with so many is sent; by default 256 for http, 2048 for kafka, 20000 for files."""
 
-    bytes: Size = Field(default=1 << 20, gt=0)
-    """A batch of that size is sent; a larger event goes alone."""
+    bytes: Size | None = Field(default=None, gt=0)
+    """A batch of that size is sent; by default 1MiB for http, 4MiB for kafka, 32MiB for files."""
 
-    linger: Duration = Field(default=0.05, gt=0)
-    """How long an incomplete batch waits for company."""
+    linger: Duration | None = Field(default=None, gt=0)
+    """How long an incomplete one waits for company; by default 50ms, for files 30s."""
 
 
 class SinkSettings(BaseModel):

@@ -47,10 +47,11 @@ def size_bytes(value: object) -> int:
     return int(float(match[1]) * _BYTES[match[2]])
 
 
-def _or_number(value: object) -> object:
+def or_seconds(value: object) -> object:
+    """Read a duration, or leave a number of seconds as it is."""
     # A default of ours is already in seconds.
     return value if isinstance(value, float) else seconds(value)
 
 
-Duration = Annotated[float, BeforeValidator(_or_number)]
+Duration = Annotated[float, BeforeValidator(or_seconds)]
 Size = Annotated[int, BeforeValidator(size_bytes)]

@@ -27,7 +27,10 @@ _Settings = TypeVar("_Settings", bound="Settings")
 
 # What stands under these may be a secret, there by mistake or not: it is never shown.
 _CONFIDENTIAL: Final = frozenset(
-    {"headers", "headers_from", "config", "config_from", "key_file", "key_env"}
+    {
+        *("headers", "headers_from", "config", "config_from", "key_file", "key_env"),
+        *("access_key_from", "secret_key_from", "session_token_from"),
+    }
 )
 _CREDENTIALS: Final = re.compile(r"//\S*@")
 
