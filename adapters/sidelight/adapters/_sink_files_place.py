@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import lru_cache
 from typing import Any, Final
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import orjson
 
@@ -123,7 +123,8 @@ def _folder_name(name: str) -> str:
     quoted = quote(name, safe="", errors="replace") or _NONE
     if len(quoted) <= _MAX_QUOTED:
         return quoted
-    # Cut between characters, never inside an escape.
+    # Cut between characters, never inside an escape or between the bytes of one.
     digest = hashlib.sha256(name.encode("utf-8", "replace")).hexdigest()[:32]
-    kept = re.sub(r"%[0-9A-F]?\Z", "", quoted[: _MAX_QUOTED - 33])
+    escapes = re.sub(r"%[0-9A-F]?\Z", "", quoted[: _MAX_QUOTED - len(digest) - 1])
+    kept = quote(unquote(escapes, errors="ignore"), safe="")
     return f"{kept}~{digest}"

@@ -11,6 +11,7 @@ from sidelight.logger import CapturedEvent, deployment_name
 KafkaMode = Literal["binary", "structured"]
 KafkaKey = Literal["deployment", "request"]
 
+_ENVELOPE: Final = "application/cloudevents"
 _STRUCTURED: Final[list[tuple[str, str | bytes | None]]] = [
     ("content-type", "application/cloudevents+json; charset=UTF-8")
 ]
@@ -47,7 +48,9 @@ def record_of(event: CapturedEvent, *, mode: KafkaMode, key: KafkaKey) -> KafkaR
     """
     attributes = orjson.loads(event.attributes + b"}")
     chosen = _KEYS[key](attributes).encode()
-    if mode == "structured":
+    media = attributes.get("datacontenttype", "")
+    # 3: by this media type receivers know the structured mode, whatever the headers are.
+    if mode == "structured" or media.lower().startswith(_ENVELOPE):
         return KafkaRecord(key=chosen, value=event.member(), headers=_STRUCTURED)
     # 3.2.3: the data content type has the header of its own name, every other attribute its
     # prefix; values are UTF-8 as they are, without the percent-encoding of HTTP.
