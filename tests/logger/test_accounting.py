@@ -1,14 +1,19 @@
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from sidelight.logger._accounting import DROP_REASONS, Accounting
+from sidelight.logger._accounting import DROP_REASONS, Accounting, Accounts, AddedTime, combined
+from sidelight.logger._accounting_text import capture_metrics
 
 
-def samples(accounting: Accounting, **labels: str) -> dict[tuple[str, ...], float]:
+def samples(
+    accounts: dict[str, Accounts] | None = None, added: AddedTime | None = None, **labels: str
+) -> dict[tuple[str, ...], float]:
     names = {"namespace": "prod", "deployment": "flights"} | labels
-    text = accounting.prometheus(**names).decode()
+    text = capture_metrics(accounts or {}, added or AddedTime(), **names).decode()
     found = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
@@ -45,31 +50,60 @@ def test_the_metrics_have_the_names_and_labels_of_the_design() -> None:
     accounting.sample_out(1)
     accounting.fail("status_500")
     accounting.fail_spool()
-    accounting.spool_bytes = 77
-    accounting.memory_bytes = 12
+    accounts = replace(
+        accounting.snapshot(),
+        memory_bytes=12,
+        memory_events=3,
+        spool_bytes=77,
+        spool_events=5,
+        circuit="half_open",
+        circuit_openings=6,
+        oldest_s=1.5,
+    )
 
-    found = samples(accounting)
+    found = samples({"sink": accounts, "other": Accounting().snapshot()})
 
     events = "sidelight_capture_events_total"
-    assert found[events, "seen", ""] == 9
-    assert found[events, "sent", ""] == 4
-    assert found[events, "sampled_out", ""] == 1
-    assert {reason: found[events, "dropped", reason] for reason in DROP_REASONS} == {
+    assert found[events, "seen", "", "sink"] == 9
+    assert found[events, "seen", "", "other"] == 0
+    assert found[events, "sent", "", "sink"] == 4
+    assert found[events, "sampled_out", "", "sink"] == 1
+    assert {reason: found[events, "dropped", reason, "sink"] for reason in DROP_REASONS} == {
         reason: 2.0 * (reason == "spool_full") for reason in DROP_REASONS
     }
-    assert found["sidelight_capture_pending_events",] == 2
-    assert found["sidelight_capture_pending_bytes",] == 12
-    assert found["sidelight_capture_spool_bytes",] == 77
-    assert found["sidelight_capture_sink_errors_total", "status_500"] == 1
-    assert found["sidelight_capture_spool_errors_total",] == 1
+    assert {
+        "pending_events": 2,
+        "pending_bytes": 12,
+        "queue_events": 3,
+        "spool_bytes": 77,
+        "spool_events": 5,
+        "sink_open": 0.5,
+        "sink_openings_total": 6,
+        "oldest_pending_seconds": 1.5,
+        "spool_errors_total": 1,
+    }.items() <= {
+        key[0].removeprefix("sidelight_capture_"): value
+        for key, value in found.items()
+        if key[1:] == ("sink",)
+    }.items()
+    assert found["sidelight_capture_sink_errors_total", "status_500", "sink"] == 1
+
+
+def test_an_account_whose_events_are_in_two_places_adds_them_up() -> None:
+    part = replace(Accounting().snapshot(), memory_bytes=1, spool_events=2, oldest_s=3.0)
+
+    whole = combined([part, replace(part, oldest_s=1.0, circuit="open")])
+
+    assert (whole.memory_bytes, whole.spool_events, whole.oldest_s) == (2, 4, 3.0)
+    assert whole.circuit == "open"
 
 
 def test_added_time_is_a_cumulative_histogram() -> None:
-    accounting = Accounting()
+    added = AddedTime()
     for seconds in (0.00005, 0.00006, 0.02, 7.0):
-        accounting.observe_added(seconds)
+        added.observe(seconds)
 
-    found = samples(accounting)
+    found = samples(added=added)
 
     name = "sidelight_capture_added_seconds"
     assert found[f"{name}_bucket", "5e-05"] == 1
@@ -81,4 +115,6 @@ def test_added_time_is_a_cumulative_histogram() -> None:
 
 
 def test_labels_are_escaped() -> None:
-    assert samples(Accounting(), deployment='a"b\\c\nd')
+    name = 'a"b\\c\nd'
+
+    assert samples({name: Accounting().snapshot()}, deployment=name)

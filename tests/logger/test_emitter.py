@@ -14,10 +14,11 @@ import pytest
 import uvloop
 
 from sidelight.logger._accounting import Accounts
-from sidelight.logger._emitter import Emitter, EmitterLimits
+from sidelight.logger._emitter import Emitter
 from sidelight.logger._emitter_capture import Capture
 from sidelight.logger._emitter_event import CapturedEvent
 from sidelight.logger._exchange import Exchange, Tap
+from sidelight.logger._outlet import EmitterLimits, SpoolFolder
 from sidelight.logger._sink import Delivery
 from sidelight.logger._sink_http import HttpSink
 from sidelight.logger._spool import Spool
@@ -112,17 +113,17 @@ def settled(accounts: Accounts) -> bool:
 def test_events_reach_the_sink_in_order_and_are_accounted() -> None:
     async def work() -> None:
         sink = Script()
-        emitter = Emitter(sink, limits=FAST)
+        emitter = Emitter.of(sink, limits=FAST)
         tap: Tap = emitter
         await emitter.start()
         for number in range(1000):
             tap.offer(exchange(number))
-        await until(lambda: settled(emitter.accounting.snapshot()))
+        await until(lambda: settled(emitter.accounts()["sink"]))
         await emitter.flush()
 
         assert sink.taken == expected(range(1000))
-        assert emitter.accounting.snapshot().sent == 2000
-        assert emitter.accounting.snapshot().memory_bytes == 0
+        assert emitter.accounts()["sink"].sent == 2000
+        assert emitter.accounts()["sink"].memory_bytes == 0
         assert max(sink.sizes) <= 256
 
     run(work())
@@ -130,7 +131,7 @@ def test_events_reach_the_sink_in_order_and_are_accounted() -> None:
 
 def test_health_probes_and_skipped_requests_are_not_wanted() -> None:
     async def work() -> None:
-        emitter = Emitter(Script())
+        emitter = Emitter.of(Script())
         assert emitter.wants(b"POST", b"/v2/models/m/infer", b"POST / HTTP/1.1\r\n\r\n")
         assert not emitter.wants(b"GET", b"/v2/health/ready", b"GET / HTTP/1.1\r\n\r\n")
 
@@ -141,11 +142,11 @@ def test_a_batch_is_bounded_in_bytes_and_a_larger_event_goes_alone() -> None:
     async def work() -> None:
         sink = Script()
         limits = EmitterLimits(batch_bytes=5000, linger_s=0.001)
-        emitter = Emitter(sink, limits=limits)
+        emitter = Emitter.of(sink, limits=limits)
         for number in range(10):
             emitter.offer(exchange(number, body=b'"%b"' % (b"x" * 9000 if number == 5 else b"y")))
         await emitter.start()
-        await until(lambda: settled(emitter.accounting.snapshot()))
+        await until(lambda: settled(emitter.accounts()["sink"]))
         await emitter.flush()
 
         assert sink.taken == expected(range(10))
@@ -160,14 +161,14 @@ def test_without_a_spool_memory_is_bounded_and_the_newest_are_dropped() -> None:
         sink = Script()
         sink.is_up = False
         limits = EmitterLimits(memory_bytes=20_000, max_backoff_s=0.01)
-        emitter = Emitter(sink, limits=limits)
+        emitter = Emitter.of(sink, limits=limits)
         await emitter.start()
         for number in range(50):
             emitter.offer(exchange(number))
-            assert emitter.accounting.snapshot().memory_bytes <= 20_000
-        accounts = emitter.accounting.snapshot()
+            assert emitter.accounts()["sink"].memory_bytes <= 20_000
+        accounts = emitter.accounts()["sink"]
         sink.is_up = True
-        await until(lambda: settled(emitter.accounting.snapshot()))
+        await until(lambda: settled(emitter.accounts()["sink"]))
         await emitter.flush()
 
         n_kept = (100 - accounts.dropped["memory_full"]) // 2
@@ -181,15 +182,15 @@ def test_while_the_sink_is_down_events_are_on_disk_within_a_second(tmp_path: Pat
     async def work() -> None:
         sink = Script()
         sink.is_up = False
-        emitter = Emitter(sink, spool=Spool(tmp_path))
+        emitter = Emitter.of(sink, spool=SpoolFolder(folder=tmp_path))
         await emitter.start()
         start = time.monotonic()
         emitter.offer(exchange(0))
-        await until(lambda: emitter.accounting.snapshot().spool_events == 2)
+        await until(lambda: emitter.accounts()["sink"].spool_events == 2)
 
         # A second is the promise; a machine with other work gets five.
         assert time.monotonic() - start < 5
-        assert emitter.accounting.snapshot().memory_bytes == 0
+        assert emitter.accounts()["sink"].memory_bytes == 0
         await emitter.flush(1)
 
     run(work())
@@ -199,20 +200,20 @@ def test_events_on_their_way_are_on_disk_within_a_second_and_sent_once(tmp_path:
     async def work() -> None:
         sink = Script()
         sink.is_hanging = True
-        emitter = Emitter(sink, spool=Spool(tmp_path), limits=FAST)
+        emitter = Emitter.of(sink, spool=SpoolFolder(folder=tmp_path), limits=FAST)
         await emitter.start()
         for number in range(20):
             emitter.offer(exchange(number))
-        await until(lambda: emitter.accounting.snapshot().spool_events == 40)
+        await until(lambda: emitter.accounts()["sink"].spool_events == 40)
         for number in range(20, 30):
             emitter.offer(exchange(number))
         sink.is_hanging = False
         sink.resumed.set()
-        await until(lambda: settled(emitter.accounting.snapshot()))
+        await until(lambda: settled(emitter.accounts()["sink"]))
         await emitter.flush()
 
         assert sink.taken == expected(range(30))
-        assert emitter.accounting.snapshot().spool_bytes == 0
+        assert emitter.accounts()["sink"].spool_bytes == 0
 
     run(work())
 
@@ -221,43 +222,44 @@ def test_when_the_sink_returns_spooled_events_come_first_and_in_order(tmp_path: 
     async def work() -> None:
         sink = Script()
         sink.is_up = False
-        emitter = Emitter(sink, spool=Spool(tmp_path, segment_bytes=5000), limits=FAST)
+        spool = SpoolFolder(folder=tmp_path, segment_bytes=5000)
+        emitter = Emitter.of(sink, spool=spool, limits=FAST)
         await emitter.start()
         for number in range(300):
             emitter.offer(exchange(number))
             if number % 50 == 0:
-                await until(lambda: emitter.accounting.snapshot().memory_bytes == 0)
+                await until(lambda: emitter.accounts()["sink"].memory_bytes == 0)
         sink.is_up = True
         for number in range(300, 600):
             emitter.offer(exchange(number))
             if number % 30 == 0:
                 await asyncio.sleep(0)
-        await until(lambda: settled(emitter.accounting.snapshot()))
+        await until(lambda: settled(emitter.accounts()["sink"]))
         await emitter.flush()
 
         assert sink.taken == expected(range(600))
-        assert emitter.accounting.snapshot().sink_errors["refused"] > 0
+        assert emitter.accounts()["sink"].sink_errors["refused"] > 0
 
     run(work())
 
 
 def test_a_part_that_was_taken_is_not_sent_again(tmp_path: Path) -> None:
-    async def work(spool: Spool | None) -> list[str]:
+    async def work(spool: SpoolFolder | None) -> list[str]:
         sink = Script(
             Delivery(n_taken=3, failure="reset"),
             Delivery(n_taken=0, failure="status_503", retry_after_s=0.01),
             Delivery(n_taken=1, failure="timeout"),
         )
-        emitter = Emitter(sink, spool=spool, limits=FAST)
+        emitter = Emitter.of(sink, spool=spool, limits=FAST)
         for number in range(10):
             emitter.offer(exchange(number))
         await emitter.start()
-        await until(lambda: settled(emitter.accounting.snapshot()))
+        await until(lambda: settled(emitter.accounts()["sink"]))
         await emitter.flush()
         return sink.taken
 
     assert run(work(None)) == expected(range(10))
-    assert run(work(Spool(tmp_path))) == expected(range(10))
+    assert run(work(SpoolFolder(folder=tmp_path))) == expected(range(10))
 
 
 @pytest.mark.parametrize("n_bad", [1, 3])
@@ -265,15 +267,15 @@ def test_a_rejected_batch_is_split_until_the_bad_events_are_found(n_bad: int) ->
     async def work() -> None:
         sink = Script()
         sink.bad = {f"{number * 37} request" for number in range(1, n_bad + 1)}
-        emitter = Emitter(sink, limits=FAST)
+        emitter = Emitter.of(sink, limits=FAST)
         for number in range(200):
             emitter.offer(exchange(number))
         await emitter.start()
-        await until(lambda: settled(emitter.accounting.snapshot()))
+        await until(lambda: settled(emitter.accounts()["sink"]))
         await emitter.flush()
 
         assert sink.taken == [name for name in expected(range(200)) if name not in sink.bad]
-        assert emitter.accounting.snapshot().dropped["rejected"] == n_bad
+        assert emitter.accounts()["sink"].dropped["rejected"] == n_bad
         assert len(sink.sizes) < 40 * n_bad
 
     run(work())
@@ -285,10 +287,10 @@ def test_a_pause_that_the_sink_asks_for_is_kept_within_the_bound() -> None:
             Delivery(n_taken=0, failure="status_429", retry_after_s=0.2),
             Delivery(n_taken=0, failure="status_503", retry_after_s=3600),
         )
-        emitter = Emitter(sink, limits=EmitterLimits(linger_s=0.001, max_backoff_s=0.3))
+        emitter = Emitter.of(sink, limits=EmitterLimits(linger_s=0.001, max_backoff_s=0.3))
         emitter.offer(exchange(0))
         await emitter.start()
-        await until(lambda: settled(emitter.accounting.snapshot()))
+        await until(lambda: settled(emitter.accounts()["sink"]))
         await emitter.flush()
 
         first, second = (sink.times[n + 1] - sink.times[n] for n in range(2))
@@ -301,10 +303,10 @@ def test_a_pause_that_the_sink_asks_for_is_kept_within_the_bound() -> None:
 def test_a_sink_that_asks_for_no_pause_gets_one_that_grows() -> None:
     async def work() -> None:
         sink = Script(*[Delivery(n_taken=0, failure="status_429", retry_after_s=0.0)] * 9)
-        emitter = Emitter(sink, limits=EmitterLimits(linger_s=0.001, max_backoff_s=0.3), seed=1)
+        emitter = Emitter.of(sink, limits=EmitterLimits(linger_s=0.001, max_backoff_s=0.3), seed=1)
         emitter.offer(exchange(0))
         await emitter.start()
-        await until(lambda: settled(emitter.accounting.snapshot()))
+        await until(lambda: settled(emitter.accounts()["sink"]))
         await emitter.flush()
 
         assert sink.times[9] - sink.times[0] > 0.3
@@ -316,13 +318,13 @@ def test_a_sink_that_rejects_everything_is_asked_ever_more_rarely() -> None:
     async def work() -> None:
         sink = Script(*[Delivery(n_taken=0, n_refused=1, failure="status_400")] * 40)
         limits = EmitterLimits(linger_s=0.001, batch_events=1, max_backoff_s=0.1)
-        emitter = Emitter(sink, limits=limits, seed=1)
+        emitter = Emitter.of(sink, limits=limits, seed=1)
         for number in range(30):
             emitter.offer(exchange(number))
         await emitter.start()
-        await until(lambda: settled(emitter.accounting.snapshot()))
+        await until(lambda: settled(emitter.accounts()["sink"]))
 
-        accounts = emitter.accounting.snapshot()
+        accounts = emitter.accounts()["sink"]
         assert accounts.dropped["rejected"] == 40
         assert accounts.sent == 20
         assert sink.times[30] - sink.times[0] < sink.times[40] - sink.times[31]
@@ -334,14 +336,14 @@ def test_a_sink_that_rejects_everything_is_asked_ever_more_rarely() -> None:
 def test_a_sink_that_raises_costs_a_pause_and_no_event() -> None:
     async def work() -> None:
         sink = Script("boom")
-        emitter = Emitter(sink, limits=FAST)
+        emitter = Emitter.of(sink, limits=FAST)
         emitter.offer(exchange(0))
         await emitter.start()
-        await until(lambda: settled(emitter.accounting.snapshot()))
+        await until(lambda: settled(emitter.accounts()["sink"]))
         await emitter.flush()
 
         assert sink.taken == expected([0])
-        assert emitter.accounting.snapshot().sink_errors == {"internal": 1}
+        assert emitter.accounts()["sink"].sink_errors == {"internal": 1}
 
     run(work())
 
@@ -349,18 +351,18 @@ def test_a_sink_that_raises_costs_a_pause_and_no_event() -> None:
 def test_an_exchange_that_cannot_be_encoded_is_counted_and_harms_no_other() -> None:
     async def work() -> None:
         sink = Script()
-        emitter = Emitter(sink, limits=FAST)
+        emitter = Emitter.of(sink, limits=FAST)
         odd = exchange(1)
         odd.started_ns = 10**40
         for each in (exchange(0), odd, exchange(2)):
             emitter.offer(each)
         await emitter.start()
-        await until(lambda: settled(emitter.accounting.snapshot()))
+        await until(lambda: settled(emitter.accounts()["sink"]))
         await emitter.flush()
 
         assert sink.taken == expected([0, 2])
-        assert emitter.accounting.snapshot().dropped["unencodable"] == 2
-        assert emitter.accounting.snapshot().memory_bytes == 0
+        assert emitter.accounts()["sink"].dropped["unencodable"] == 2
+        assert emitter.accounts()["sink"].memory_bytes == 0
 
     run(work())
 
@@ -370,21 +372,22 @@ def test_a_full_spool_drops_the_newest_with_its_reason(tmp_path: Path) -> None:
         sink = Script()
         sink.is_up = False
         limits = EmitterLimits(memory_bytes=20_000, spill_after_s=0.01, max_backoff_s=0.02)
-        emitter = Emitter(sink, spool=Spool(tmp_path, max_bytes=20_000), limits=limits)
+        spool = SpoolFolder(folder=tmp_path, max_bytes=20_000)
+        emitter = Emitter.of(sink, spool=spool, limits=limits)
         await emitter.start()
         offered = 0
         async with asyncio.timeout(PATIENCE_S):
-            while emitter.accounting.snapshot().dropped["spool_full"] < 20:
+            while emitter.accounts()["sink"].dropped["spool_full"] < 20:
                 emitter.offer(exchange(offered))
                 offered += 1
                 await asyncio.sleep(0.001)
-                accounts = emitter.accounting.snapshot()
+                accounts = emitter.accounts()["sink"]
                 assert accounts.unexplained == 0
                 assert accounts.memory_bytes <= 20_000
                 assert accounts.spool_bytes <= 20_000
-        dropped = sum(emitter.accounting.snapshot().dropped.values())
+        dropped = sum(emitter.accounts()["sink"].dropped.values())
         sink.is_up = True
-        await until(lambda: settled(emitter.accounting.snapshot()))
+        await until(lambda: settled(emitter.accounts()["sink"]))
         await emitter.flush()
 
         assert len(sink.taken) == 2 * offered - dropped
@@ -401,7 +404,7 @@ def test_a_disk_that_refuses_is_counted_and_events_stay_in_memory(
         sink = Script()
         sink.is_up = False
         limits = EmitterLimits(memory_bytes=20_000, spill_after_s=0.01, max_backoff_s=0.02)
-        emitter = Emitter(sink, spool=Spool(tmp_path), limits=limits)
+        emitter = Emitter.of(sink, spool=SpoolFolder(folder=tmp_path), limits=limits)
 
         def full(*_: Any) -> int:
             raise OSError(28, "No space left on device")
@@ -411,12 +414,12 @@ def test_a_disk_that_refuses_is_counted_and_events_stay_in_memory(
             await emitter.start()
             for number in range(4):
                 emitter.offer(exchange(number))
-            await until(lambda: emitter.accounting.snapshot().spool_errors > 0)
+            await until(lambda: emitter.accounts()["sink"].spool_errors > 0)
             for number in range(4, 40):
                 emitter.offer(exchange(number))
-            accounts = emitter.accounting.snapshot()
+            accounts = emitter.accounts()["sink"]
             sink.is_up = True
-            await until(lambda: settled(emitter.accounting.snapshot()))
+            await until(lambda: settled(emitter.accounts()["sink"]))
         await emitter.flush()
 
         assert accounts.dropped["spool_error"] > 0
@@ -439,14 +442,14 @@ def test_damaged_events_in_the_spool_are_counted_and_the_rest_arrives(tmp_path: 
 
     async def work() -> None:
         sink = Script()
-        emitter = Emitter(sink, spool=Spool(tmp_path), limits=FAST)
-        assert emitter.accounting.snapshot().seen == 19
+        emitter = Emitter.of(sink, spool=SpoolFolder(folder=tmp_path), limits=FAST)
+        assert emitter.accounts()["sink"].seen == 19
         await emitter.start()
-        await until(lambda: settled(emitter.accounting.snapshot()))
+        await until(lambda: settled(emitter.accounts()["sink"]))
         await emitter.flush()
 
         assert sink.taken == [name for name in expected(range(9)) if name != "4 request"]
-        assert emitter.accounting.snapshot().dropped["spool_corrupt"] == 2
+        assert emitter.accounts()["sink"].dropped["spool_corrupt"] == 2
 
     run(work())
 
@@ -455,25 +458,25 @@ def test_a_flush_spools_what_cannot_be_sent_and_a_restart_sends_it(tmp_path: Pat
     async def first() -> None:
         sink = Script()
         sink.is_up = False
-        emitter = Emitter(sink, spool=Spool(tmp_path))
+        emitter = Emitter.of(sink, spool=SpoolFolder(folder=tmp_path))
         await emitter.start()
         for number in range(700):
             emitter.offer(exchange(number))
         start = time.monotonic()
         await emitter.flush(5)
-        accounts = emitter.accounting.snapshot()
+        accounts = emitter.accounts()["sink"]
         emitter.offer(exchange(-1))
 
         assert time.monotonic() - start < 5
         assert (accounts.pending, accounts.spool_events, accounts.unexplained) == (1400, 1400, 0)
-        assert emitter.accounting.snapshot().dropped["shutdown"] == 2
+        assert emitter.accounts()["sink"].dropped["shutdown"] == 2
 
     async def second() -> None:
         sink = Script()
-        emitter = Emitter(sink, spool=Spool(tmp_path), limits=FAST)
-        assert emitter.accounting.snapshot().pending == 1400
+        emitter = Emitter.of(sink, spool=SpoolFolder(folder=tmp_path), limits=FAST)
+        assert emitter.accounts()["sink"].pending == 1400
         await emitter.start()
-        await until(lambda: settled(emitter.accounting.snapshot()))
+        await until(lambda: settled(emitter.accounts()["sink"]))
         await emitter.flush()
 
         assert sink.taken == expected(range(700))
@@ -486,7 +489,7 @@ def test_a_flush_ends_within_the_grace_when_the_sink_hangs(tmp_path: Path) -> No
     async def work() -> None:
         sink = Script()
         sink.is_hanging = True
-        emitter = Emitter(sink, spool=Spool(tmp_path))
+        emitter = Emitter.of(sink, spool=SpoolFolder(folder=tmp_path))
         await emitter.start()
         for number in range(10):
             emitter.offer(exchange(number))
@@ -495,7 +498,7 @@ def test_a_flush_ends_within_the_grace_when_the_sink_hangs(tmp_path: Path) -> No
         await emitter.flush(0.4)
 
         assert time.monotonic() - start < 5
-        assert emitter.accounting.snapshot().spool_events == 20
+        assert emitter.accounts()["sink"].spool_events == 20
 
     run(work())
 
@@ -504,11 +507,11 @@ def test_a_flush_without_a_spool_tries_to_the_end_and_counts_the_loss() -> None:
     async def work(*steps: Delivery) -> Accounts:
         sink = Script(*steps)
         sink.is_up = bool(steps)
-        emitter = Emitter(sink)
+        emitter = Emitter.of(sink)
         await emitter.start()
         emitter.offer(exchange(0))
         await emitter.flush(0.6)
-        return emitter.accounting.snapshot()
+        return emitter.accounts()["sink"]
 
     late = run(work(Delivery(n_taken=0, failure="refused")))
     never = run(work())
@@ -519,11 +522,11 @@ def test_a_flush_without_a_spool_tries_to_the_end_and_counts_the_loss() -> None:
 
 def test_a_flush_of_an_emitter_that_never_started_keeps_its_events(tmp_path: Path) -> None:
     async def work() -> None:
-        emitter = Emitter(Script(), spool=Spool(tmp_path))
+        emitter = Emitter.of(Script(), spool=SpoolFolder(folder=tmp_path))
         emitter.offer(exchange(0))
         await emitter.flush(1)
 
-        assert emitter.accounting.snapshot().spool_events == 2
+        assert emitter.accounts()["sink"].spool_events == 2
 
     run(work())
 
@@ -539,38 +542,37 @@ def test_a_disk_that_cannot_be_read_is_tried_again(
     spool = Spool(tmp_path)
     spool.append([event.pack() for event in Capture().events(exchange(0))])
 
-    def broken(**_: int) -> list[SpoolRecord]:
+    def broken(_: Spool, **__: int) -> list[SpoolRecord]:
         raise OSError(5, "Input/output error")
 
     async def work() -> None:
         sink = Script()
-        emitter = Emitter(sink, spool=spool, limits=FAST)
+        emitter = Emitter.of(sink, spool=SpoolFolder(folder=tmp_path), limits=FAST)
         with monkeypatch.context() as patch:
-            patch.setattr(spool, "peek", broken)
+            patch.setattr(Spool, "peek", broken)
             await emitter.start()
             emitter.offer(exchange(1))
-            await until(lambda: emitter.accounting.snapshot().spool_errors > 1)
-        await until(lambda: settled(emitter.accounting.snapshot()))
+            await until(lambda: emitter.accounts()["sink"].spool_errors > 1)
+        await until(lambda: settled(emitter.accounts()["sink"]))
         await emitter.flush()
 
         assert sink.taken == expected([0, 1])
 
     spool.close()
-    spool = Spool(tmp_path)
     run(work())
 
 
 def test_a_disk_that_hangs_does_not_outlast_the_grace(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spool = Spool(tmp_path)
+    spool = SpoolFolder(folder=tmp_path)
     released = threading.Event()
     monkeypatch.setattr(os, "fdatasync", lambda _: released.wait(PATIENCE_S))
 
     async def work() -> None:
         sink = Script()
         sink.is_up = False
-        emitter = Emitter(sink, spool=spool, limits=FAST)
+        emitter = Emitter.of(sink, spool=spool, limits=FAST)
         await emitter.start()
         emitter.offer(exchange(0))
         start = time.monotonic()
@@ -578,7 +580,7 @@ def test_a_disk_that_hangs_does_not_outlast_the_grace(
         released.set()
 
         assert time.monotonic() - start < 5
-        assert emitter.accounting.snapshot().unexplained == 0
+        assert emitter.accounts()["sink"].unexplained == 0
 
     run(work())
 
@@ -591,9 +593,9 @@ def test_under_random_faults_nothing_is_lost_and_the_account_is_exact(
 
     async def work() -> None:
         sink = Script()
-        emitter = Emitter(
+        emitter = Emitter.of(
             sink,
-            spool=Spool(tmp_path, segment_bytes=4000),
+            spool=SpoolFolder(folder=tmp_path, segment_bytes=4000),
             limits=EmitterLimits(linger_s=0.001, spill_after_s=0.004, max_backoff_s=0.005),
             seed=seed,
         )
@@ -616,17 +618,17 @@ def test_under_random_faults_nothing_is_lost_and_the_account_is_exact(
                         sink.resumed.set()
                 case _:
                     await asyncio.sleep(0.01 * chance.random())
-            assert emitter.accounting.snapshot().unexplained == 0
+            assert emitter.accounts()["sink"].unexplained == 0
             # Inside a move, which the lock covers, events may be in two places.
-            if not emitter._backlog._lock.locked():
-                assert emitter.accounting.snapshot().pending == len(emitter._backlog)
+            if not emitter._lanes[0].backlog._lock.locked():
+                assert emitter.accounts()["sink"].pending == len(emitter._lanes[0].backlog)
         sink.is_up, sink.is_hanging = True, False
         sink.resumed.set()
-        await until(lambda: settled(emitter.accounting.snapshot()))
+        await until(lambda: settled(emitter.accounts()["sink"]))
         await emitter.flush()
 
         assert sink.taken == expected(range(number))
-        assert emitter.accounting.snapshot().sent == 2 * number
+        assert emitter.accounts()["sink"].sent == 2 * number
 
     run(work())
 
@@ -638,19 +640,19 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from test_emitter import FAST, Script, exchange
 from sidelight.logger._emitter import Emitter
-from sidelight.logger._spool import Spool
+from sidelight.logger._outlet import SpoolFolder
 
 async def work():
     sink = Script()
     sink.is_up = False
-    emitter = Emitter(sink, spool=Spool(Path(sys.argv[1])), limits=FAST)
+    emitter = Emitter.of(sink, spool=SpoolFolder(folder=Path(sys.argv[1])), limits=FAST)
     await emitter.start()
     number = 0
     while True:
         emitter.offer(exchange(number))
         number += 1
         await asyncio.sleep(0.001)
-        print(emitter.accounting.snapshot().spool_events, flush=True)
+        print(emitter.accounts()["sink"].spool_events, flush=True)
 
 asyncio.run(work())
 """
@@ -669,9 +671,9 @@ asyncio.run(work())
 
     async def work() -> None:
         sink = Script()
-        emitter = Emitter(sink, spool=Spool(tmp_path), limits=FAST)
+        emitter = Emitter.of(sink, spool=SpoolFolder(folder=tmp_path), limits=FAST)
         await emitter.start()
-        await until(lambda: settled(emitter.accounting.snapshot()))
+        await until(lambda: settled(emitter.accounts()["sink"]))
         await emitter.flush()
 
         assert len(sink.taken) >= n_spooled
@@ -737,22 +739,22 @@ def test_after_any_fault_of_a_real_sink_everything_arrives_in_order(
             server.close()
             await server.wait_closed()
         sink = HttpSink(f"http://127.0.0.1:{port}/", mode=mode, timeout_s=0.1)
-        emitter = Emitter(sink, spool=Spool(tmp_path), limits=FAST)
+        emitter = Emitter.of(sink, spool=SpoolFolder(folder=tmp_path), limits=FAST)
         await emitter.start()
         for number in range(150):
             emitter.offer(exchange(number))
-        await until(lambda: sum(emitter.accounting.snapshot().sink_errors.values()) > 1)
-        await until(lambda: emitter.accounting.snapshot().spool_events == 300)
+        await until(lambda: sum(emitter.accounts()["sink"].sink_errors.values()) > 1)
+        await until(lambda: emitter.accounts()["sink"].spool_events == 300)
         receiver.fault = ""
         if fault == "dead":
             server = await asyncio.start_server(receiver, "127.0.0.1", port)
         for number in range(150, 200):
             emitter.offer(exchange(number))
-        await until(lambda: settled(emitter.accounting.snapshot()))
+        await until(lambda: settled(emitter.accounts()["sink"]))
         await emitter.flush()
         server.close()
 
         assert receiver.taken == expected(range(200))
-        assert emitter.accounting.snapshot().sent == 400
+        assert emitter.accounts()["sink"].sent == 400
 
     run(work())

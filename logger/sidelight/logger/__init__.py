@@ -1,16 +1,18 @@
 """Capture and collection: the proxy, the spool and the emitter; the door, the journals, pairing."""
 
-from sidelight.logger._accounting import DROP_REASONS, Accounting, Accounts
+from sidelight.logger._accounting import DROP_REASONS, Accounting, Accounts, AddedTime
+from sidelight.logger._accounting_text import capture_metrics
 from sidelight.logger._connection import Connection
 from sidelight.logger._connections import Connections, Limits
 from sidelight.logger._door import DoorLimits
 from sidelight.logger._door_server import DoorServer, serve_door
-from sidelight.logger._emitter import Emitter, EmitterLimits
+from sidelight.logger._emitter import Emitter
 from sidelight.logger._emitter_capture import Capture
 from sidelight.logger._emitter_event import CapturedEvent
 from sidelight.logger._envelope import parse
 from sidelight.logger._envelope_feedback import feedback
 from sidelight.logger._envelope_inflate import GZIP_MAGIC, InflateError, gunzip, inflate
+from sidelight.logger._envelope_kafka import ConsumedRecord, record_request
 from sidelight.logger._envelope_member import EventLimits, Rejected
 from sidelight.logger._exchange import Exchange, Tap
 from sidelight.logger._http import Request, Respond, Service, problem, response
@@ -33,8 +35,11 @@ from sidelight.logger._journal import (
     Journals,
     Slice,
 )
+from sidelight.logger._outlet import EmitterLimits, Outlet, Overflow, SpoolFolder
 from sidelight.logger._pairing import WAITING_PREFIX, Outcome, Pair, Pairing
 from sidelight.logger._pairing_reader import EventReader
+from sidelight.logger._sampling import KeptHeader, Sampling, SamplingRule
+from sidelight.logger._selection import Selection
 from sidelight.logger._sink import Delivery, Sink
 from sidelight.logger._sink_http import HttpSink, SinkMode
 from sidelight.logger._spool import Spool
@@ -47,12 +52,14 @@ __all__ = [
     "WAITING_PREFIX",
     "Accounting",
     "Accounts",
+    "AddedTime",
     "BatchRecord",
     "Capture",
     "CapturedEvent",
     "Commit",
     "Connection",
     "Connections",
+    "ConsumedRecord",
     "Delivery",
     "Document",
     "Documents",
@@ -69,21 +76,29 @@ __all__ = [
     "InflateError",
     "JournalName",
     "Journals",
+    "KeptHeader",
     "Limits",
     "Outcome",
+    "Outlet",
+    "Overflow",
     "Pair",
     "Pairing",
     "Rejected",
     "Request",
     "Respond",
+    "Sampling",
+    "SamplingRule",
+    "Selection",
     "Service",
     "Sink",
     "SinkMode",
     "Slice",
     "Spool",
+    "SpoolFolder",
     "Tap",
     "Upstream",
     "VerifyReport",
+    "capture_metrics",
     "deployment_name",
     "feedback",
     "gunzip",
@@ -95,6 +110,7 @@ __all__ = [
     "kind_of",
     "parse",
     "problem",
+    "record_request",
     "response",
     "serve_door",
     "verify",

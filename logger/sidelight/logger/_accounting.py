@@ -1,23 +1,27 @@
-"""What became of every captured event: counters that add up at any moment."""
+"""What became of every captured event: counters that add up at any moment, for each outlet."""
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
+
+from sidelight.logger._outlet_circuit import CircuitState
 
 DROP_REASONS: Final = (
     "memory_full",
+    "outlet_removed",
     "rejected",
     "shutdown",
     "spool_corrupt",
     "spool_error",
     "spool_full",
+    "unencodable",
 )
 """Why events are given up; the metrics show each from the start, so that rates see the first."""
 
 # Half of a loopback round trip up to what a client would feel; ours.
-_BUCKETS_S: Final = (
+BUCKETS_S: Final = (
     5e-5,
     1e-4,
     2.5e-4,
@@ -32,12 +36,11 @@ _BUCKETS_S: Final = (
     0.25,
     1.0,
 )
-_PREFIX: Final = "sidelight_capture_"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accounts:
-    """The numbers at one moment, in events (two for an exchange).
+    """The numbers of one outlet at one moment, in events (two for an exchange).
 
     ``seen = sent + pending + sampled_out + sum(dropped.values())`` holds exactly.
 
@@ -48,12 +51,18 @@ class Accounts:
         in memory, on its way or in the spool.
     dropped : mapping of str to int
         By reason, ``DROP_REASONS``.
-    memory_bytes, spool_bytes, spool_events : int
-        Where the pending ones are.
     sink_errors : mapping of str to int
         Failed deliveries by reason: ``refused, timeout, reset, garbage, status_500``, ...
     spool_errors : int
         Times that the disk refused.
+    memory_bytes, memory_events, spool_bytes, spool_events : int
+        Where the pending ones are.
+    circuit : "closed", "open" or "half_open"
+        Whether the sink is asked; see ``Circuit``.
+    circuit_openings : int
+        How often it opened.
+    oldest_s : float
+        Age of the event that waits longest, as far as it is known, seconds of the wall clock.
 
     """
 
@@ -62,11 +71,15 @@ class Accounts:
     pending: int
     sampled_out: int
     dropped: Mapping[str, int]
-    memory_bytes: int
-    spool_bytes: int
-    spool_events: int
     sink_errors: Mapping[str, int]
     spool_errors: int
+    memory_bytes: int = 0
+    memory_events: int = 0
+    spool_bytes: int = 0
+    spool_events: int = 0
+    circuit: CircuitState = "closed"
+    circuit_openings: int = 0
+    oldest_s: float = 0.0
 
     @property
     def unexplained(self) -> int:
@@ -75,8 +88,34 @@ class Accounts:
         return self.seen - settled - self.pending
 
 
+def combined(parts: Sequence[Accounts]) -> Accounts:
+    """Return the numbers of one account whose events are in several places.
+
+    Parameters
+    ----------
+    parts : sequence of Accounts
+        All with the same counters; the last is in use.
+
+    """
+    return replace(
+        parts[-1],
+        memory_bytes=sum(part.memory_bytes for part in parts),
+        memory_events=sum(part.memory_events for part in parts),
+        spool_bytes=sum(part.spool_bytes for part in parts),
+        spool_events=sum(part.spool_events for part in parts),
+        circuit_openings=sum(part.circuit_openings for part in parts),
+        oldest_s=max(part.oldest_s for part in parts),
+    )
+
+
 class Accounting:
     """Count events from the tap to their end; every method keeps the identity.
+
+    Attributes
+    ----------
+    seen, pending : int
+        Events that were offered or found, and those of them that nothing became of yet. Whoever
+        takes events in adds to both.
 
     Examples
     --------
@@ -90,37 +129,32 @@ class Accounting:
     """
 
     def __init__(self) -> None:
-        self._seen = 0
+        self.seen = 0
+        self.pending = 0
         self._sent = 0
-        self._pending = 0
         self._sampled_out = 0
         self._dropped: Counter[str] = Counter(dict.fromkeys(DROP_REASONS, 0))
         self._sink_errors: Counter[str] = Counter()
         self._spool_errors = 0
-        self._added = [0] * (len(_BUCKETS_S) + 1)
-        self._added_s = 0.0
-        self.memory_bytes = 0
-        self.spool_bytes = 0
-        self.spool_events = 0
 
     def see(self, n_events: int) -> None:
         """Count events that were offered or found; they are pending."""
-        self._seen += n_events
-        self._pending += n_events
+        self.seen += n_events
+        self.pending += n_events
 
     def send(self, n_events: int) -> None:
         """Count pending events that the sink has taken."""
-        self._pending -= n_events
+        self.pending -= n_events
         self._sent += n_events
 
     def drop(self, n_events: int, reason: str) -> None:
         """Count pending events that are given up."""
-        self._pending -= n_events
+        self.pending -= n_events
         self._dropped[reason] += n_events
 
     def sample_out(self, n_events: int) -> None:
         """Count pending events that sampling leaves out."""
-        self._pending -= n_events
+        self.pending -= n_events
         self._sampled_out += n_events
 
     def fail(self, reason: str) -> None:
@@ -131,77 +165,36 @@ class Accounting:
         """Count a refusal of the disk."""
         self._spool_errors += 1
 
-    def observe_added(self, seconds: float) -> None:
-        """Count what capture added to one answer, in seconds."""
-        self._added[bisect_left(_BUCKETS_S, seconds)] += 1
-        self._added_s += seconds
-
     def snapshot(self) -> Accounts:
-        """Return all numbers of this moment."""
+        """Return the counters of this moment; where the pending ones are is not known here."""
         return Accounts(
-            seen=self._seen,
+            seen=self.seen,
             sent=self._sent,
-            pending=self._pending,
+            pending=self.pending,
             sampled_out=self._sampled_out,
             dropped=dict(self._dropped),
-            memory_bytes=self.memory_bytes,
-            spool_bytes=self.spool_bytes,
-            spool_events=self.spool_events,
             sink_errors=dict(self._sink_errors),
             spool_errors=self._spool_errors,
         )
 
-    def prometheus(self, *, namespace: str, deployment: str) -> bytes:
-        """Return the metrics in the Prometheus text format 0.0.4.
 
-        Parameters
-        ----------
-        namespace, deployment : str
-            Labels of every sample; ``deployment`` is the bare name.
+class AddedTime:
+    """Histogram of what capture added to the answers.
 
-        """
-        common = f'namespace="{_escaped(namespace)}",deployment="{_escaped(deployment)}"'
-        return "".join(f"{line}\n" for line in self._lines(common)).encode()
+    Attributes
+    ----------
+    counts : list of int
+        By bucket of ``BUCKETS_S``; the last is everything above.
+    total_s : float
+        Seconds.
 
-    def _lines(self, common: str) -> Iterator[str]:
-        outcomes = [("seen", "", self._seen), ("sent", "", self._sent)]
-        outcomes.append(("sampled_out", "", self._sampled_out))
-        outcomes += [("dropped", reason, n) for reason, n in sorted(self._dropped.items())]
-        yield from _family("events_total", "counter", "Events by what became of them.")
-        for outcome, reason, n in outcomes:
-            labels = f'{common},outcome="{outcome}",reason="{_escaped(reason)}"'
-            yield f"{_PREFIX}events_total{{{labels}}} {n}"
-        gauges = (
-            ("pending_events", "Events in memory, on their way or in the spool.", self._pending),
-            ("pending_bytes", "Bytes of the events in memory.", self.memory_bytes),
-            ("spool_bytes", "Bytes of the spool on disk.", self.spool_bytes),
-        )
-        for name, text, value in gauges:
-            yield from _family(name, "gauge", text)
-            yield f"{_PREFIX}{name}{{{common}}} {value}"
-        yield from _family("sink_errors_total", "counter", "Deliveries the sink did not take.")
-        for reason, n in sorted(self._sink_errors.items()):
-            labels = f'{common},reason="{_escaped(reason)}"'
-            yield f"{_PREFIX}sink_errors_total{{{labels}}} {n}"
-        yield from _family("spool_errors_total", "counter", "Times that the disk refused.")
-        yield f"{_PREFIX}spool_errors_total{{{common}}} {self._spool_errors}"
-        yield from self._histogram(common)
+    """
 
-    def _histogram(self, common: str) -> Iterator[str]:
-        name = f"{_PREFIX}added_seconds"
-        yield from _family("added_seconds", "histogram", "What capture adds to an answer.")
-        total = 0
-        for bound, n in zip((*_BUCKETS_S, float("inf")), self._added, strict=True):
-            total += n
-            text = "+Inf" if bound == float("inf") else f"{bound:g}"
-            yield f'{name}_bucket{{{common},le="{text}"}} {total}'
-        yield f"{name}_sum{{{common}}} {self._added_s!r}"
-        yield f"{name}_count{{{common}}} {total}"
+    def __init__(self) -> None:
+        self.counts = [0] * (len(BUCKETS_S) + 1)
+        self.total_s = 0.0
 
-
-def _family(name: str, kind: str, text: str) -> tuple[str, str]:
-    return f"# HELP {_PREFIX}{name} {text}", f"# TYPE {_PREFIX}{name} {kind}"
-
-
-def _escaped(value: str) -> str:
-    return value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+    def observe(self, seconds: float) -> None:
+        """Count what capture added to one answer."""
+        self.counts[bisect_left(BUCKETS_S, seconds)] += 1
+        self.total_s += seconds

@@ -1,150 +1,199 @@
-"""The tap's other end: captured exchanges become events and reach the sink, or the disk."""
+"""The tap's other end: captured exchanges become events, which every outlet delivers."""
 
 import asyncio
 import logging
-import math
-import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from bisect import bisect_left
+from collections.abc import Iterable
+from typing import Final, Self
 
-from sidelight.logger._accounting import Accounting
-from sidelight.logger._emitter_backlog import Backlog
+from sidelight.logger._accounting import BUCKETS_S, Accounting, Accounts, AddedTime, combined
+from sidelight.logger._accounting_text import capture_metrics
 from sidelight.logger._emitter_capture import Capture
-from sidelight.logger._emitter_event import CapturedEvent
-from sidelight.logger._emitter_route import is_inference
+from sidelight.logger._emitter_pair import Encoder, EventPair
 from sidelight.logger._exchange import Exchange
-from sidelight.logger._sink import Delivery, Sink
-from sidelight.logger._spool import Spool
+from sidelight.logger._outlet import EmitterLimits, Outlet, SpoolFolder, check_outlets
+from sidelight.logger._outlet_lane import Lane
+from sidelight.logger._sampling import Sampling
+from sidelight.logger._selection import Selection
+from sidelight.logger._sink import Sink
+from sidelight.logger.errors import SpoolError
 
 log = logging.getLogger(__name__)
 
-_FIRST_BACKOFF_S = 0.1
-_MAX_DOUBLINGS = 16
-_FLUSH_RETRY_S = 0.5
-# So many rejected in a row, and it is not they that are bad: what comes then waits in between.
-_MAX_REJECTED = 32
-_REJECTED_PAUSE_S = 1.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EmitterLimits:
-    """Bounds of an emitter.
-
-    Parameters
-    ----------
-    memory_bytes : int, default 64 MiB
-        Of events that wait in memory.
-    batch_events : int, default 256
-    batch_bytes : int, default 1 MiB
-        A batch is sent when it has reached either; a larger event goes alone.
-    linger_s : float, default 0.05
-        How long an incomplete batch waits for company, seconds.
-    spill_after_s : float, default 0.4
-        Events in memory older than that, at most twice that, go to the spool, seconds.
-    max_backoff_s : float, default 10.0
-        Longest pause before the sink is tried again, seconds; it bounds ``Retry-After`` too.
-
-    Raises
-    ------
-    ValueError
-        When a bound is not positive.
-
-    """
-
-    memory_bytes: int = 64 << 20
-    batch_events: int = 256
-    batch_bytes: int = 1 << 20
-    linger_s: float = 0.05
-    spill_after_s: float = 0.4
-    max_backoff_s: float = 10.0
-
-    def __post_init__(self) -> None:
-        for name in self.__slots__:
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name}: expected a positive number, got {getattr(self, name)}")
+_REPLACING_GRACE_S: Final = 4.0
 
 
 class Emitter:
     """Deliver captured exchanges in order, at least once, without ever holding up the traffic.
 
+    Every outlet has its own position: its own events that wait, its own pauses, its own disk and
+    its own account. An exchange is encoded once, when the first of them needs its events.
+
     Make and use it on one event loop. ``start`` begins to deliver, ``flush`` ends it.
 
     Parameters
     ----------
-    sink : Sink
-        Where events go.
+    outlets : iterable of Outlet
+        At least one; names and spool folders differ.
     capture : Capture, optional
         How exchanges become events.
-    spool : Spool, optional
-        The disk for what cannot be sent; owned and closed by the emitter.
-    accounting : Accounting, optional
-        Counts what becomes of every event.
-    limits : EmitterLimits, optional
-        Bounds.
+    sampling : Sampling, optional
+        Which of them are kept; all without one.
+    selection : Selection, optional
+        What is captured at all.
     seed : int, optional
         Of the jitter, for tests.
+
+    Raises
+    ------
+    ValueError
+        When there is no outlet, or two have one name or folder.
+    SpoolError
+        When a spool cannot be had.
 
     """
 
     def __init__(
         self,
-        sink: Sink,
+        outlets: Iterable[Outlet],
         *,
         capture: Capture | None = None,
-        spool: Spool | None = None,
-        accounting: Accounting | None = None,
-        limits: EmitterLimits | None = None,
+        sampling: Sampling | None = None,
+        selection: Selection | None = None,
         seed: int | None = None,
     ) -> None:
-        self.accounting = accounting or Accounting()
-        self._limits = limits or EmitterLimits()
-        self._sink = sink
-        self._backlog = Backlog(
-            capture or Capture(),
-            self.accounting,
+        self._added = AddedTime()
+        self._capture = capture or Capture()
+        self._encoder = Encoder(self._capture)
+        self._sampling = sampling
+        self._selection = selection or Selection()
+        self._seed = seed
+        self._is_closing = False
+        self._replacing = asyncio.Lock()
+        self._books: dict[str, Accounting] = {}
+        # Removed, but not at their end, or with events left in their folders.
+        self._former: list[Lane] = []
+        self._lanes: tuple[Lane, ...] = tuple(map(self._lane, check_outlets(outlets)))
+        for lane in self._lanes:
+            if lane.outlet.spool is not None:
+                lane.attach(lane.outlet.spool.open())
+
+    @classmethod
+    def of(
+        cls,
+        sink: Sink,
+        *,
+        spool: SpoolFolder | None = None,
+        limits: EmitterLimits | None = None,
+        capture: Capture | None = None,
+        seed: int | None = None,
+    ) -> Self:
+        """Return one with a single outlet, named ``sink``; without a spool the newest drop."""
+        outlet = Outlet(
+            name="sink",
+            sink=sink,
+            overflow="drop_newest" if spool is None else "spool",
             spool=spool,
-            max_memory_bytes=self._limits.memory_bytes,
+            limits=limits or EmitterLimits(),
         )
-        self._arrived = asyncio.Event()
-        self._full = asyncio.Event()
-        self._hurry = asyncio.Event()
-        self._stop = asyncio.Event()
-        self._is_closed = False
-        self._batch_events = self._limits.batch_events
-        self._n_failures = 0
-        self._n_rejected = 0
-        self._random = random.Random(seed)  # noqa: S311 - jitter, not a secret
-        self._sending: asyncio.Task[Delivery] | None = None
-        self._sender: asyncio.Task[None] | None = None
-        self._spiller: asyncio.Task[None] | None = None
+        return cls([outlet], capture=capture, seed=seed)
 
     def wants(self, method: bytes, target: bytes, head: bytes) -> bool:
         """Whether the exchange that begins with this head is captured; see ``Tap``."""
-        return is_inference(method, target, head)
+        return self._selection.captures(method, target, head)
 
     def offer(self, exchange: Exchange) -> None:
         """Take one exchange; see ``Tap``. Encoding waits until the events are needed."""
-        if self._is_closed:
-            self.accounting.see(2)
-            self.accounting.drop(2, "shutdown")
+        added_s = exchange.added_s
+        # As a method of its own it would be a tenth of all that is done here.
+        self._added.counts[bisect_left(BUCKETS_S, added_s)] += 1
+        self._added.total_s += added_s
+        rate = 1.0 if self._sampling is None else self._rate_of(exchange, self._sampling)
+        if rate is None:
+            for lane in self._lanes:
+                lane.accounting.see(2)
+                lane.accounting.sample_out(2)
             return
-        self.accounting.observe_added(exchange.added_s)
-        if self._backlog.put(exchange):
-            if not self._arrived.is_set():
-                self._arrived.set()
-            elif self._backlog.n_memory >= self._limits.batch_events:
-                self._full.set()
+        pair = EventPair(exchange, rate)
+        for lane in self._lanes:
+            lane.put(pair)
+
+    def reconfigure(
+        self,
+        *,
+        capture: Capture | None,
+        sampling: Sampling | None,
+        selection: Selection | None,
+    ) -> None:
+        """Use these from now on, all three as in ``Emitter``.
+
+        What waits in memory as it was captured is encoded, so redacted, by the new ``capture``.
+        """
+        self._capture = self._encoder.capture = capture or Capture()
+        self._sampling = sampling
+        self._selection = selection or Selection()
 
     async def start(self) -> None:
-        """Begin to deliver, with what the spool holds from before."""
-        if len(self._backlog):
-            log.info("events found in the spool", extra={"events": len(self._backlog)})
-            self._arrived.set()
-        self._sender = asyncio.create_task(self._deliver())
-        self._spiller = asyncio.create_task(self._spill())
+        """Begin to deliver, with what the spools hold from before."""
+        for lane in self._lanes:
+            await lane.start()
+
+    async def replace_outlets(
+        self, outlets: Iterable[Outlet], *, grace_s: float = _REPLACING_GRACE_S
+    ) -> None:
+        """Deliver to these from now on; nothing that is offered meanwhile is missed.
+
+        An outlet that is the same as one in use (``Outlet.is_same``) goes on as it is, with what
+        waits for it. A new one gets what is offered from now on, and sends it when what was there
+        before has ended. What cannot be sent to a removed one within the grace stays in its spool
+        folder and in its account as pending, until an outlet with that folder comes: with the
+        same name it carries the account on, with another one it counts these events as its own.
+
+        Parameters
+        ----------
+        outlets : iterable of Outlet
+            As for ``Emitter``.
+        grace_s : float, default 4.0
+            For the flush of removed ones, seconds.
+
+        Raises
+        ------
+        ValueError
+            When the outlets cannot be; nothing was changed.
+        SpoolError
+            When a spool cannot be had; its outlet works without one, dropping the newest.
+
+        """
+        given = check_outlets(outlets)
+        async with self._replacing:
+            if self._is_closing:
+                return
+            before = {lane.outlet.name: lane for lane in self._lanes}
+            lanes = []
+            unused = []
+            for outlet in given:
+                lane = before.get(outlet.name)
+                if lane is not None and lane.outlet.is_same(outlet):
+                    if lane.outlet.sink is not outlet.sink:
+                        unused.append(outlet.sink)
+                    del before[outlet.name]
+                    lanes.append(lane)
+                else:
+                    lanes.append(self._lane(outlet))
+            fresh = [lane for lane in lanes if lane not in self._lanes]
+            self._former += before.values()
+            self._lanes = tuple(lanes)
+            await asyncio.gather(
+                *(sink.close() for sink in unused),
+                *(lane.flush(grace_s, reason="outlet_removed") for lane in before.values()),
+            )
+            errors = [await self._begin(lane) for lane in fresh]
+            self._former = [lane for lane in self._former if lane.backlog.spool_events]
+            for error in filter(None, errors):
+                raise error
 
     async def flush(self, grace_s: float = 10.0) -> None:
-        """Send what can be sent, keep the rest in the spool, and end within the grace.
+        """Send what can be sent, keep the rest in the spools, and end within the grace.
 
         Parameters
         ----------
@@ -152,136 +201,74 @@ class Emitter:
             Seconds. A quarter of it, at most two, is left for the disk.
 
         """
+        self._is_closing = True
         loop = asyncio.get_running_loop()
         deadline = loop.time() + grace_s
-        self._hurry.set()
-        self._arrived.set()
-        self._full.set()
-        reserve_s = min(2.0, grace_s / 4)
-        if self._sender is not None:
-            await asyncio.wait({self._sender}, timeout=grace_s - reserve_s)
-        self._stop.set()
-        if self._sending is not None:
-            self._sending.cancel()
-        self._backlog.pressure.set()
-        ending = asyncio.create_task(self._end())
-        await asyncio.wait({ending}, timeout=max(0.0, deadline - loop.time()))
-        for task in (ending, self._sender, self._spiller):
-            if task is not None and not task.done():
-                log.error("the disk did not answer within the grace period")
-                task.cancel()
-
-    async def _end(self) -> None:
-        tasks = [task for task in (self._sender, self._spiller) if task is not None]
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await self._sink.close()
-        await self._backlog.spill(self._backlog.n_memory)
-        self._is_closed = True
-        if n_lost := self._backlog.give_up("shutdown"):
-            log.error("events are lost at shutdown", extra={"events": n_lost})
-        await self._backlog.close()
-
-    async def _deliver(self) -> None:
-        while not self._stop.is_set():
-            try:
-                await self._deliver_some()
-            except asyncio.CancelledError:
-                if not self._stop.is_set():
-                    raise
-            except Exception:
-                log.exception("the sender failed")
-                self.accounting.fail("internal")
-                await self._back_off(None)
-            if self._hurry.is_set() and (not len(self._backlog) or self._is_hopeless()):
-                return
-
-    def _is_hopeless(self) -> bool:
-        return self._n_failures > 0 and self._backlog.has_spool
-
-    async def _deliver_some(self) -> None:
-        if not len(self._backlog):
-            self._arrived.clear()
-            self._full.clear()
-            if self._hurry.is_set():
-                return
-            await self._arrived.wait()
-        if len(self._backlog) < self._batch_events and not self._hurry.is_set():
-            await _wait(self._full, self._limits.linger_s)
-        self._full.clear()
-        events = await self._backlog.take(
-            max_events=self._batch_events, max_bytes=self._limits.batch_bytes
-        )
-        if not events:
-            if len(self._backlog):
-                await self._back_off(None)
-            return
-        self._sending = asyncio.create_task(self._sink.send(events))
         try:
-            delivery = await self._sending
-        finally:
-            self._sending = None
-        await self._account(events, delivery)
+            # Outlets that are being replaced: what the new ones got needs their spool.
+            async with asyncio.timeout(grace_s / 2), self._replacing:
+                pass
+        except TimeoutError:
+            log.exception("outlets are still being replaced")
+        rest_s = max(0.0, deadline - loop.time())
+        await asyncio.gather(*(lane.flush(rest_s) for lane in self._lanes))
 
-    async def _account(self, events: Sequence[CapturedEvent], delivery: Delivery) -> None:
-        n_taken = delivery.n_taken
-        if n_taken:
-            await self._backlog.settle(n_taken)
-            self.accounting.send(n_taken)
-            self._n_failures = self._n_rejected = 0
-            self._batch_events = min(self._batch_events * 2, self._limits.batch_events)
-        if n_taken == len(events):
-            return
-        self.accounting.fail(delivery.failure)
-        if delivery.n_refused == 1:
-            await self._backlog.settle(1)
-            self.accounting.drop(1, "rejected")
-            self._batch_events = min(self._batch_events * 2, self._limits.batch_events)
-            self._n_rejected += 1
-            if self._n_rejected >= _MAX_REJECTED:
-                await self._back_off(None, longest_s=_REJECTED_PAUSE_S)
-        elif delivery.n_refused:
-            self._batch_events = max(1, delivery.n_refused // 2)
-        else:
-            await self._back_off(delivery.retry_after_s)
+    def accounts(self) -> dict[str, Accounts]:
+        """Return the numbers of this moment for each outlet, by name; removed ones stay."""
+        parts = {name: [book.snapshot()] for name, book in self._books.items()}
+        for lane in (*self._former, *self._lanes):
+            parts[lane.outlet.name].append(lane.accounts())
+        return {name: combined(of_name) for name, of_name in parts.items()}
 
-    async def _back_off(self, retry_after_s: float | None, *, longest_s: float = math.inf) -> None:
-        """Pause, with full jitter; at once over when there is a hurry."""
-        doublings = min(self._n_failures, _MAX_DOUBLINGS)
-        self._n_failures += 1
-        longest = min(longest_s, self._limits.max_backoff_s)
-        pause_s = self._random.uniform(0, min(longest, _FIRST_BACKOFF_S * 2**doublings))
-        if retry_after_s is not None:
-            # "0" must not make a loop that takes the processor from the traffic.
-            pause_s = min(longest, max(pause_s, retry_after_s))
-        if not self._hurry.is_set():
-            if await _wait(self._hurry, pause_s):
-                self._n_failures = 0  # one more try before the rest goes to the disk
-        elif not self._backlog.has_spool:
-            await _wait(self._stop, min(pause_s, _FLUSH_RETRY_S))
+    def prometheus(self, *, namespace: str, deployment: str) -> bytes:
+        """Return the metrics in the Prometheus text format 0.0.4.
 
-    async def _spill(self) -> None:
-        backlog, period_s = self._backlog, self._limits.spill_after_s
-        n_arrived = 0
-        while backlog.has_spool and not self._stop.is_set():
-            is_pressed = await _wait(backlog.pressure, period_s)
-            if self._stop.is_set():
-                return
-            backlog.pressure.clear()
-            n_old = n_arrived - backlog.n_left
-            n_arrived = backlog.n_left + backlog.n_memory
+        Parameters
+        ----------
+        namespace, deployment : str
+            Labels of every sample; ``deployment`` is the bare name.
+
+        """
+        return capture_metrics(
+            self.accounts(), self._added, namespace=namespace, deployment=deployment
+        )
+
+    def _rate_of(self, exchange: Exchange, sampling: Sampling) -> float | None:
+        capture = self._capture
+        return sampling.rate_of(
+            exchange, capture.identify(exchange), capture.deployment_of(exchange)
+        )
+
+    def _lane(self, outlet: Outlet) -> Lane:
+        book = self._books.setdefault(outlet.name, Accounting())
+        return Lane(outlet, self._encoder, book, seed=self._seed)
+
+    async def _begin(self, lane: Lane) -> SpoolError | None:
+        error = None
+        if lane.outlet.spool is not None:
             try:
-                await backlog.spill(backlog.n_memory if is_pressed else n_old)
-            except Exception:
-                log.exception("the spiller failed")
-                self.accounting.fail_spool()
-            if backlog.is_refused:
-                await _wait(self._stop, period_s)
+                spool = await lane.backlog.on_disk(lane.outlet.spool.open)
+            except SpoolError as caught:
+                log.exception("an outlet has no spool", extra={"sink": lane.outlet.name})
+                lane.accounting.fail_spool()
+                error = caught
+            else:
+                lane.attach(spool, n_known=self._hand_over(lane))
+        await lane.start()
+        return error
+
+    def _hand_over(self, lane: Lane) -> int:
+        """Return how many events in the folder of a lane its account counts already."""
+        n_known = 0
+        for former in self._former:
+            if _folder(former) == _folder(lane):
+                n_left, former.backlog.spool_events = former.backlog.spool_events, 0
+                if former.accounting is lane.accounting:
+                    n_known += n_left
+                else:
+                    former.accounting.drop(n_left, "outlet_removed")
+        return n_known
 
 
-async def _wait(event: asyncio.Event, seconds: float) -> bool:
-    try:
-        async with asyncio.timeout(seconds):
-            await event.wait()
-    except TimeoutError:
-        return False
-    return True
+def _folder(lane: Lane) -> str:
+    return str(lane.outlet.spool.folder.absolute()) if lane.outlet.spool is not None else ""

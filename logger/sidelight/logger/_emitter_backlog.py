@@ -1,4 +1,4 @@
-"""Events that wait for the sink, oldest first: those in the spool, then those in memory."""
+"""Events that wait for one sink, oldest first: those in the spool, then those in memory."""
 
 import asyncio
 import logging
@@ -8,9 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
 from sidelight.logger._accounting import Accounting
-from sidelight.logger._emitter_capture import Capture
 from sidelight.logger._emitter_event import CapturedEvent
-from sidelight.logger._exchange import Exchange
+from sidelight.logger._emitter_pair import Encoder, EventPair
 from sidelight.logger._spool import Spool
 from sidelight.logger._spool_segment import SpoolRecord
 from sidelight.logger.errors import SpoolError
@@ -19,9 +18,6 @@ log = logging.getLogger(__name__)
 
 _Result = TypeVar("_Result")
 
-# What an exchange occupies besides its bytes: the object, two events' attributes; measured
-# generously, so that the bound of the memory errs on the safe side.
-_OVERHEAD_BYTES: Final = 1536
 # The loop runs the model's traffic as well: encoding lets go of it after that much.
 _SLICE_EXCHANGES: Final = 16
 _SLICE_BYTES: Final = 128 * 1024
@@ -38,14 +34,15 @@ class Backlog:
 
     Parameters
     ----------
-    capture : Capture
+    encoder : Encoder
         Encodes exchanges when they are needed.
     accounting : Accounting
         Learns what is seen and what is dropped here.
-    spool : Spool or None
-        Without one there is only memory.
     max_memory_bytes : int
         Bound; half of it sets ``pressure``.
+    drops_oldest : bool, default False
+        Which events make room when the memory is full: those that wait longest, but none that is
+        on its way, or those that come.
 
     Attributes
     ----------
@@ -53,38 +50,40 @@ class Backlog:
         Set when memory fills and should go to the disk.
     n_left : int
         Events that have left the memory so far: sent from there, spilled or dropped.
+    memory_bytes, spool_bytes, spool_events : int
+        Where what waits is.
 
     """
 
     def __init__(
         self,
-        capture: Capture,
+        encoder: Encoder,
         accounting: Accounting,
         *,
-        spool: Spool | None,
         max_memory_bytes: int,
+        drops_oldest: bool = False,
     ) -> None:
         self.pressure = asyncio.Event()
         self.n_left = 0
-        self._capture = capture
+        self.memory_bytes = 0
+        self.spool_bytes = 0
+        self.spool_events = 0
+        self._encoder = encoder
         self._accounting = accounting
-        self._spool = spool
+        self._spool: Spool | None = None
         self._max_bytes = max_memory_bytes
         self._high_bytes = max_memory_bytes // 2
-        self._raw: deque[tuple[Exchange, int]] = deque()
+        self._drops_oldest = drops_oldest
+        self._raw: deque[EventPair] = deque()
         self._ready: deque[tuple[CapturedEvent, int]] = deque()
-        self._bytes = 0
         self._shown: list[int] = []  # numbers in the spool of what was taken from there
+        self._front: CapturedEvent | None = None  # the first that was taken from there last
         self._n_shown_memory = 0  # of what was taken from memory, how many are there still
         self._moved = range(0)  # and the numbers of those that were spilled since
         self._refusal: str | None = None
         self._lock = asyncio.Lock()
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="sidelight-spool")
         self._n_damaged = 0
-        if spool is not None:
-            self._n_damaged = spool.n_damaged
-            accounting.see(spool.recovered)
-            self._gauge()
 
     def __len__(self) -> int:
         return self.n_memory + (len(self._spool) if self._spool is not None else 0)
@@ -104,26 +103,53 @@ class Backlog:
         """Whether the disk took less than it was given last."""
         return self._refusal is not None
 
-    def put(self, exchange: Exchange) -> bool:
+    @property
+    def oldest(self) -> CapturedEvent | EventPair | None:
+        """What waits longest, as far as it is known without asking the disk."""
+        if self._spool is not None and len(self._spool) and self._front is not None:
+            return self._front
+        return self._ready[0][0] if self._ready else self._raw[0] if self._raw else None
+
+    def attach(self, spool: Spool) -> None:
+        """Use this spool, whose events come before those in memory; they are counted by then."""
+        self._spool = spool
+        self._n_damaged = spool.n_damaged
+        self._gauge()
+
+    def put(self, pair: EventPair) -> bool:
         """Take both events of an exchange, or count them as dropped when there is no room."""
         accounting = self._accounting
-        accounting.see(2)
-        cost = (
-            len(exchange.request_head)
-            + len(exchange.request_body)
-            + len(exchange.response_head)
-            + len(exchange.response_body)
-            + _OVERHEAD_BYTES
-        )
-        occupied = self._bytes + cost
-        if occupied > self._max_bytes:
-            accounting.drop(2, self._refusal or "memory_full")
-            self.pressure.set()
-            return False
-        self._raw.append((exchange, cost))
-        self._bytes = accounting.memory_bytes = occupied
+        accounting.seen += 2
+        accounting.pending += 2
+        occupied = self.memory_bytes + pair.cost
         if occupied > self._high_bytes:
             self.pressure.set()
+            if occupied > self._max_bytes:
+                if not (self._drops_oldest and self._make_room(pair.cost)):
+                    accounting.drop(2, self._refusal or "memory_full")
+                    return False
+                occupied = self.memory_bytes + pair.cost
+        self._raw.append(pair)
+        self.memory_bytes = occupied
+        return True
+
+    def _make_room(self, cost: int) -> bool:
+        """Drop what waits longest and is not on its way; whether there is room then."""
+        ready, first = self._ready, self._n_shown_memory
+        room = self._max_bytes - cost
+        if sum(ready[n][1] for n in range(first)) > room:
+            return False
+        n_dropped = 0
+        while self.memory_bytes > room:
+            if len(ready) > first:
+                self.memory_bytes -= ready[first][1]
+                del ready[first]
+                n_dropped += 1
+            else:
+                self.memory_bytes -= self._raw.popleft().cost
+                n_dropped += 2
+        self.n_left += n_dropped
+        self._accounting.drop(n_dropped, "memory_full")
         return True
 
     async def take(self, *, max_events: int, max_bytes: int) -> list[CapturedEvent]:
@@ -133,7 +159,9 @@ class Backlog:
             if self._spool is not None and len(self._spool):
                 events = await self._take_spooled(self._spool, max_events, max_bytes)
                 if events or len(self._spool):
+                    self._front = events[0] if events else None
                     return events
+            self._front = None
             await self._encode(max_events, max_bytes)
             chosen: list[CapturedEvent] = []
             for event, _ in self._ready:
@@ -158,6 +186,10 @@ class Backlog:
             self._n_shown_memory -= n_events - n_moved
             self._leave(n_events - n_moved)
 
+    def release(self) -> None:
+        """Nothing is on its way any more: what was taken and not settled waits again."""
+        self._n_shown_memory, self._moved = 0, range(0)
+
     async def spill(self, n_events: int) -> None:
         """Move the oldest events in memory to the spool, durably, as far as the disk takes them."""
         if self._spool is None:
@@ -175,21 +207,25 @@ class Backlog:
         self._accounting.drop(n_events, self._refusal or reason)
         self._raw.clear()
         self._ready.clear()
-        self._bytes = self._accounting.memory_bytes = 0
+        self.memory_bytes = self._n_shown_memory = 0
         return n_events
 
     async def close(self) -> None:
         """Close the spool; what waits there stays."""
         async with self._lock:
             if self._spool is not None:
-                await self._on_disk(self._spool.close)
+                await self.on_disk(self._spool.close)
         self._disk.shutdown(wait=False)
+
+    async def on_disk(self, work: Callable[[], _Result]) -> _Result:
+        """Let the disk's thread do something."""
+        return await asyncio.get_running_loop().run_in_executor(self._disk, work)
 
     async def _take_spooled(
         self, spool: Spool, max_events: int, max_bytes: int
     ) -> list[CapturedEvent]:
         try:
-            records = await self._on_disk(
+            records = await self.on_disk(
                 lambda: spool.peek(max_records=max_events, max_bytes=max_bytes)
             )
         except OSError:
@@ -224,7 +260,7 @@ class Backlog:
                 break
             chunk.append(event)
         try:
-            numbers = await self._on_disk(lambda: spool.append([event.pack() for event in chunk]))
+            numbers = await self.on_disk(lambda: spool.append([event.pack() for event in chunk]))
         except OSError:
             log.exception("the spool cannot be written")
             self._accounting.fail_spool()
@@ -245,20 +281,18 @@ class Backlog:
         n_bytes -= sum(cost for _, cost in self._ready)
         n_exchanges = n_slice = 0
         while self._raw and len(self._ready) < n_events and n_bytes > 0:
-            exchange, cost = self._raw.popleft()
-            try:
-                events = self._capture.events(exchange)
-            except Exception:
-                # One exchange that nobody foresaw must not stop the others.
-                log.exception("an exchange cannot be encoded")
+            pair = self._raw.popleft()
+            events = self._encoder.encode(pair)
+            cost = 0
+            for _, of_event in events:
+                cost += of_event
+            self.memory_bytes += cost - pair.cost
+            if not events:
                 self._accounting.drop(2, "unencodable")
-                self._bytes -= cost
                 self.n_left += 2
-                continue
-            self._ready.extend((event, cost // 2) for event in events)
-            self._bytes -= cost % 2
+            self._ready.extend(events)
             n_bytes -= cost
-            n_slice += cost
+            n_slice += pair.cost
             n_exchanges += 1
             if n_exchanges >= _SLICE_EXCHANGES or n_slice >= _SLICE_BYTES:
                 n_exchanges = n_slice = 0
@@ -267,13 +301,12 @@ class Backlog:
     def _leave(self, n_events: int) -> None:
         self.n_left += n_events
         for _ in range(n_events):
-            self._bytes -= self._ready.popleft()[1]
-        self._accounting.memory_bytes = self._bytes
+            self.memory_bytes -= self._ready.popleft()[1]
 
     async def _acknowledge(self, number: int) -> None:
         if self._spool is not None:
             spool = self._spool
-            await self._on_disk(lambda: spool.ack(number))
+            await self.on_disk(lambda: spool.ack(number))
             self._count_damaged(spool)
 
     def _count_damaged(self, spool: Spool) -> None:
@@ -284,8 +317,5 @@ class Backlog:
 
     def _gauge(self) -> None:
         if self._spool is not None:
-            self._accounting.spool_bytes = self._spool.size
-            self._accounting.spool_events = len(self._spool)
-
-    async def _on_disk(self, work: Callable[[], _Result]) -> _Result:
-        return await asyncio.get_running_loop().run_in_executor(self._disk, work)
+            self.spool_bytes = self._spool.size
+            self.spool_events = len(self._spool)
