@@ -3,6 +3,7 @@
 import struct
 from dataclasses import dataclass
 from hashlib import sha256
+from threading import Lock
 from typing import Any, Final
 
 from sidelight.logger._grpc_frames import frame
@@ -69,6 +70,7 @@ class GrpcCounts:
     """
 
     __slots__ = (
+        "_lock",
         "calls",
         "captured",
         "captured_bytes",
@@ -86,6 +88,28 @@ class GrpcCounts:
         self.tap_errors = 0
         self.unmatched = 0
         self.upstream_errors = 0
+        self._lock = Lock()
+
+    def keep(self, size: int) -> None:
+        """Count bytes that are kept from now on, or no longer; from any thread."""
+        with self._lock:
+            self.captured_bytes += size
+
+    def called(self) -> None:
+        """Count a call that begins; from any thread."""
+        with self._lock:
+            self.calls += 1
+            self.in_flight += 1
+
+    def ended(self) -> None:
+        """Count a call that ends; from any thread."""
+        with self._lock:
+            self.in_flight -= 1
+
+    def took(self) -> None:
+        """Count an exchange that the tap has taken; from any thread."""
+        with self._lock:
+            self.captured += 1
 
 
 @dataclass(slots=True)
@@ -146,7 +170,7 @@ class GrpcBody:
             self._first_size = size
         self._messages.append(message)
         self._size += size
-        self._counts.captured_bytes += size
+        self._counts.keep(size)
 
     def _cut(self, message: bytes, room: int) -> None:
         """Begin to hash: what was kept goes first, so that the digest is of the whole body."""
@@ -165,7 +189,7 @@ class GrpcBody:
     def take(self) -> TakenBody:
         """Give out what was kept, and forget it."""
         messages = self._messages
-        self._counts.captured_bytes -= self._size
+        self._counts.keep(-self._size)
         self._messages, self._size = [], 0
         cut = self._framed[0] if self._framed is not None else 0
         if self.n <= 1:

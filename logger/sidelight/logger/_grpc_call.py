@@ -42,12 +42,11 @@ class UnaryCalls:
     async def relay(self, request: bytes, context: Any) -> bytes:
         """Pass one call on; its answer, or its status, is that of the model server."""
         counts = self._counts
-        counts.calls += 1
-        counts.in_flight += 1
+        counts.called()
         try:
             return await self._relay(request, context)
         finally:
-            counts.in_flight -= 1
+            counts.ended()
 
     async def _relay(self, request: bytes, context: Any) -> bytes:
         metadata = context.invocation_metadata()
@@ -78,5 +77,7 @@ class UnaryCalls:
         if trailing:
             context.set_trailing_metadata(trailing)
         if recording is not None:
-            recording.end(OK, response, metadata=(*initial, *trailing))
+            recording.initial(initial)
+            recording.response(response)
+            recording.end(OK, metadata=trailing)
         return response

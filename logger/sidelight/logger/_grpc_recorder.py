@@ -74,7 +74,7 @@ class Recorder:
                 given = given_id(metadata) or named.id
                 recording.request_id = given or self.ids.new()
                 recording.is_id_new = not given
-                recording.request.add(message)
+                recording.request(message)
                 return recording
         return None
 
@@ -88,7 +88,30 @@ class Recorder:
         """Offer an exchange to the tap."""
         with self.guarded:
             self.tap.offer(exchange)
-            self.counts.captured += 1
+            self.counts.took()
+
+
+class Recording(Protocol):
+    """What goes by in one call; nothing of it raises."""
+
+    request_id: bytes
+    is_id_new: bool
+
+    def request(self, message: bytes) -> None:
+        """Take a request."""
+        ...
+
+    def initial(self, metadata: Metadata) -> None:
+        """Take the metadata in front of the answers."""
+        ...
+
+    def response(self, message: bytes) -> None:
+        """Take an answer."""
+        ...
+
+    def end(self, code: int, *, metadata: Metadata = (), aborted_by: str = "") -> None:
+        """End the call; ``metadata`` came behind the answers."""
+        ...
 
 
 class _Guarded:
@@ -117,8 +140,6 @@ class CallRecording:
         The caller's or a new one.
     is_id_new : bool
         Whether the caller has to be told the id.
-    request : GrpcBody
-        The request as kept.
     """
 
     __slots__ = (
@@ -126,12 +147,14 @@ class CallRecording:
         "_arrived",
         "_defer",
         "_head",
+        "_initial",
         "_recorder",
+        "_request",
+        "_response",
         "_started",
         "_started_ns",
         "_target",
         "is_id_new",
-        "request",
         "request_id",
     )
 
@@ -143,7 +166,9 @@ class CallRecording:
         self._started_ns = time.time_ns()
         self._started = self._arrived = time.perf_counter()
         self._added_s = 0.0
-        self.request = GrpcBody(recorder.limits, recorder.counts)
+        self._request = GrpcBody(recorder.limits, recorder.counts)
+        self._response: bytes | None = None
+        self._initial: Metadata = ()
         self.request_id = b""
         self.is_id_new = False
 
@@ -155,40 +180,41 @@ class CallRecording:
         """Note that the answer has come."""
         self._arrived = time.perf_counter()
 
-    def end(
-        self,
-        code: int,
-        response: bytes | None = None,
-        *,
-        metadata: Metadata = (),
-        aborted_by: str = "",
-    ) -> None:
+    def request(self, message: bytes) -> None:
+        """Take the request."""
+        self._request.add(message)
+
+    def initial(self, metadata: Metadata) -> None:
+        """Take the metadata in front of the answer."""
+        self._initial = metadata
+
+    def response(self, message: bytes) -> None:
+        """Take the answer."""
+        self._response = message
+
+    def end(self, code: int, *, metadata: Metadata = (), aborted_by: str = "") -> None:
         """End the call and offer its exchange.
 
         Parameters
         ----------
         code : int
             Status of gRPC as answered to the client.
-        response : bytes or None
-            The answer, serialised; None when there was none.
         metadata : iterable of (str, str or bytes)
-            What came with the answer, before and behind it.
+            What came behind the answer.
         aborted_by : str
             As in ``Exchange``.
 
         """
         recorder = self._recorder
         with recorder.guarded:
-            self._defer(recorder.offer, self._exchange(code, response, metadata, aborted_by))
+            self._defer(recorder.offer, self._exchange(code, metadata, aborted_by))
 
-    def _exchange(
-        self, code: int, response: bytes | None, metadata: Metadata, aborted_by: str
-    ) -> Exchange:
+    def _exchange(self, code: int, trailing: Metadata, aborted_by: str) -> Exchange:
         recorder = self._recorder
         answered = GrpcBody(recorder.limits, recorder.counts)
-        request = self.request.take()
-        if response is not None:
-            answered.add(response)
+        request = self._request.take()
+        if self._response is not None:
+            answered.add(self._response)
         body = answered.take()
         now = time.perf_counter()
         elapsed = now - self._started
@@ -200,7 +226,7 @@ class CallRecording:
             target=self._target,
             request_head=self._head,
             request_body=request.data,
-            response_head=response_head(status, code, metadata),
+            response_head=response_head(status, code, (*self._initial, *trailing)),
             response_body=body.data,
             status=status,
             started_ns=self._started_ns,
@@ -216,14 +242,7 @@ class CallRecording:
         )
 
 
-class Identified(Protocol):
-    """A recording, as far as its id is concerned."""
-
-    request_id: bytes
-    is_id_new: bool
-
-
-def returned_id(recording: Identified | None, metadata: Metadata) -> tuple[tuple[str, str], ...]:
+def returned_id(recording: Recording | None, metadata: Metadata) -> tuple[tuple[str, str], ...]:
     """Return what the caller is told of the id: nothing when it knows one.
 
     An id that the model server answers with is the one that the caller sees, so it is taken.

@@ -51,8 +51,7 @@ class StreamCalls:
     async def relay(self, requests: AsyncIterator[bytes], context: Any) -> None:
         """Pass one call on; each message in each direction as it comes."""
         counts = self._recorder.counts
-        counts.calls += 1
-        counts.in_flight += 1
+        counts.called()
         metadata = context.invocation_metadata()
         recording = self._recording(metadata)
         call = self._channel.stream_stream(self._path)(
@@ -75,7 +74,7 @@ class StreamCalls:
                 recording.end(code_number(error.code()), metadata=trailing)
             await fail(context, error, told=told, has_begun=answer.has_begun)
         finally:
-            counts.in_flight -= 1
+            counts.ended()
             sending.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await sending
