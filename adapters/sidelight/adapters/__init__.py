@@ -3,6 +3,8 @@
 from sidelight.adapters._decoding import Decoder, Decoding
 from sidelight.adapters._embedded import EmbeddedJournals
 from sidelight.adapters._embedded_documents import EmbeddedDocuments
+from sidelight.adapters._import_kserve import kserve_blob
+from sidelight.adapters._import_sagemaker import sagemaker_capture
 from sidelight.adapters._lake import Lake
 from sidelight.adapters._lake_compaction import Compaction
 from sidelight.adapters._lake_file import LakeFile
@@ -13,12 +15,14 @@ from sidelight.adapters._model_outputs import OutputChoice
 from sidelight.adapters._model_v1 import V1Model, v1_url
 from sidelight.adapters._model_v2 import V2Model, v2_url
 from sidelight.adapters._query import Inferences
+from sidelight.adapters._replies import detector_reply
 from sidelight.adapters._sink_files import FILE_LIMITS, FileFormat, FileSink
 from sidelight.adapters._sink_files_s3 import S3Settings
 from sidelight.adapters._sink_kafka import KAFKA_LIMITS, KafkaSink
 from sidelight.adapters._sink_kafka_record import KafkaKey, KafkaMode
 from sidelight.adapters.errors import (
     AdapterError,
+    ImportFileError,
     LakeError,
     MissingExtraError,
     QueryError,
@@ -38,6 +42,7 @@ __all__ = [
     "Endpoint",
     "FileFormat",
     "FileSink",
+    "ImportFileError",
     "Inferences",
     "KafkaKey",
     "KafkaMode",
@@ -55,7 +60,10 @@ __all__ = [
     "V1Model",
     "V2Model",
     "WhereError",
+    "detector_reply",
     "http_client",
+    "kserve_blob",
+    "sagemaker_capture",
     "v1_url",
     "v2_url",
 ]

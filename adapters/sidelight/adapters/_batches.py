@@ -4,17 +4,18 @@ from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-import orjson
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from sidelight.adapters._decoding_columns import arrays, column_names
 from sidelight.adapters._decoding_facts import facts_of, times
-from sidelight.adapters.dialects import Half
+from sidelight.adapters._decoding_tags import written
+from sidelight.adapters.dialects import FAILURE, Half
 from sidelight.logger import Pair
 from sidelight.payloads import FEATURE_PREFIX, OUTPUT_PREFIX, ROW_SCHEMA, Batch
 
 _FIXED: Final = list(ROW_SCHEMA)
+_ROWLESS: Final = frozenset({"opaque", FAILURE})
 _TYPES: Final = {field.name: field.type for field in _FIXED}
 
 Names = tuple[tuple[str, ...], tuple[str, ...]]
@@ -47,7 +48,7 @@ class Decoded(NamedTuple):
         request, response = self.request, self.response
         if request is None or response is None or request.rows == response.rows:
             return False
-        return "opaque" not in (request.layout.protocol, response.layout.protocol)
+        return _ROWLESS.isdisjoint((request.layout.protocol, response.layout.protocol))
 
 
 def build_batch(deployment: str, items: Sequence[Decoded], names: Names) -> Batch:
@@ -143,7 +144,7 @@ def _fixed_columns(items: Sequence[Decoded], targets: NDArray[np.int64]) -> list
         "protocol": [item.protocol for item in items],
         "orphan": [pair.orphan for pair in pairs],
         "synthetic": [fact.is_synthetic for fact in facts],
-        "tags": [orjson.dumps(fact.tags).decode() if fact.tags else None for fact in facts],
+        "tags": [written(fact.tags) if fact.tags else None for fact in facts],
         "request_ref": [fact.request_ref for fact in facts],
         "response_ref": [fact.response_ref for fact in facts],
     }

@@ -9,6 +9,8 @@ from typing import Final
 
 from sidelight.adapters._batches import Decoded, build_batch
 from sidelight.adapters._decoding_columns import CONVERSION_ERRORS, arrays, registered_names
+from sidelight.adapters._decoding_incomplete import incomplete
+from sidelight.adapters._labels import Labels, labels
 from sidelight.adapters.dialects import (
     DIALECTS,
     Dialect,
@@ -20,7 +22,7 @@ from sidelight.adapters.dialects import (
     read_payload,
 )
 from sidelight.adapters.dialects._half import NOTHING
-from sidelight.logger import Pair
+from sidelight.logger import Pair, Rejected, identity
 from sidelight.payloads import Batch, Event, Schema
 
 log = logging.getLogger(__name__)
@@ -92,15 +94,23 @@ class Decoder:
                 _count(undecoded, deployment, members)
         return Decoding(batches=batches, undecoded=undecoded)
 
+    def labels(self, event: Event) -> tuple[Labels, list[Rejected]]:
+        """Return the labels of a feedback event, and what of it is none; see ``labels``."""
+        deployment = identity(event).deployment
+        schema = self._schema(deployment) if self._schema else None
+        return labels(event, schema, max_inflated_bytes=self._max_inflated_bytes)
+
     def _half(self, event: Event | None, side: Side) -> Half | None:
         if event is None:
             return None
+        if (unread := incomplete(event, side)) is not None:
+            return unread
         try:
             return read_payload(
                 event.data,
                 side,
                 self._dialects,
-                coding=event.extensions.get("contentencoding", ""),
+                event=event,
                 max_inflated_bytes=self._max_inflated_bytes,
             )
         except _INTERNAL:

@@ -1,35 +1,21 @@
 """What an inference says beside its payloads: time, latency, status, version, tags."""
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from math import isfinite
 from typing import Any, Final
-from urllib.parse import unquote
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sidelight.adapters._decoding_tags import tags_of
 from sidelight.adapters.dialects import Half
 from sidelight.logger import Pair
 from sidelight.payloads import Event
 
 _SELDON_TYPES: Final = "io.seldon."
-_KNATIVE_ERROR: Final = "knativeerrordest"
-_TAGS: Final = (
-    ("annotations", "annotations"),
-    ("datalength", "data_length"),
-    ("metadata", "metadata"),
-    ("requestmethod", "method"),
-    ("requestpath", "path"),
-    ("samplingrate", "sampling_rate"),
-    ("traceparent", "traceparent"),
-    ("truncated", "truncated"),
-)
-_JSON: Final = frozenset({"annotations", "metadata"})
-_MEANINGLESS: Final = frozenset({"", "{}", "null"})
 _STATUSES: Final = range(1000)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _YEARS: Final = ("1678", "2261")  # whole years that 64 bits of nanoseconds hold
@@ -88,7 +74,7 @@ def facts_of(pair: Pair, request: Half | None, response: Half | None) -> Facts:
         or (request is not None and bool(request.facts.get("synthetic"))),
         request_ref=str(pair.request.ref) if pair.request else None,
         response_ref=str(pair.response.ref) if pair.response else None,
-        tags=_tags(events, request, response),
+        tags=tags_of(events, request, response),
     )
 
 
@@ -157,47 +143,3 @@ def _version(pair: Pair, events: Sequence[Event], response: Half | None) -> str 
         return str(version)
     # A predictor of a SeldonDeployment is what other platforms call a version.
     return pair.key.endpoint if events[0].type.startswith(_SELDON_TYPES) else None
-
-
-def _tags(events: Sequence[Event], request: Half | None, response: Half | None) -> dict[str, Any]:
-    tags: dict[str, Any] = {}
-    for event in reversed(events):
-        for tag, value in _stated(event):
-            tags.setdefault(tag, value)
-    if request is not None and (payload_id := request.facts.get("id")):
-        tags["payload_id"] = payload_id
-    halves = {"request": request, "response": response}
-    undecoded = {side: half.reason for side, half in halves.items() if half and half.reason}
-    if undecoded:
-        tags["undecoded"] = undecoded
-    empty = [side for side, half in halves.items() if half and half.facts.get("empty")]
-    if empty:
-        tags["empty"] = empty
-    return tags
-
-
-def _stated(event: Event) -> Iterator[tuple[str, Any]]:
-    """Yield the tags that one event's attributes make, in a fixed order."""
-    extensions = event.extensions
-    for name, tag in _TAGS:
-        if name in extensions and (value := extensions[name]) not in _MEANINGLESS:
-            yield tag, _json_or_text(value) if name in _JSON else value
-    if event.dead_letter or _KNATIVE_ERROR in extensions:
-        yield "dead_letter", True
-    if event.id_missing:
-        yield "id_missing", True
-
-
-def _json_or_text(value: str) -> Any:
-    """Read JSON as KServe's agent writes it, raw, or as an intermediary encoded it again."""
-    for text in (value, unquote(value)):
-        try:
-            read = json.loads(text)
-        except (ValueError, RecursionError):
-            continue
-        try:
-            json.dumps(read, allow_nan=False).encode()
-        except (ValueError, RecursionError):
-            break
-        return read
-    return value

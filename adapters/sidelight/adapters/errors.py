@@ -4,6 +4,7 @@
     ``LakeError``       a file of the lake cannot be written or read
     ``QueryError``      a question to the store cannot be understood
         ``WhereError``      its ``where`` expression cannot; says where
+    ``ImportFileError``     a file of another platform's logger is not what it should be
     ``SinkError``       a sink for captured events cannot be used as it is configured
     ``MissingExtraError``   a package is not installed; says which extra brings it
 """
@@ -72,3 +73,21 @@ class MissingExtraError(AdapterError, ImportError):
         )
         self.package = package
         self.extra = extra
+
+
+class ImportFileError(AdapterError, ValueError):
+    """A file that another platform's logger wrote cannot be read.
+
+    Attributes
+    ----------
+    what, expected, got : str
+        Which part of it is wrong, and how.
+
+    """
+
+    def __init__(self, what: str, *, expected: str, got: str) -> None:
+        """Keep the parts, so that a caller can name the file beside them."""
+        super().__init__(f"{what}: expected {expected}, got {got}; was it written by that logger?")
+        self.what = what
+        self.expected = expected
+        self.got = got

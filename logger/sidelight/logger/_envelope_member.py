@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from sidelight.logger._envelope_topics import record_attributes
 from sidelight.logger._identity import is_known_type
 from sidelight.logger.errors import EnvelopeError
 from sidelight.payloads import Event, RawRef
@@ -134,10 +135,12 @@ def _refuse_long(attributes: Mapping[str, str], limits: EventLimits) -> None:
 
 
 def _unwrapped(attributes: Attributes) -> Attributes:
-    """Give an event that Knative's KafkaSource wrapped the attributes of the record's headers."""
-    inner = {
+    """Give an event that Knative's KafkaSource wrapped the attributes of the record."""
+    headers = {
         name.removeprefix(_KAFKA_HEADER): value
         for name, value in attributes.items()
         if name.startswith(_KAFKA_HEADER)
     }
-    return attributes | inner if is_known_type(inner.get("type", "")) else attributes
+    topic = attributes.get("source", "").rpartition("#")[2]
+    key = attributes.get("key") or attributes.get("partitionkey", "")
+    return attributes | (record_attributes(topic, key, headers) or {})

@@ -1,6 +1,7 @@
 """Which events belong together: the platforms' own correlation rules, and ids made from them."""
 
 import hashlib
+import re
 from functools import lru_cache
 from typing import Final, NamedTuple
 from urllib.parse import quote
@@ -11,7 +12,17 @@ FEEDBACK_TYPE: Final = "io.sidelight.feedback"
 SYNTHETIC_PREFIX: Final = "explain-"
 """Request ids that our own explainers choose begin so; what they asked is no traffic."""
 
-_KNOWN_PREFIXES: Final = ("org.kubeflow.serving.", "io.seldon.serving.", "io.sidelight.")
+CORE2_PREFIX: Final = "io.sidelight.seldoncore2."
+MLSERVER_PREFIX: Final = "io.sidelight.mlserver."
+SAGEMAKER_PREFIX: Final = "io.sidelight.sagemaker."
+"""Types that we give to records of platforms that send no CloudEvents."""
+
+_KNOWN_PREFIXES: Final = (
+    "org.kubeflow.serving.",
+    "io.seldon.serving.",
+    "io.sidelight.",
+    "io.kserve.inference.",
+)
 _SELDON_PREFIX: Final = "io.seldon."
 _KINDS: Final[dict[str, EventKind]] = {
     "org.kubeflow.serving.inference.request": "request",
@@ -21,8 +32,19 @@ _KINDS: Final[dict[str, EventKind]] = {
     "io.seldon.serving.feedback": "feedback",
     "io.sidelight.modelmesh.request": "request",
     "io.sidelight.modelmesh.response": "response",
+    CORE2_PREFIX + "request": "request",
+    CORE2_PREFIX + "response": "response",
+    CORE2_PREFIX + "error": "response",
+    MLSERVER_PREFIX + "request": "request",
+    MLSERVER_PREFIX + "response": "response",
+    SAGEMAKER_PREFIX + "request": "request",
+    SAGEMAKER_PREFIX + "response": "response",
+    "io.kserve.inference.response": "response",
     FEEDBACK_TYPE: "feedback",
 }
+# A SeldonDeployment that a Knative trigger calls answers so: seldon.<name>.<namespace>.response
+_SELDON_REPLY: Final = re.compile(r"seldon\.(.+)\.([^.]+)\.response")
+_KSERVE_REPLY: Final = "io.kserve.inference."
 
 
 class Identity(NamedTuple):
@@ -61,7 +83,10 @@ def kind_of(event_type: str) -> EventKind:
     'other'
 
     """
-    return _KINDS.get(event_type, "other")
+    kind = _KINDS.get(event_type)
+    if kind is None:
+        kind = "response" if _SELDON_REPLY.fullmatch(event_type) else "other"
+    return kind
 
 
 def is_known_type(event_type: str) -> bool:
@@ -95,13 +120,25 @@ def identity(event: Event) -> Identity:
     else:
         component = get("component", "")
         request_id = event.id
+    namespace = get("namespace")
+    if not name:
+        namespace, name = _named_by_reply(event, namespace)
     return Identity(
-        get("namespace") or "default",
+        namespace or "default",
         name or "unknown",
         get("endpoint", ""),
         component,
         request_id,
     )
+
+
+def _named_by_reply(event: Event, namespace: str | None) -> tuple[str | None, str]:
+    """Return namespace and name of an answer that says them in its type or source alone."""
+    if found := _SELDON_REPLY.fullmatch(event.type):
+        return found[2], found[1]
+    if event.type.startswith(_KSERVE_REPLY) and event.source.startswith(_KSERVE_REPLY):
+        return namespace, event.source.removeprefix(_KSERVE_REPLY)
+    return namespace, ""
 
 
 def identity_digest(key: Identity) -> bytes:

@@ -72,8 +72,8 @@ class Slice(Generic[RecordT]):
 class Document:
     """A published result, found again by collection and key; ``value`` None deletes it.
 
-    Collections: ``verdicts, alarms, labels, explanations, deployments, references, quarantine,
-    lake_files, counters, acknowledgements``.
+    Collections: ``verdicts, alarms, labels, replies, explanations, deployments, references,
+    quarantine, lake_files, counters, acknowledgements``.
 
     Parameters
     ----------

@@ -20,7 +20,6 @@ from sidelight.logger import (
     Pairing,
     Rejected,
     Slice,
-    feedback,
     identity,
     kind_of,
     parse,
@@ -33,6 +32,7 @@ from sidelight.service._metrics import Labels, split_name
 from sidelight.service._names import stored_name
 from sidelight.service._registered import RegisteredSettings
 from sidelight.service._stage import DECODING, Counts
+from sidelight.service._stage_replies import reply_documents
 from sidelight.service._suspicion import Suspicion
 
 log = logging.getLogger(__name__)
@@ -205,7 +205,12 @@ class DecodingStage:
                 positions=positions,
                 state=outcome.state,
                 appended=[_appended(batch) for batch in decoded.batches],
-                documents=[*self._inventory.note(decoded.batches), *labels, *quarantine],
+                documents=[
+                    *self._inventory.note(decoded.batches),
+                    *labels,
+                    *reply_documents(outcome.others),
+                    *quarantine,
+                ],
                 counters=counts,
             )
         )
@@ -239,7 +244,7 @@ class DecodingStage:
         merged: dict[str, dict[str, Any]] = {}
         rejected: list[Rejected] = []
         for event in events:
-            items, bad = feedback(event)
+            items, bad = self._decoder.labels(event)
             rejected += bad
             for item in items:
                 if not is_text(item):

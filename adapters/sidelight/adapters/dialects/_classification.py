@@ -1,17 +1,42 @@
-"""Which dialect a body is written in: KServe tells no path, so the body itself must say."""
+"""Which dialect a body is written in: KServe tells no path, so the body itself must say.
+
+What a sender says of a body is a hint: KServe's agent labels the answer with the content type of
+the request, and forwards no content encoding.
+"""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import orjson
 
+from sidelight.adapters.dialects._encodings import coding_of, inflated
 from sidelight.adapters.dialects._half import Dialect, Half, Side, Undecodable
+from sidelight.adapters.dialects._lines import csv_table, json_lines
 from sidelight.adapters.dialects._opaque import opaque
-from sidelight.logger import GZIP_MAGIC, InflateError, inflate
+from sidelight.adapters.dialects._seldon_grpc import seldon_protobuf
+from sidelight.adapters.dialects._tf_predict import predict
+from sidelight.adapters.dialects._v2_binary import binary_tensors
+from sidelight.adapters.dialects._v2_grpc import OpenInferenceMessages
+from sidelight.payloads import Event
 
 _JSON_STARTS: Final = (b"{", b"[")
 _WHITE: Final = b" \t\r\n"
+_MESSAGES: Final = OpenInferenceMessages()
+_LINES: Final = ("jsonlines", "jsonl", "ndjson", "x-jsonlines", "x-ndjson")
+_NO_ATTRIBUTES: Final[Mapping[str, str]] = {}
+_HEAD_BYTES: Final = "inferenceheadercontentlength"
+_SELDON_TYPES: Final = "io.seldon."
+
+# Objects that are known and are no tables: what they are, for the counter of what stays opaque.
+_KINDS: Final[tuple[tuple[str, frozenset[str]], ...]] = (
+    ("language_model", frozenset({"messages", "prompt", "choices"})),
+    ("explanation", frozenset({"explanations"})),
+)
+_KINDS_INSIDE: Final[tuple[tuple[str, frozenset[str]], ...]] = (
+    ("explanation", frozenset({"anchor", "shap_values", "attributions", "ale_values"})),
+    ("detector", frozenset({"is_drift", "is_outlier"})),
+)
 
 
 def read_payload(
@@ -19,7 +44,7 @@ def read_payload(
     side: Side,
     dialects: Sequence[Dialect],
     *,
-    coding: str = "",
+    event: Event | None = None,
     max_inflated_bytes: int = 64 << 20,
 ) -> Half:
     """Return what a body says; what cannot be read comes back opaque with a reason.
@@ -27,33 +52,41 @@ def read_payload(
     Parameters
     ----------
     data : bytes
-        The payload as it came; gzip is known by its magic bytes, whatever headers say.
+        The payload as it came; compression is known by its magic bytes, whatever headers say.
     side : "request" or "response"
         Which half it is.
     dialects : sequence of Dialect
-        Asked in order.
-    coding : str, default ""
-        Content-Encoding of the payload, where the sender says so; ``deflate`` has no magic bytes.
+        Of JSON objects, asked in order. Other forms are known by their bytes and content type.
+    event : Event, optional
+        That the body came in: content type, content encoding (``deflate`` and ``br`` have no
+        magic bytes), protocol and the length of the JSON in front of binary tensors.
     max_inflated_bytes : int, default 64 MiB
         A compressed body that is larger inside stays as it came.
 
     """
     if not data:
         return opaque(b"")
-    if data[:2] == GZIP_MAGIC:
-        coding = "gzip"
-    if coding and data[:1] not in _JSON_STARTS:
-        try:
-            data = inflate(data, coding, max_bytes=max_inflated_bytes)
-        except InflateError as error:
-            return opaque(data, f"encoding_{error.reason}")
+    if data[:1] not in _JSON_STARTS:
+        stated = event.extensions.get("contentencoding", "") if event else ""
+        if coding := coding_of(data, stated):
+            try:
+                data = inflated(data, coding, max_bytes=max_inflated_bytes)
+            except Undecodable as error:
+                return opaque(data, error.reason)
     form = "text"
     try:
-        body = _parsed(data)
+        try:
+            body = orjson.loads(data)
+        except orjson.JSONDecodeError:
+            body = _lenient(data)
+            if body is None:
+                return _other(data, side, event, max_inflated_bytes)
         form = "json"
         return _decoded(body, side, dialects)
     except Undecodable as error:
         return opaque(data, error.reason, form=form)
+    except RecursionError:
+        return opaque(data, "too_deep", form=form)
 
 
 def _decoded(body: Any, side: Side, dialects: Sequence[Dialect]) -> Half:
@@ -61,20 +94,92 @@ def _decoded(body: Any, side: Side, dialects: Sequence[Dialect]) -> Half:
         for dialect in dialects:
             if dialect.claims(body, side):
                 return dialect.decode(body, side)
+        raise Undecodable(_kind(body))
     raise Undecodable("unknown_json")
 
 
-def _parsed(data: bytes) -> Any:
-    try:
-        return orjson.loads(data)
-    except orjson.JSONDecodeError:
-        pass
+def _kind(body: dict[str, Any]) -> str:
+    for kind, keys in _KINDS:
+        if not keys.isdisjoint(body):
+            return kind
+    inner = body.get("data")
+    if type(inner) is dict:
+        for kind, keys in _KINDS_INSIDE:
+            if not keys.isdisjoint(inner):
+                return kind
+    return "unknown_json"
+
+
+def _lenient(data: bytes) -> Any:
+    """Return JSON with NaN, Infinity and numbers beyond a double; None when it is none."""
     if not data.lstrip(_WHITE).startswith(_JSON_STARTS):
-        raise Undecodable("not_json")
+        return None
     try:
-        # NaN, Infinity and numbers beyond a double are legal for V1's servers.
-        return json.loads(data)
+        body = json.loads(data)
+        return _sound(body) if b"\\" in data else body
     except RecursionError:
         raise Undecodable("too_deep") from None
     except ValueError:
+        return None
+
+
+def _sound(body: Any) -> Any:
+    """Replace halves of surrogate pairs, which strict parsers refuse and no UTF-8 can hold."""
+    text = json.dumps(body, ensure_ascii=False)
+    if text.isascii():
+        return body
+    return json.loads(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
+
+
+def _other(data: bytes, side: Side, event: Event | None, max_bytes: int) -> Half:
+    """Read what is not one JSON value."""
+    attributes = event.extensions if event else _NO_ATTRIBUTES
+    content_type = (event.datacontenttype if event else "") or ""
+    media = content_type.partition(";")[0].strip().lower()
+    if data.lstrip(_WHITE).startswith(_JSON_STARTS):
+        return _json_and_more(data, side, attributes)
+    if attributes.get(_HEAD_BYTES) == "0":
+        # One tensor and nothing else: name, shape and datatype stand in the model's metadata.
+        raise Undecodable("raw_tensor")
+    if media.endswith(_LINES):
+        return json_lines(data)
+    if media == "text/csv":
+        return csv_table(data)
+    if media == "text/event-stream":
+        raise Undecodable("event_stream")
+    protocol = attributes.get("protocol", "").lower()
+    if not protocol and event and event.type.startswith(_SELDON_TYPES):
+        # Its oldest executors did not say, and knew one protocol.
+        protocol = "seldon"
+    return _protobuf(data, side, media, protocol, max_bytes)
+
+
+def _json_and_more(data: bytes, side: Side, attributes: Mapping[str, str]) -> Half:
+    try:
+        return binary_tensors(data, side, _head_bytes(attributes))
+    except Undecodable as error:
+        reason = error.reason
+    try:
+        return json_lines(data)
+    except Undecodable:
+        # Neither: what is wrong with tensors says more than that it is no JSON.
+        raise Undecodable("not_json" if reason == "binary_tensor" else reason) from None
+
+
+def _head_bytes(attributes: Mapping[str, str]) -> int | None:
+    text = attributes.get(_HEAD_BYTES, "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None  # noqa: PLR2004 - digits of any length there is
+
+
+def _protobuf(data: bytes, side: Side, media: str, protocol: str, max_bytes: int) -> Half:
+    if protocol == "tensorflow":
+        return predict(data, side)
+    if _MESSAGES.claims(data, media=media, protocol=protocol):
+        return _MESSAGES.decode(data, side, max_inflated_bytes=max_bytes)
+    if protocol == "seldon":
+        return seldon_protobuf(data)
+    try:
+        # No content type, or another one's: the message must say for itself what it is.
+        return _MESSAGES.decode(data, side, max_inflated_bytes=max_bytes)
+    except Undecodable:
         raise Undecodable("not_json") from None

@@ -16,6 +16,11 @@ from sidelight.adapters.dialects._half import (
 
 MAX_RANK: Final = 32
 
+FREE_CELLS: Final = 1 << 20
+MAX_REPEATS: Final = 32
+"""Cells of a table may be this many for each value that was sent, once they are no longer few: a
+short payload must not become a large table by what it leaves out or states once."""
+
 Spec = tuple[str | None, str, tuple[int, ...] | None, bool, bool, str | None]
 """Name, datatype, shape of a row, nested, scalar, content type."""
 
@@ -50,6 +55,7 @@ def table(
     if len(leading) > 1:
         return _whole(protocol, tensors, facts, extra)
     rows = leading.pop() if leading else 1
+    _check_size(tensors, rows)
     layout = _layout(
         protocol,
         tuple(
@@ -82,6 +88,15 @@ def table(
         ),
         facts,
     )
+
+
+def _check_size(tensors: list[RawTensor], rows: int) -> None:
+    """Refuse rows that hold nothing, and single values repeated for too many of them."""
+    if rows <= 1:
+        return
+    sent = sum([len(tensor.data) for tensor in tensors])
+    if rows * len(tensors) > max(FREE_CELLS, MAX_REPEATS * sent):
+        raise Undecodable("sparse")
 
 
 def flattened(data: list[Any]) -> tuple[list[Any], bool]:

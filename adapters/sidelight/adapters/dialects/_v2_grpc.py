@@ -162,11 +162,13 @@ def _table(body: Any, tensors: Sequence[Any], raw: Sequence[bytes]) -> Half:
     if not tensors:
         raise Undecodable("no_tensors")
     facts: dict[str, Any] = {}
+    if body.model_name:
+        facts["model"] = body.model_name
     if body.model_version:
         facts["version"] = body.model_version
     if body.id:
         facts["id"] = body.id
-    if _is_true(body.parameters.get("bias_ignore")):
+    if any(_is_true(item.parameters.get("bias_ignore")) for item in (body, *tensors)):
         facts["synthetic"] = True
     content_type = _text(body.parameters.get("content_type"))
     extra = () if content_type is None else (("content_type", content_type),)
