@@ -270,6 +270,24 @@ class Proxy(Command):
         self.url, self.admin_url = (f"http://127.0.0.1:{int(port)}" for port in told())
         self.wait_ready(f"{self.admin_url}/readyz")
 
+    def wait_for_requests(self, n_requests: int) -> None:
+        """Return when so many requests have come in."""
+        wait_until(
+            lambda: self.metrics().total("capture_requests_total") >= n_requests,
+            f"{n_requests} requests have come in",
+            timeout_s=_DRAIN_S,
+        )
+
+    def wait_until_stopping(self) -> None:
+        """Return when it is not ready any more, or gone."""
+
+        def is_stopping() -> bool:
+            with contextlib.suppress(httpx.TransportError):
+                return self.client.get(f"{self.admin_url}/readyz").status_code != 200
+            return True
+
+        wait_until(is_stopping, "the proxy is stopping", timeout_s=_STOP_S)
+
     def hang_up(self) -> None:
         """Have the configuration read again."""
         assert self._process is not None, "not started"
@@ -316,18 +334,28 @@ def service(start_service: Callable[..., Service]) -> Service:
 
 
 @pytest.fixture
-def start_proxy(tmp_path: Path) -> Iterator[Callable[..., Proxy]]:
-    """Start ``proxy`` with these options: ``start_proxy(upstream=URL, sink=URL, ...)``."""
+def make_proxy(tmp_path: Path) -> Iterator[Callable[[], Proxy]]:
+    """Make proxies that are not started yet; each has its own folder."""
     proxies: list[Proxy] = []
 
-    def start(**options: Any) -> Proxy:
+    def make() -> Proxy:
         folder = tmp_path / f"proxy{len(proxies)}"
         folder.mkdir()
-        proxy = Proxy(folder)
-        proxies.append(proxy)
+        proxies.append(Proxy(folder))
+        return proxies[-1]
+
+    yield make
+    for proxy in proxies:
+        proxy.close()
+
+
+@pytest.fixture
+def start_proxy(make_proxy: Callable[[], Proxy]) -> Callable[..., Proxy]:
+    """Start ``proxy`` with these options: ``start_proxy(upstream=URL, sink=URL, ...)``."""
+
+    def start(**options: Any) -> Proxy:
+        proxy = make_proxy()
         proxy.start(**options)
         return proxy
 
-    yield start
-    for proxy in proxies:
-        proxy.close()
+    return start

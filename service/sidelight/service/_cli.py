@@ -1,5 +1,6 @@
 """Commands and their options. Each imports what it needs when it runs, so that help is quick."""
 
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -75,6 +76,9 @@ def proxy(
     ] = None,
 ) -> None:
     """Stand in front of a model server and send what passes as CloudEvents."""
+    # It asks for the file to be read, which is still to come: no reason to end.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
     from sidelight.service._logging import configure_logging
     from sidelight.service._proxy_configuration import ProxyConfiguration
     from sidelight.service._proxy_process import run_proxy

@@ -1,0 +1,188 @@
+"""The ends of the proxy: while it starts, with a sink that is away, a model that never answers."""
+
+import re
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+import orjson
+import pytest
+
+_SPOOLED = re.compile(r"in_spool=(\d+)")
+
+
+class _Receiver:
+    """A model and a sink in one: answers everything, remembers events."""
+
+    def __init__(self) -> None:
+        self.events: list[dict[str, Any]] = []
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            wbufsize = -1
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"]))
+                if self.path == "/":
+                    receiver.events += orjson.loads(body)
+                self.send_response(200)
+                self.send_header("content-length", "2")
+                self.end_headers()
+                self.wfile.write(b"{}")
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def receiver() -> Iterator[_Receiver]:
+    receiver = _Receiver()
+    yield receiver
+    receiver.close()
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """A model that takes connections and never answers."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+def _process(proxy: Any) -> Any:
+    return proxy._process
+
+
+def _wait_until_handled(proxy: Any, number: signal.Signals) -> None:
+    """Return as soon as the process has its own answer to a signal; it is still starting."""
+    status = Path(f"/proc/{proxy.pid}/status")
+    for _ in range(1_000_000):
+        caught = re.search(r"SigCgt:\s*([0-9a-f]+)", status.read_text())
+        assert caught is not None
+        if int(caught[1], 16) >> (number - 1) & 1:
+            return
+    pytest.fail(f"{number.name} is never handled")
+
+
+def _spawn(proxy: Any, receiver: _Receiver, *more: str) -> None:
+    proxy.spawn(
+        *("proxy", "--upstream", receiver.url, "--sink", f"{receiver.url}/"),
+        *("--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--spool", str(proxy.spool), *more),
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda it: it.name)
+def test_a_stop_in_the_middle_of_the_start_ends_it_cleanly(
+    make_proxy: Callable[[], Any], receiver: _Receiver, number: signal.Signals
+) -> None:
+    proxy = make_proxy()
+    _spawn(proxy, receiver)
+    # The handler of SIGHUP comes last of the three.
+    _wait_until_handled(proxy, signal.SIGHUP)
+
+    _process(proxy).send_signal(signal.SIGHUP)
+    _process(proxy).send_signal(number)
+
+    assert _process(proxy).wait(30) == 0
+
+
+def test_a_reload_asked_for_in_the_middle_of_the_start_is_done_afterwards(
+    make_proxy: Callable[[], Any], receiver: _Receiver
+) -> None:
+    proxy = make_proxy()
+    _spawn(proxy, receiver)
+    _wait_until_handled(proxy, signal.SIGHUP)
+
+    proxy.hang_up()
+
+    assert proxy.wait_for_log(re.compile(rb"configuration read again outcome='applied'"))
+    assert proxy.stop() == 0
+
+
+def test_everything_that_was_captured_is_sent_before_the_end(
+    start_proxy: Any, receiver: _Receiver
+) -> None:
+    proxy = start_proxy(upstream=receiver.url, sink=f"{receiver.url}/")
+    with httpx.Client() as client:
+        for _ in range(50):
+            client.post(f"{proxy.url}/v1/models/m:predict", json={"instances": [[1]]})
+
+        status = proxy.stop()
+
+    assert status == 0
+    assert len(receiver.events) == 100
+
+
+def test_what_cannot_be_sent_is_in_the_spool_at_the_end_and_sent_by_the_next_one(
+    start_proxy: Any, receiver: _Receiver
+) -> None:
+    proxy = start_proxy(upstream=receiver.url, sink="http://127.0.0.1:1/")
+    with httpx.Client() as client:
+        for _ in range(20):
+            client.post(f"{proxy.url}/v1/models/m:predict", json={"instances": [[1]]})
+    first = proxy.stop()
+    told = _SPOOLED.search(proxy.log.read_text())
+
+    proxy.start(upstream=receiver.url, sink=f"{receiver.url}/")
+    second = proxy.stop()
+
+    assert (first, second) == (0, 0)
+    assert told is not None
+    assert int(told[1]) == 40
+    assert len({(event["id"], event["type"]) for event in receiver.events}) == 40
+
+
+@pytest.mark.parametrize(
+    ("numbers", "grace"),
+    [
+        pytest.param([signal.SIGTERM, signal.SIGTERM], "2s", id="twice"),
+        pytest.param([signal.SIGTERM, signal.SIGHUP], "2s", id="reload-while-stopping"),
+        # It must end long before its grace.
+        pytest.param([signal.SIGINT, signal.SIGINT], "10m", id="a-person-in-a-hurry"),
+    ],
+)
+def test_a_model_that_never_answers_does_not_hold_up_the_end(
+    start_proxy: Any,
+    receiver: _Receiver,
+    silent: str,
+    tmp_path: Path,
+    numbers: list[signal.Signals],
+    grace: str,
+) -> None:
+    path = tmp_path / "sidelight.yaml"
+    path.write_text(f"proxy: {{grace: {grace}}}")
+    proxy = start_proxy(config=path, upstream=silent, sink=f"{receiver.url}/")
+    port = httpx.URL(proxy.url).port
+    assert port is not None
+    with socket.create_connection(("127.0.0.1", port)) as client:
+        client.sendall(
+            b"POST /v1/models/m:predict HTTP/1.1\r\nHost: m\r\ncontent-length: 2\r\n\r\n{}"
+        )
+        proxy.wait_for_requests(1)
+
+        _process(proxy).send_signal(numbers[0])
+        proxy.wait_until_stopping()
+        _process(proxy).send_signal(numbers[1])
+        status = _process(proxy).wait(30)
+        client.settimeout(10)
+        answer = client.recv(65536)
+
+    assert status == 0
+    assert answer == b""
+    assert [event.get("statuscode") for event in receiver.events] == [None, "499"]
