@@ -1,6 +1,7 @@
 """Interceptors inside of real servers of gRPC: all shapes of handlers, with typed messages."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent import futures
 from typing import Any
@@ -25,6 +26,15 @@ class Kept:
 
     def __init__(self) -> None:
         self.exchanges: list[Exchange] = []
+        self._changed = threading.Condition()
+
+    async def wait_for(self, n_exchanges: int) -> None:
+        """Return when there are as many; they may come from threads."""
+        assert await asyncio.to_thread(self._wait, n_exchanges)
+
+    def _wait(self, n_exchanges: int) -> bool:
+        with self._changed:
+            return self._changed.wait_for(lambda: len(self.exchanges) >= n_exchanges, 10)
 
     def wants(self, method: bytes, target: bytes, head: bytes) -> bool:
         assert method == b"POST"
@@ -32,7 +42,9 @@ class Kept:
         return b"sidelight-skip: true" not in head
 
     def offer(self, exchange: Exchange) -> None:
-        self.exchanges.append(exchange)
+        with self._changed:
+            self.exchanges.append(exchange)
+            self._changed.notify_all()
 
 
 def answer(request: Any) -> Any:
@@ -168,12 +180,6 @@ async def called(channel: Any, shape: str, path: str, names: list[str], **call: 
     return seen
 
 
-async def until(true: Callable[[], object]) -> None:
-    async with asyncio.timeout(10):
-        while not true():
-            await asyncio.sleep(0)
-
-
 SHAPES = [
     pytest.param("unary_unary", unary_unary, id="unary_unary"),
     pytest.param("unary_stream", unary_stream, id="unary_stream"),
@@ -187,8 +193,8 @@ SHAPES = [
     pytest.param("stream_stream", blocking_stream_stream, id="stream_stream in a thread"),
 ]
 # Functions run in a server of grpc.aio and in one with threads, coroutines in the first only.
-CASES = [pytest.param(*shape.values, False, id=f"{shape.id}, aio") for shape in SHAPES] + [
-    pytest.param(*shape.values, True, id=f"{shape.id}, blocking")
+CASES = [pytest.param(*shape.values, "aio", id=f"{shape.id}, aio") for shape in SHAPES] + [
+    pytest.param(*shape.values, "threads", id=f"{shape.id}, blocking")
     for shape in SHAPES
     if "thread" in str(shape.id)
 ]
@@ -199,7 +205,7 @@ def ask(
     behaviour: Callable[..., Any],
     names: list[str],
     *,
-    is_blocking: bool = False,
+    server: str = "aio",
     tap: Any = None,
     n_exchanges: int = 1,
     **call: Any,
@@ -209,21 +215,21 @@ def ask(
     path = UNARY if shape == "unary_unary" else STREAM
 
     async def main() -> Called:
-        if is_blocking:
+        if server == "threads":
             pool = futures.ThreadPoolExecutor(4)
-            server: Any = grpc.server(pool, interceptors=[BlockingCaptureInterceptor(kept)])
+            running: Any = grpc.server(pool, interceptors=[BlockingCaptureInterceptor(kept)])
         else:
-            server = grpc.aio.server(interceptors=[CaptureInterceptor(kept)])
-        server.add_generic_rpc_handlers((Service(shape, behaviour, path),))
-        port = server.add_insecure_port("127.0.0.1:0")
-        started = server.start()
+            running = grpc.aio.server(interceptors=[CaptureInterceptor(kept)])
+        running.add_generic_rpc_handlers((Service(shape, behaviour, path),))
+        port = running.add_insecure_port("127.0.0.1:0")
+        started = running.start()
         if started is not None:
             await started
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
             seen = await called(channel, shape, path, names, **call)
-            await until(lambda: len(kept.exchanges) >= n_exchanges)
-        stopped = server.stop(None)
-        if is_blocking:
+            await kept.wait_for(n_exchanges)
+        stopped = running.stop(None)
+        if server == "threads":
             stopped.wait()
             pool.shutdown()
         else:
@@ -233,11 +239,11 @@ def ask(
     return asyncio.run(main()), kept.exchanges
 
 
-@pytest.mark.parametrize(("shape", "behaviour", "is_blocking"), CASES)
+@pytest.mark.parametrize(("shape", "behaviour", "server"), CASES)
 def test_every_shape_of_handler_is_captured_and_answers_as_before(
-    shape: str, behaviour: Callable[..., Any], is_blocking: bool
+    shape: str, behaviour: Callable[..., Any], server: str
 ) -> None:
-    seen, exchanges = ask(shape, behaviour, ["flights"], is_blocking=is_blocking)
+    seen, exchanges = ask(shape, behaviour, ["flights"], server=server)
 
     n_answers = 2 if shape == "unary_stream" else 1
     assert [item.model_name for item in seen.answers] == ["flights"] * n_answers
@@ -257,7 +263,7 @@ def test_every_shape_of_handler_is_captured_and_answers_as_before(
     assert ModelInferResponse.FromString(response).model_version == "7"
 
 
-@pytest.mark.parametrize(("shape", "behaviour", "is_blocking"), CASES)
+@pytest.mark.parametrize(("shape", "behaviour", "server"), CASES)
 @pytest.mark.parametrize(
     ("name", "code", "status", "details"),
     [
@@ -270,13 +276,13 @@ def test_every_shape_of_handler_is_captured_and_answers_as_before(
 def test_failures_are_captured_with_their_code_and_reach_the_caller(
     shape: str,
     behaviour: Callable[..., Any],
-    is_blocking: bool,
+    server: str,
     name: str,
     code: int,
     status: int,
     details: str,
 ) -> None:
-    seen, exchanges = ask(shape, behaviour, [name], is_blocking=is_blocking)
+    seen, exchanges = ask(shape, behaviour, [name], server=server)
 
     assert (seen.code, details in seen.details) == (code, True)
     assert [(item.status, item.aborted_by) for item in exchanges] == [(status, "")]
@@ -286,19 +292,17 @@ def test_failures_are_captured_with_their_code_and_reach_the_caller(
         assert b"why: gone\r\n" in exchanges[0].response_head
 
 
-@pytest.mark.parametrize(("shape", "behaviour", "is_blocking"), CASES)
+@pytest.mark.parametrize(("shape", "behaviour", "server"), CASES)
 @pytest.mark.parametrize("name", ["flights", "missing", "coded", "broken"])
 def test_a_caller_without_an_id_is_told_the_one_of_the_event(
-    shape: str, behaviour: Callable[..., Any], is_blocking: bool, name: str
+    shape: str, behaviour: Callable[..., Any], server: str, name: str
 ) -> None:
     def anonymous(request: Any) -> bytes:
         return bytes(ModelInferRequest(model_name=request.model_name).SerializeToString())
 
     kept = Kept()
     path = UNARY if shape == "unary_unary" else STREAM
-    seen, (exchange,) = ask(
-        shape, behaviour, [name], is_blocking=is_blocking, tap=kept, serialise=anonymous
-    )
+    seen, (exchange,) = ask(shape, behaviour, [name], server=server, tap=kept, serialise=anonymous)
 
     told = {**seen.initial, **seen.trailing}["x-request-id"]
     assert exchange.request_id == told.encode()
@@ -366,14 +370,12 @@ class Broken(Kept):
         raise ValueError(self._where)
 
 
-@pytest.mark.parametrize(("shape", "behaviour", "is_blocking"), CASES)
+@pytest.mark.parametrize(("shape", "behaviour", "server"), CASES)
 @pytest.mark.parametrize("where", ["wants", "offer"])
 def test_a_tap_that_raises_spoils_no_call(
-    shape: str, behaviour: Callable[..., Any], is_blocking: bool, where: str
+    shape: str, behaviour: Callable[..., Any], server: str, where: str
 ) -> None:
-    seen, _ = ask(
-        shape, behaviour, ["flights"], is_blocking=is_blocking, tap=Broken(where), n_exchanges=0
-    )
+    seen, _ = ask(shape, behaviour, ["flights"], server=server, tap=Broken(where), n_exchanges=0)
 
     assert seen.code == 0
     assert seen.answers[0].model_version == "7"
@@ -413,7 +415,7 @@ def test_a_caller_that_goes_away_is_captured(timeout: float | None, status: int)
             await running.wait()
             if timeout is None:
                 call.cancel()
-            await until(lambda: kept.exchanges)
+            await kept.wait_for(1)
             with pytest.raises((grpc.aio.AioRpcError, asyncio.CancelledError)):
                 await call
         await server.stop(None)
