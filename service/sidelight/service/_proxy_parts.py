@@ -69,6 +69,9 @@ def build_parts(settings: ProxySettings, known: Mapping[str, Outlet] | None = No
         When a secret, a certificate or a pattern cannot be used.
 
     """
+    if settings.redaction.rules or settings.headers:
+        # What cannot be done must not be promised: payloads would leave the pod as they are.
+        raise ConfigurationError("proxy.redaction, proxy.headers: not there yet")
     selection = Selection(paths=settings.only.paths)
     selection = replace(selection, skip_paths=(*selection.skip_paths, *settings.skip.paths))
     return ProxyParts(

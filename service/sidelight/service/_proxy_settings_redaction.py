@@ -3,13 +3,27 @@
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    FiniteFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    model_validator,
+)
 
 from sidelight.service._settings import STRICT
 
 _PLACES = ("column", "tensor", "path", "header")
-# What an action cannot work without.
-_NEEDED = {"bucket": "edges", "round": "step", "truncate": "length"}
+_FOR = {
+    "text": "mask",
+    "edges": "bucket",
+    "step": "round",
+    "digits": "round",
+    "length": "truncate",
+}
+# What an action cannot work without, one of them.
+_NEEDED = {"bucket": ("edges",), "round": ("step", "digits"), "truncate": ("length",)}
 
 
 class RedactionRuleSettings(BaseModel):
@@ -38,13 +52,19 @@ class RedactionRuleSettings(BaseModel):
     action: Literal["drop", "mask", "hmac", "bucket", "round", "truncate"]
     """What is done to it."""
 
-    edges: tuple[float, ...] = ()
-    """For ``bucket``: ascending bounds; a number becomes the lower bound of its bucket."""
+    text: str | None = None
+    """For ``mask``: what stands in its place; null when absent."""
+
+    edges: tuple[FiniteFloat, ...] = ()
+    """For ``bucket``: ascending bounds; a number becomes the lower one of its two."""
 
     step: PositiveFloat | None = None
     """For ``round``: numbers become multiples of it."""
 
-    length: PositiveInt | None = None
+    digits: int | None = None
+    """For ``round``: digits behind the point that stay; negative ones are before it."""
+
+    length: NonNegativeInt | None = None
     """For ``truncate``: characters that stay."""
 
     @model_validator(mode="after")
@@ -55,9 +75,14 @@ class RedactionRuleSettings(BaseModel):
                 "expected exactly one of column, tensor, path, header, got "
                 f"{' and '.join(places) or 'none'}"
             )
-        for action, key in _NEEDED.items():
-            if (action == self.action) != bool(getattr(self, key)):
-                raise ValueError(f"expected {key} where the action is {action}, got {self.action}")
+        for key, action in _FOR.items():
+            if getattr(self, key) not in {None, ()} and action != self.action:
+                raise ValueError(f"expected {key} for the action {action}, got {self.action}")
+        needed = _NEEDED.get(self.action, ())
+        if needed and sum(getattr(self, key) not in {None, ()} for key in needed) != 1:
+            raise ValueError(
+                f"expected {' or '.join(needed)} for the action {self.action}, got none or both"
+            )
         return self
 
 
