@@ -2,13 +2,16 @@
 
 from sidelight.logger._accounting import DROP_REASONS, Accounting, Accounts, AddedTime
 from sidelight.logger._accounting_text import capture_metrics
+from sidelight.logger._asgi import CaptureMiddleware
 from sidelight.logger._connection import Connection
 from sidelight.logger._connections import Connections, Limits
+from sidelight.logger._decorator import captured
 from sidelight.logger._door import DoorLimits
 from sidelight.logger._door_server import DoorServer, serve_door
 from sidelight.logger._emitter import Emitter
 from sidelight.logger._emitter_capture import Capture
 from sidelight.logger._emitter_event import CapturedEvent
+from sidelight.logger._emitter_thread import ThreadedEmitter
 from sidelight.logger._envelope import parse
 from sidelight.logger._envelope_feedback import feedback
 from sidelight.logger._envelope_inflate import GZIP_MAGIC, InflateError, gunzip, inflate
@@ -45,6 +48,7 @@ from sidelight.logger._sink_http import HttpSink, SinkMode
 from sidelight.logger._spool import Spool
 from sidelight.logger._upstream import Upstream
 from sidelight.logger._verify import VerifyReport, verify
+from sidelight.logger._wsgi import CaptureWsgiMiddleware
 
 __all__ = [
     "DROP_REASONS",
@@ -55,6 +59,8 @@ __all__ = [
     "AddedTime",
     "BatchRecord",
     "Capture",
+    "CaptureMiddleware",
+    "CaptureWsgiMiddleware",
     "CapturedEvent",
     "Commit",
     "Connection",
@@ -96,9 +102,11 @@ __all__ = [
     "Spool",
     "SpoolFolder",
     "Tap",
+    "ThreadedEmitter",
     "Upstream",
     "VerifyReport",
     "capture_metrics",
+    "captured",
     "deployment_name",
     "feedback",
     "gunzip",
