@@ -11,12 +11,14 @@ from typing import Any, Final
 
 from google.protobuf.message import DecodeError
 
+from sidelight.adapters.dialects._failures import failed
 from sidelight.adapters.dialects._half import Half, Side, Undecodable
 from sidelight.adapters.dialects._tables import MAX_RANK, RawTensor, table
 from sidelight.adapters.dialects._v2 import DATATYPES
 from sidelight.logger import InflateError, inflate
 from sidelight.logger._binary_tensors import decode as elements
 from sidelight.logger._grpc_frames import Frame, frames
+from sidelight.logger._grpc_message import streamed
 from sidelight.logger._open_inference import (
     ModelInferRequest,
     ModelInferResponse,
@@ -142,20 +144,13 @@ def _read(message: bytes, side: Side) -> Half:
         if side == "request":
             body = ModelInferRequest.FromString(message)
             return _table(body, body.inputs, body.raw_input_contents)
-        body = ModelInferResponse.FromString(message)
-        if not body.outputs:
-            body = _streamed(message)
+        answer = streamed(message)
+        if answer.is_error:
+            return failed(ModelStreamInferResponse.FromString(message).error_message)
+        body = ModelInferResponse.FromString(answer.message)
         return _table(body, body.outputs, body.raw_output_contents)
     except DecodeError:
         raise Undecodable("not_protobuf") from None
-
-
-def _streamed(message: bytes) -> Any:
-    """Return the answer inside Triton's message of a stream."""
-    body = ModelStreamInferResponse.FromString(message)
-    if not body.HasField("infer_response") or not body.infer_response.outputs:
-        raise Undecodable("no_tensors")
-    return body.infer_response
 
 
 def _table(body: Any, tensors: Sequence[Any], raw: Sequence[bytes]) -> Half:
