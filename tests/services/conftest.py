@@ -16,6 +16,8 @@ from typing import Any
 import httpx
 import orjson
 import pytest
+from tests.services.kafka_server import KafkaServer
+from tests.services.s3_server import S3Server
 
 from sidelight.service._demo_client import Metrics
 
@@ -359,3 +361,21 @@ def start_proxy(make_proxy: Callable[[], Proxy]) -> Callable[..., Proxy]:
         return proxy
 
     return start
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
+    """A running broker; who kills it starts it again."""
+    server = KafkaServer(tmp_path_factory.mktemp("kafka"))
+    server.start()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A running object store; who kills it starts it again."""
+    server = S3Server(tmp_path_factory.mktemp("s3"))
+    server.start()
+    yield server
+    server.close()

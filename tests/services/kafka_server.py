@@ -109,10 +109,17 @@ class KafkaServer:
         self.process.kill()
         shutil.rmtree(self._data, ignore_errors=True)
 
-    def create_topic(self, name: str, *, n_partitions: int = 1, **config: Any) -> str:
+    def create_topic(
+        self,
+        name: str,
+        *,
+        n_partitions: int = 1,
+        client: Mapping[str, Any] | None = None,
+        **config: Any,
+    ) -> str:
         """Make a topic with settings such as ``max_message_bytes=1000``; return its name."""
         told = {key.replace("_", "."): str(value) for key, value in config.items()}
-        admin = AdminClient({"bootstrap.servers": self.servers})
+        admin = AdminClient({"bootstrap.servers": self.servers, "log_level": 0, **(client or {})})
         made = admin.create_topics([NewTopic(name, n_partitions, config=told)])
         made[name].result(_ADMIN_S)
         return name
