@@ -118,6 +118,21 @@ def test_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         load_settings(tmp_path / "absent.yaml", {})
 
 
+def test_words_that_begin_like_a_truth_are_words(tmp_path: Path) -> None:
+    config = _file(
+        tmp_path,
+        "deployments: [{name: a/b, detection: {false_alarm_probability: 0.1, enabled: false},"
+        " schema: {columns: [{name: true_label, kind: categorical, categories: [no, Truest]}]}}]",
+    )
+
+    (deployment,) = load_settings(config, {}).deployments
+
+    assert deployment.detection.enabled is False
+    assert deployment.detection.false_alarm_probability == 0.1
+    assert deployment.schema is not None
+    assert deployment.schema.columns[0].categories == ("no", "Truest")
+
+
 def test_deployment_through_the_api_has_the_same_keys() -> None:
     value = {"reference": {"first_rows": 70}, "retention": "365d"}
 

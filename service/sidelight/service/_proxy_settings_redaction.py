@@ -92,10 +92,13 @@ class RedactionSettings(BaseModel):
     model_config = STRICT
 
     key_file: Path | None = Field(default=None, repr=False)
-    """File of the key of ``hmac``, at least 16 bytes."""
+    """File of the key of ``hmac`` and of digests of what is withheld, at least 16 bytes."""
 
     key_env: str | None = Field(default=None, repr=False)
     """Environment variable that holds the key."""
+
+    spelling: Literal["hex", "base64url"] = "hex"
+    """How ``hmac`` is written: 64 or 43 characters."""
 
     rules: tuple[RedactionRuleSettings, ...] = ()
     """Each is applied to what the one before left."""
@@ -104,6 +107,7 @@ class RedactionSettings(BaseModel):
     def _has_its_key(self) -> Self:
         if self.key_file is not None and self.key_env is not None:
             raise ValueError("expected one of key_file and key_env, got both")
-        if self.rules and self.key_file is None and self.key_env is None:
-            raise ValueError("expected key_file or key_env where there are rules, got neither")
+        needs_key = any(rule.action == "hmac" for rule in self.rules)
+        if needs_key and self.key_file is None and self.key_env is None:
+            raise ValueError("expected key_file or key_env for the action hmac, got neither")
         return self
