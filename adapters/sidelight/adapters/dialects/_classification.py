@@ -23,7 +23,9 @@ from sidelight.payloads import Event
 _JSON_STARTS: Final = (b"{", b"[")
 _WHITE: Final = b" \t\r\n"
 _MESSAGES: Final = OpenInferenceMessages()
+_CSV: Final = "text/csv"
 _LINES: Final = ("jsonlines", "jsonl", "ndjson", "x-jsonlines", "x-ndjson")
+_NO_JSON: Final = object()
 _NO_ATTRIBUTES: Final[Mapping[str, str]] = {}
 _HEAD_BYTES: Final = "inferenceheadercontentlength"
 _SELDON_TYPES: Final = "io.seldon."
@@ -66,39 +68,56 @@ def read_payload(
     """
     if not data:
         return opaque(b"")
-    if data[:1] not in _JSON_STARTS:
-        stated = event.extensions.get("contentencoding", "") if event else ""
-        if coding := coding_of(data, stated):
-            try:
-                data = inflated(data, coding, max_bytes=max_inflated_bytes)
-            except Undecodable as error:
-                return opaque(data, error.reason)
-    form = "text"
     try:
-        try:
-            body = orjson.loads(data)
-        except orjson.JSONDecodeError:
-            body = _lenient(data)
-            if body is None:
-                return _other(data, side, event, max_inflated_bytes)
-        form = "json"
-        return _decoded(body, side, dialects)
+        if data[:1] not in _JSON_STARTS:
+            data = _inflated(data, event, max_inflated_bytes)
+        body = _parsed(data)
+        if body is _NO_JSON:
+            return _other(data, side, event, max_inflated_bytes)
     except Undecodable as error:
-        return opaque(data, error.reason, form=form)
+        return opaque(data, error.reason)
+    try:
+        return _decoded(body, data, side, dialects, event)
+    except Undecodable as error:
+        return opaque(data, error.reason, form="json")
     except RecursionError:
-        return opaque(data, "too_deep", form=form)
+        return opaque(data, "too_deep", form="json")
 
 
-def _decoded(body: Any, side: Side, dialects: Sequence[Dialect]) -> Half:
+def _inflated(data: bytes, event: Event | None, max_bytes: int) -> bytes:
+    stated = event.extensions.get("contentencoding", "") if event else ""
+    coding = coding_of(data, stated)
+    return inflated(data, coding, max_bytes=max_bytes) if coding else data
+
+
+def _decoded(
+    body: Any, data: bytes, side: Side, dialects: Sequence[Dialect], event: Event | None
+) -> Half:
     if type(body) is dict:
         for dialect in dialects:
             if dialect.claims(body, side):
                 return dialect.decode(body, side)
-        raise Undecodable(_kind(body))
-    raise Undecodable("unknown_json")
+    return _unclaimed(body, data, event)
 
 
-def _kind(body: dict[str, Any]) -> str:
+def _unclaimed(body: Any, data: bytes, event: Event | None) -> Half:
+    """Read one line of lines: it is a JSON value too."""
+    media = _media(event)
+    if media.endswith(_LINES):
+        return json_lines(data)
+    if media == _CSV and type(body) not in {dict, list}:
+        return csv_table(data)
+    raise Undecodable(_kind(body))
+
+
+def _media(event: Event | None) -> str:
+    content_type = (event.datacontenttype if event else "") or ""
+    return content_type.partition(";")[0].strip().lower()
+
+
+def _kind(body: Any) -> str:
+    if type(body) is not dict:
+        return "unknown_json"
     for kind, keys in _KINDS:
         if not keys.isdisjoint(body):
             return kind
@@ -110,17 +129,21 @@ def _kind(body: dict[str, Any]) -> str:
     return "unknown_json"
 
 
-def _lenient(data: bytes) -> Any:
-    """Return JSON with NaN, Infinity and numbers beyond a double; None when it is none."""
+def _parsed(data: bytes) -> Any:
+    """Return JSON, also with NaN, Infinity and numbers beyond a double; ``_NO_JSON`` if none."""
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:
+        pass
     if not data.lstrip(_WHITE).startswith(_JSON_STARTS):
-        return None
+        return _NO_JSON
     try:
         body = json.loads(data)
         return _sound(body) if b"\\" in data else body
     except RecursionError:
         raise Undecodable("too_deep") from None
     except ValueError:
-        return None
+        return _NO_JSON
 
 
 def _sound(body: Any) -> Any:
@@ -134,8 +157,7 @@ def _sound(body: Any) -> Any:
 def _other(data: bytes, side: Side, event: Event | None, max_bytes: int) -> Half:
     """Read what is not one JSON value."""
     attributes = event.extensions if event else _NO_ATTRIBUTES
-    content_type = (event.datacontenttype if event else "") or ""
-    media = content_type.partition(";")[0].strip().lower()
+    media = _media(event)
     if data.lstrip(_WHITE).startswith(_JSON_STARTS):
         return _json_and_more(data, side, attributes)
     if attributes.get(_HEAD_BYTES) == "0":
@@ -143,7 +165,7 @@ def _other(data: bytes, side: Side, event: Event | None, max_bytes: int) -> Half
         raise Undecodable("raw_tensor")
     if media.endswith(_LINES):
         return json_lines(data)
-    if media == "text/csv":
+    if media == _CSV:
         return csv_table(data)
     if media == "text/event-stream":
         raise Undecodable("event_stream")

@@ -153,7 +153,7 @@ def _of_raw(raw: RawTensor, names: list[str], protocol: str, facts: dict[str, An
     shape = raw.shape or ()
     if len(raw.data) != prod(shape):
         raise Undecodable("shape")
-    if len(shape) == _MATRIX and len(names) == shape[1]:
+    if names and len(shape) == _MATRIX and len(names) == shape[1]:
         width = shape[1]
         parts = [
             raw._replace(name=name, shape=shape[:1], data=raw.data[place::width])
