@@ -116,8 +116,17 @@ class Command:
 
     def stop(self) -> int:
         """End the command as SIGTERM does; return its exit code."""
+        self.terminate()
+        return self.wait()
+
+    def terminate(self) -> None:
+        """Send SIGTERM."""
         assert self._process is not None, "not started"
         self._process.send_signal(signal.SIGTERM)
+
+    def wait(self) -> int:
+        """Return the exit code at the end of the command."""
+        assert self._process is not None, "not started"
         return self._process.wait(_STOP_S)
 
     def kill(self) -> None:
