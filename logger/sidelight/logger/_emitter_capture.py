@@ -1,32 +1,28 @@
 """From a captured exchange to its two CloudEvents, in the vocabulary of KServe's logger."""
 
+import re
+from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Final, TypeVar
+from typing import Final, NamedTuple
 
 import orjson
 
 from sidelight.logger._emitter_event import CapturedEvent, is_embeddable
+from sidelight.logger._emitter_head import Facts, Heads, attributes_of, remember, string
 from sidelight.logger._emitter_route import route_of
 from sidelight.logger._exchange import Exchange
-from sidelight.logger._request_id import RequestIds, header, id_in_body, id_in_head
+from sidelight.logger._redaction import Body, Redaction
+from sidelight.logger._redaction_rule import Half
+from sidelight.logger._request_id import RequestIds, id_in_body, id_in_head
 
 REQUEST_TYPE: Final = "org.kubeflow.serving.inference.request"
 RESPONSE_TYPE: Final = "org.kubeflow.serving.inference.response"
 
-_TRACEPARENT: Final = b"\r\ntraceparent:"
-_CONTENT_TYPE: Final = b"\r\ncontent-type:"
-_CONTENT_ENCODING: Final = b"\r\ncontent-encoding:"
-_IDENTITY: Final = b"identity"
-_MAX_REMEMBERED: Final = 1024
 _MAX_REMEMBERED_BYTES: Final = 512
-_MAX_REMEMBERED_HEAD_BYTES: Final = 2048
-
-# What a head says, as JSON: the caller's id, the attributes traceparent and of the content, and
-# whether the body is JSON.
-_Facts = tuple[bytes, bytes, bytes, bool]
-
-_Key = TypeVar("_Key")
-_Value = TypeVar("_Value")
+_FIRST_ERROR: Final = 400
+# The known servers write it first; further in it is not worth the search.
+_VERSION: Final = re.compile(rb'"model_version"[ \t\r\n]*:[ \t\r\n]*("[^"\\\x00-\x1f]{1,128}")')
+_VERSION_BYTES: Final = 256
 
 
 class Capture:
@@ -37,14 +33,23 @@ class Capture:
     source : str, default "sidelight-proxy"
         Attribute ``source``, a URI reference.
     deployment : str or None
-        ``namespace/name`` of everything that passes, or None to follow the path.
+        ``namespace/name`` of everything that passes, or None to follow the path, and the
+        platform's own ``ce-inferenceservicename`` and ``ce-namespace`` where the caller sends them.
     namespace : str, default "default"
         For paths that name none.
+    headers : iterable of str, default ()
+        Names of request headers that travel, as attributes of both events: ``X-Tenant`` as
+        ``headerxtenant``. No others do.
+    response_headers : iterable of str, default ()
+        The same of answers, as ``responseheader...`` of the response event.
+    redaction : Redaction, optional
+        What is taken out of bodies and headers.
 
     Raises
     ------
     ValueError
-        When ``deployment`` is no ``namespace/name`` or ``source`` is empty.
+        When ``deployment`` is no ``namespace/name``, ``source`` is empty, two headers would be one
+        attribute, or a header holds secrets and no rule hashes it.
 
     """
 
@@ -54,6 +59,9 @@ class Capture:
         source: str = "sidelight-proxy",
         deployment: str | None = None,
         namespace: str = "default",
+        headers: Iterable[str] = (),
+        response_headers: Iterable[str] = (),
+        redaction: Redaction | None = None,
     ) -> None:
         parts = ("-", "-") if deployment is None else deployment.split("/")
         if len(parts) != 2 or not all(parts):  # noqa: PLR2004 - a pair
@@ -62,12 +70,24 @@ class Capture:
             raise ValueError("source: expected a URI reference, got an empty string")
         self._deployment = deployment
         self._namespace = namespace
+        self._redaction = redaction
+        headers, response_headers = tuple(headers), tuple(response_headers)
+        hashed = [
+            name
+            for name in (*headers, *response_headers)
+            if redaction is not None and redaction.is_hashed(name)
+        ]
+        self._names: dict[Half, dict[str, str]] = {
+            "request": attributes_of(headers, "header", hashed=hashed),
+            "response": attributes_of(response_headers, "responseheader", hashed=hashed),
+        }
+        self._heads = Heads(headers)
+        self._answers = Heads(response_headers)
         shared = b'"specversion":"1.0","source":%b,"type":%b'
         self._request = b"{" + shared % (orjson.dumps(source), orjson.dumps(REQUEST_TYPE))
         self._response = b"{" + shared % (orjson.dumps(source), orjson.dumps(RESPONSE_TYPE))
-        self._routes: dict[tuple[bytes, bytes], bytes] = {}
-        self._heads: dict[bytes, _Facts] = {}
-        self._second = (-1, b"")
+        self._routes: dict[tuple[bytes, bytes, tuple[tuple[str, str], ...]], _Route] = {}
+        self._second = (0, b"")
         self._ids = RequestIds()
 
     def identify(self, exchange: Exchange) -> bytes:
@@ -85,8 +105,8 @@ class Capture:
         """Return the deployment that an exchange belongs to, ``namespace/name``."""
         if self._deployment is not None:
             return self._deployment
-        route = route_of(exchange.target, deployment=None, namespace=self._namespace)
-        return f"{route.namespace}/{route.name}"
+        facts = self._heads.read(exchange.request_head)
+        return self._route(exchange.method, exchange.target, facts.claims).deployments[0]
 
     def events(self, exchange: Exchange, rate: float = 1.0) -> tuple[CapturedEvent, CapturedEvent]:
         """Return the request and the response of one exchange, both with the same id.
@@ -99,88 +119,169 @@ class Capture:
             The probability with which it was kept, attribute ``samplingrate``.
 
         """
-        given, trace, media, is_json = self._read(exchange.request_head)
-        shared = b',"id":%b%b,"samplingrate":"%b"%b' % (
-            given or self._own_id(exchange),
-            self._route(exchange.method, exchange.target),
+        asked = self._heads.read(exchange.request_head)
+        answered = self._answers.read(exchange.response_head)
+        route = self._route(exchange.method, exchange.target, asked.claims)
+        shared = b',"id":%b%b,"samplingrate":"%b"%b%b' % (
+            self._id(exchange, asked),
+            route.attributes,
             b"1" if rate == 1 else b"%.10g" % rate,
-            trace,
+            asked.trace,
+            self._headers("request", asked, route) if asked.headers else b"",
         )
-        request = self._event(
-            b'%b%b,"time":"%b"%b' % (self._request, shared, self._time(exchange.started_ns), media),
-            exchange.request_body,
-            exchange.request_cut,
-            is_json=is_json,
+        status = exchange.status
+        begun = b'%b%b,"time":"%b"' % (self._request, shared, self._time(exchange.started_ns))
+        ended = b'%b%b,"time":"%b","statuscode":"%d","latencyms":"%.3f"' % (
+            self._response,
+            shared,
+            self._time(exchange.finished_ns),
+            status,
+            exchange.latency_ms,
         )
-        _, _, media, is_json = self._read(exchange.response_head)
-        response = self._event(
-            b'%b%b,"time":"%b","statuscode":"%d","latencyms":"%.3f"%b'
-            % (
-                self._response,
-                shared,
-                self._time(exchange.finished_ns),
-                exchange.status,
-                exchange.latency_ms,
-                media,
-            ),
-            exchange.response_body,
-            exchange.response_cut,
-            is_json=is_json,
+        if answered.headers:
+            ended += self._headers("response", answered, route)
+        if exchange.aborted_by:
+            aborted = b',"abortedby":' + orjson.dumps(exchange.aborted_by)
+            begun += aborted
+            ended += aborted
+        body, cut = exchange.request_body, exchange.request_cut
+        request = (
+            self._event(begun, asked, body, cut, exchange.request_digest)
+            if self._redaction is None
+            else self._redacted(begun, "request", route, asked, exchange)
+        )
+        body, cut = exchange.response_body, exchange.response_cut
+        response = (
+            self._event(
+                ended if route.has_version else ended + _version(body),
+                answered,
+                body,
+                cut,
+                exchange.response_digest,
+            )
+            if self._redaction is None
+            else self._redacted(ended, "response", route, answered, exchange)
         )
         return request, response
 
     @staticmethod
-    def _event(attributes: bytes, body: bytes, cut: int, *, is_json: bool) -> CapturedEvent:
+    def _event(
+        attributes: bytes, facts: Facts, body: bytes, cut: int, digest: bytes
+    ) -> CapturedEvent:
+        attributes = b'%b,"datasize":"%d"%b%b' % (
+            attributes,
+            len(body) + cut,
+            facts.media,
+            facts.coding,
+        )
+        if facts.head_bytes is not None:
+            attributes += b',"inferenceheadercontentlength":"%d"' % facts.head_bytes
         if cut:
-            attributes += b',"truncated":"true","datalength":"%d"' % (len(body) + cut)
-        return CapturedEvent(attributes, body, is_json and is_embeddable(body))
+            attributes += _cut(len(body) + cut, digest.hex(), "sha-256")
+        return CapturedEvent(attributes, body, facts.is_json and is_embeddable(body))
 
-    def _read(self, head: bytes) -> _Facts:
-        """Read a head, or remember it: the usual peer repeats itself."""
-        facts = self._heads.get(head)
-        if facts is None:
-            lowered = head.lower()
-            media, is_json = _content_type(header(head, lowered, _CONTENT_TYPE))
-            coding = header(head, lowered, _CONTENT_ENCODING)
-            if coding and coding.lower() != _IDENTITY:
-                media += b',"contentencoding":' + _string(coding)
-            trace = header(head, lowered, _TRACEPARENT)
-            given = id_in_head(head, lowered)
-            facts = (
-                _string(given) if given else b"",
-                b',"traceparent":' + _string(trace) if trace else b"",
-                media,
-                is_json,
+    def _redacted(
+        self, attributes: bytes, half: Half, route: "_Route", facts: Facts, exchange: Exchange
+    ) -> CapturedEvent:
+        redaction = self._redaction
+        is_request = half == "request"
+        body, cut, digest = (
+            (exchange.request_body, exchange.request_cut, exchange.request_digest)
+            if is_request
+            else (exchange.response_body, exchange.response_cut, exchange.response_digest)
+        )
+        is_failure = not is_request and (
+            exchange.status >= _FIRST_ERROR or bool(exchange.aborted_by)
+        )
+        quotes = is_failure and redaction is not None and bool(body)
+        if redaction is None or not (
+            redaction.is_about(half, route.deployments)
+            or (quotes and redaction.is_about("request", route.deployments))
+        ):
+            if not is_request and not route.has_version:
+                attributes += _version(body)
+            return self._event(attributes, facts, body, cut, digest)
+        left = redaction.body(
+            half,
+            route.deployments,
+            Body(
+                data=body,
+                media=facts.raw_media,
+                coding=facts.raw_coding,
+                head_bytes=facts.head_bytes,
+                is_cut=cut > 0,
+                is_failure=is_failure,
+            ),
+        )
+        size = len(body) + cut
+        attributes = b'%b,"datasize":"%d"%b' % (attributes, size, facts.media)
+        if left.withheld:
+            # What may not be read may not be counted either, but who has the key can compare.
+            keyed = (
+                redaction.digest(body) if not cut else redaction.digest_of(digest) if digest else ""
             )
-            if not given and not trace and len(head) <= _MAX_REMEMBERED_HEAD_BYTES:
-                _remember(self._heads, head, facts)
-        return facts
+            attributes += b',"redacted":"withheld","redactionreason":' + orjson.dumps(left.withheld)
+            attributes += _cut(size, keyed, "hmac-sha-256") if cut else _digest(keyed)
+            return CapturedEvent(attributes, b"", False)  # noqa: FBT003 - the third of three
+        attributes += b',"redacted":"applied"'
+        if left.head_bytes is not None:
+            attributes += b',"inferenceheadercontentlength":"%d"' % left.head_bytes
+        if not is_request and not route.has_version:
+            attributes += _version(left.data)
+        return CapturedEvent(attributes, left.data, facts.is_json and is_embeddable(left.data))
 
-    def _own_id(self, exchange: Exchange) -> bytes:
-        known = exchange.request_id or id_in_body(exchange.request_body) or self._ids.new()
-        return _string(known)
+    def _headers(self, half: Half, facts: Facts, route: "_Route") -> bytes:
+        names, redaction = self._names[half], self._redaction
+        allowed: dict[str, str] = {}
+        for name, value in facts.headers:
+            left: str | None = value
+            if redaction is not None:
+                left = redaction.header(half, route.deployments, name, value)
+            if left:
+                allowed[names[name]] = left
+        return b"," + orjson.dumps(allowed)[1:-1] if allowed else b""
 
-    def _route(self, method: bytes, target: bytes) -> bytes:
-        known = self._routes.get((method, target))
+    def _id(self, exchange: Exchange, facts: Facts) -> bytes:
+        if exchange.request_id:
+            return string(exchange.request_id)
+        return facts.request_id or string(id_in_body(exchange.request_body) or self._ids.new())
+
+    def _route(self, method: bytes, target: bytes, claims: tuple[tuple[str, str], ...]) -> "_Route":
+        known = self._routes.get((method, target, claims))
         if known is None:
-            route = route_of(target, deployment=self._deployment, namespace=self._namespace)
-            attributes = {
-                "inferenceservicename": route.name,
-                "namespace": route.namespace,
-                "component": "predictor",
-                "requestpath": route.path,
-                "requestmethod": method.decode("latin-1"),
-            }
-            if route.model:
-                attributes["modelname"] = route.model
-            if route.version:
-                attributes["modelversion"] = route.version
-            if route.protocol:
-                attributes["protocol"] = route.protocol
-            known = b"," + orjson.dumps(attributes)[1:-1]
+            known = self._new_route(method, target, claims)
             if len(target) <= _MAX_REMEMBERED_BYTES:
-                _remember(self._routes, (method, target), known)
+                remember(self._routes, (method, target, claims), known)
         return known
+
+    def _new_route(
+        self, method: bytes, target: bytes, claims: tuple[tuple[str, str], ...]
+    ) -> "_Route":
+        route = route_of(target, deployment=self._deployment, namespace=self._namespace)
+        attributes = {
+            "inferenceservicename": route.name,
+            "namespace": route.namespace,
+            "component": "predictor",
+            "requestpath": route.path,
+            "requestmethod": method.decode("latin-1"),
+        }
+        if route.model:
+            attributes["modelname"] = route.model
+        if route.version:
+            attributes["modelversion"] = route.version
+        claimed = dict(claims)
+        if self._deployment is not None:
+            # What was configured is not the caller's to change.
+            claimed.pop("inferenceservicename", None)
+            claimed.pop("namespace", None)
+        attributes |= claimed
+        name = "{namespace}/{inferenceservicename}".format_map(attributes)
+        return _Route(
+            b"," + orjson.dumps(attributes)[1:-1],
+            # A rule about either applies, so that no caller gets out of it by a claim.
+            tuple(dict.fromkeys((name, f"{route.namespace}/{route.name}"))),
+            bool(route.version),
+        )
 
     def _time(self, nanoseconds: int) -> bytes:
         second, micro = divmod(nanoseconds // 1000, 1_000_000)
@@ -190,23 +291,28 @@ class Capture:
         return b"%b.%06dZ" % (self._second[1], micro)
 
 
-def _content_type(value: bytes) -> tuple[bytes, bool]:
-    """Return the attribute, and whether the body is JSON by its media type."""
-    essence = value.partition(b";")[0].strip().lower()
-    # Without a media type, CloudEvents data is JSON (JSON format, section 3.1).
-    is_json = essence in (b"", b"application/json", b"text/json") or essence.endswith(b"+json")
-    return b',"datacontenttype":' + _string(value) if value else b"", is_json
+class _Route(NamedTuple):
+    """What method and target say: attributes, and the names that the deployment may have."""
+
+    attributes: bytes
+    deployments: tuple[str, ...]
+    has_version: bool
 
 
-def _remember(memory: dict[_Key, _Value], key: _Key, value: _Value) -> None:
-    # Clients choose paths and types: a bound, and a fresh start, keep the memory small.
-    if len(memory) >= _MAX_REMEMBERED:
-        memory.clear()
-    memory[key] = value
-
-
-def _string(value: bytes) -> bytes:
+def _version(body: bytes) -> bytes:
+    """Return the attribute of the version that an answer of V2 names at its beginning."""
+    match = _VERSION.search(body, 0, _VERSION_BYTES)
+    if match is None:
+        return b""
     try:
-        return orjson.dumps(value.decode())
-    except UnicodeDecodeError:
-        return orjson.dumps(value.decode("latin-1"))
+        return b',"modelversion":' + orjson.dumps(orjson.loads(match[1]))
+    except orjson.JSONDecodeError:  # bytes that are no UTF-8
+        return b""
+
+
+def _cut(size: int, digest: str, algorithm: str) -> bytes:
+    return b',"truncated":"true","datalength":"%d"%b' % (size, _digest(digest, algorithm))
+
+
+def _digest(digest: str, algorithm: str = "hmac-sha-256") -> bytes:
+    return b',"datadigest":"%b=%b"' % (algorithm.encode(), digest.encode()) if digest else b""

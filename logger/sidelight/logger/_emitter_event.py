@@ -75,8 +75,9 @@ class CapturedEvent:
     def headers(self) -> list[tuple[bytes, bytes]]:
         """Return the headers of the binary mode; the body is ``data``."""
         # As KServe's agent sends it; an empty attribute has no place in the JSON format.
-        headers = [(b"ce-endpoint", b"")]
-        for name, value in orjson.loads(self.attributes + b"}").items():
+        attributes = orjson.loads(self.attributes + b"}")
+        headers = [] if "endpoint" in attributes else [(b"ce-endpoint", b"")]
+        for name, value in attributes.items():
             text = value.encode()
             if name == "datacontenttype":
                 headers.append((b"content-type", _header_safe(text)))

@@ -7,8 +7,9 @@ from typing import Final
 
 import orjson
 
-# In the order of their weight.
-_HEADERS: Final = (b"\r\nx-request-id:", b"\r\nce-id:", b"\r\nseldon-puid:")
+ID_HEADERS: Final = (b"\r\nx-request-id:", b"\r\nce-id:", b"\r\nseldon-puid:")
+"""Where callers give ids, in the order of their weight; as ``header`` looks for them."""
+
 # The id of an Open Inference Protocol body, when it comes first as the known clients write it.
 _FIRST: Final = re.compile(rb'[ \t\r\n]*\{[ \t\r\n]*"id"[ \t\r\n]*:[ \t\r\n]*("[^"\\]{1,256}")')
 _MAX_ID: Final = 256
@@ -49,7 +50,7 @@ def id_in_head(head: bytes, lowered: bytes) -> bytes:
         The same in lower case.
 
     """
-    for name in _HEADERS:
+    for name in ID_HEADERS:
         if given := header(head, lowered, name):
             return given
     return b""
