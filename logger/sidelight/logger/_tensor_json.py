@@ -128,7 +128,7 @@ class TensorWriter:
             if names:
                 return [_tensor(one, [1], [item]) for one, item in zip(names, value, strict=True)]
             return [_tensor(name, [len(value)], list(value))]
-        items = [_plain(item) for item in value]
+        items = list(value) if kinds and kinds <= _LISTS else [_plain(item) for item in value]
         if items and all(isinstance(item, Mapping) for item in items):
             return self._records(items)
         if items and all(isinstance(item, np.ndarray) for item in items):
@@ -199,6 +199,7 @@ def _plain(value: Any) -> Any:
 
 _PLAIN: Final = (*_SCALARS, np.ndarray, list, tuple, dict, type(None))
 _LEAVES: Final = frozenset({bool, int, float, str, type(None)})
+_LISTS: Final = frozenset({list, tuple})
 
 
 def _column(series: Any) -> np.ndarray[Any, Any]:
@@ -227,22 +228,27 @@ def _flattened(items: list[Any], max_values: int) -> tuple[list[Any], list[int]]
     """Return nested lists as one, with their shape."""
     shape = [len(items)]
     for _ in range(_MAX_RANK):
-        if not items or not isinstance(items[0], (list, tuple, np.ndarray)):
-            return [_leaf(item) for item in items], shape
-        lengths = {
-            len(item) if isinstance(item, (list, tuple, np.ndarray)) else -1 for item in items
-        }
-        if len(lengths) > 1:
+        kinds = set(map(type, items))
+        if kinds <= _LEAVES:
+            return items, shape
+        if not kinds <= _LISTS:
+            items = [_listed(item) for item in items]
+            kinds = set(map(type, items))
+            if kinds.isdisjoint(_LISTS):
+                return [_leaf(item) for item in items], shape
+        lengths = set(map(len, items)) if kinds <= _LISTS else set()
+        if len(lengths) != 1:
             raise Unexpressible("unsupported")
         shape.append(lengths.pop())
         if len(items) * shape[-1] > max_values:
             raise Unexpressible("too_large")
-        items = [
-            _plain(item)
-            for row in items
-            for item in (row.tolist() if isinstance(row, np.ndarray) else row)
-        ]
+        items = list(chain.from_iterable(items))
     raise Unexpressible("unsupported")
+
+
+def _listed(value: Any) -> Any:
+    value = _plain(value)
+    return value.tolist() if isinstance(value, np.ndarray) else value
 
 
 def _leaf(value: Any) -> Any:
