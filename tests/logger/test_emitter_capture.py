@@ -304,8 +304,8 @@ def test_a_remembered_head_says_the_same_and_others_do_not_fill_the_memory() -> 
     assert (second["datacontenttype"], second["contentencoding"]) == ("text/csv", "gzip")
     assert first.keys() == second.keys()
     assert first["id"] != second["id"]
-    assert len(capture._heads._known) <= 1024
-    assert max(map(len, capture._heads._known)) < 4096
+    assert len(capture._heads.known) <= 1024
+    assert max(map(len, capture._heads.known)) < 4096
 
 
 def test_paths_without_end_do_not_fill_the_memory() -> None:
@@ -452,3 +452,20 @@ def test_the_sdk_reads_a_member_of_the_batch() -> None:
     assert event.get_id() == "r-1"
     assert str(event.get_time()) == "2023-11-14 22:13:20.123456+00:00"
     assert event.get_data() == {"inputs": [1.5]}
+
+
+def test_a_call_of_grpc_says_model_and_protocol() -> None:
+    capture = Capture(namespace="prod")
+    method = b"/inference.GRPCInferenceService/ModelInfer"
+    request, _ = capture.events(
+        exchange(
+            method=b"POST",
+            target=method + b"?model=a%2Fb%20c&version=3",
+            request_head=b"POST / HTTP/1.1\r\nce-protocol: seldon\r\n\r\n",
+        )
+    )
+    attributes = member(request)
+
+    assert attributes["requestpath"] == method.decode()
+    assert attributes["inferenceservicename"] == attributes["modelname"] == "a/b c"
+    assert (attributes["modelversion"], attributes["protocol"]) == ("3", "v2")

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 import orjson
 
 from sidelight.logger._emitter_event import CapturedEvent, is_embeddable
-from sidelight.logger._emitter_head import Facts, Heads, attributes_of, remember, string
+from sidelight.logger._emitter_head import Claims, Facts, Heads, attributes_of, remember, string
 from sidelight.logger._emitter_route import route_of
 from sidelight.logger._exchange import Exchange
 from sidelight.logger._redaction import Body, Redaction
@@ -21,7 +21,10 @@ RESPONSE_TYPE: Final = "org.kubeflow.serving.inference.response"
 _MAX_REMEMBERED_BYTES: Final = 512
 _FIRST_ERROR: Final = 400
 # The known servers write it first; further in it is not worth the search.
-_VERSION: Final = re.compile(rb'"model_version"[ \t\r\n]*:[ \t\r\n]*("[^"\\\x00-\x1f]{1,128}")')
+_VERSION_KEY: Final = b'"model_version"'
+_VERSION: Final = re.compile(
+    rb'"model_version"[ \t\r\n]*:[ \t\r\n]*("[\x20\x21\x23-\x5b\x5d-\x7e]{1,128}")'
+)
 _VERSION_BYTES: Final = 256
 
 
@@ -86,7 +89,7 @@ class Capture:
         shared = b'"specversion":"1.0","source":%b,"type":%b'
         self._request = b"{" + shared % (orjson.dumps(source), orjson.dumps(REQUEST_TYPE))
         self._response = b"{" + shared % (orjson.dumps(source), orjson.dumps(RESPONSE_TYPE))
-        self._routes: dict[tuple[bytes, bytes, tuple[tuple[str, str], ...]], _Route] = {}
+        self._routes: dict[tuple[bytes, bytes, Claims], _Route] = {}
         self._second = (0, b"")
         self._ids = RequestIds()
 
@@ -105,7 +108,7 @@ class Capture:
         """Return the deployment that an exchange belongs to, ``namespace/name``."""
         if self._deployment is not None:
             return self._deployment
-        facts = self._heads.read(exchange.request_head)
+        facts, _, _ = _read(self._heads, exchange.request_head)
         return self._route(exchange.method, exchange.target, facts.claims).deployments[0]
 
     def events(self, exchange: Exchange, rate: float = 1.0) -> tuple[CapturedEvent, CapturedEvent]:
@@ -119,66 +122,49 @@ class Capture:
             The probability with which it was kept, attribute ``samplingrate``.
 
         """
-        asked = self._heads.read(exchange.request_head)
-        answered = self._answers.read(exchange.response_head)
-        route = self._route(exchange.method, exchange.target, asked.claims)
-        shared = b',"id":%b%b,"samplingrate":"%b"%b%b' % (
-            self._id(exchange, asked),
-            route.attributes,
+        asked, given, trace = _read(self._heads, exchange.request_head)
+        answered, _, _ = _read(self._answers, exchange.response_head)
+        route = self._routes.get((exchange.method, exchange.target, asked.claims))
+        if route is None:
+            route = self._route(exchange.method, exchange.target, asked.claims)
+        known = exchange.request_id
+        if known:
+            given = string(known)
+        elif not given:
+            given = string(id_in_body(exchange.request_body) or self._ids.new())
+        shared = b'%b,"samplingrate":"%b"%b' % (
+            given,
             b"1" if rate == 1 else b"%.10g" % rate,
-            asked.trace,
-            self._headers("request", asked, route) if asked.headers else b"",
+            trace,
         )
-        status = exchange.status
-        begun = b'%b%b,"time":"%b"' % (self._request, shared, self._time(exchange.started_ns))
+        if asked.headers:
+            shared += self._headers("request", asked, route)
+        if exchange.aborted_by:
+            shared += b',"abortedby":' + orjson.dumps(exchange.aborted_by)
+        begun = b'%b%b,"time":"%b"' % (route.request, shared, self._time(exchange.started_ns))
         ended = b'%b%b,"time":"%b","statuscode":"%d","latencyms":"%.3f"' % (
-            self._response,
+            route.response,
             shared,
             self._time(exchange.finished_ns),
-            status,
+            exchange.status,
             exchange.latency_ms,
         )
         if answered.headers:
             ended += self._headers("response", answered, route)
-        if exchange.aborted_by:
-            aborted = b',"abortedby":' + orjson.dumps(exchange.aborted_by)
-            begun += aborted
-            ended += aborted
-        body, cut = exchange.request_body, exchange.request_cut
-        request = (
-            self._event(begun, asked, body, cut, exchange.request_digest)
-            if self._redaction is None
-            else self._redacted(begun, "request", route, asked, exchange)
-        )
-        body, cut = exchange.response_body, exchange.response_cut
-        response = (
-            self._event(
-                ended if route.has_version else ended + _version(body),
-                answered,
-                body,
-                cut,
-                exchange.response_digest,
+        if self._redaction is not None:
+            return (
+                self._redacted(begun, "request", route, asked, exchange),
+                self._redacted(ended, "response", route, answered, exchange),
             )
-            if self._redaction is None
-            else self._redacted(ended, "response", route, answered, exchange)
+        body = exchange.response_body
+        if not route.has_version and body.find(_VERSION_KEY, 0, _VERSION_BYTES) >= 0:
+            ended += _version(body)
+        return (
+            _event(
+                begun, asked, exchange.request_body, exchange.request_cut, exchange.request_digest
+            ),
+            _event(ended, answered, body, exchange.response_cut, exchange.response_digest),
         )
-        return request, response
-
-    @staticmethod
-    def _event(
-        attributes: bytes, facts: Facts, body: bytes, cut: int, digest: bytes
-    ) -> CapturedEvent:
-        attributes = b'%b,"datasize":"%d"%b%b' % (
-            attributes,
-            len(body) + cut,
-            facts.media,
-            facts.coding,
-        )
-        if facts.head_bytes is not None:
-            attributes += b',"inferenceheadercontentlength":"%d"' % facts.head_bytes
-        if cut:
-            attributes += _cut(len(body) + cut, digest.hex(), "sha-256")
-        return CapturedEvent(attributes, body, facts.is_json and is_embeddable(body))
 
     def _redacted(
         self, attributes: bytes, half: Half, route: "_Route", facts: Facts, exchange: Exchange
@@ -200,21 +186,21 @@ class Capture:
         ):
             if not is_request and not route.has_version:
                 attributes += _version(body)
-            return self._event(attributes, facts, body, cut, digest)
+            return _event(attributes, facts, body, cut, digest)
         left = redaction.body(
             half,
             route.deployments,
             Body(
                 data=body,
-                media=facts.raw_media,
-                coding=facts.raw_coding,
+                media=facts.media,
+                coding=facts.coding,
                 head_bytes=facts.head_bytes,
                 is_cut=cut > 0,
                 is_failure=is_failure,
             ),
         )
         size = len(body) + cut
-        attributes = b'%b,"datasize":"%d"%b' % (attributes, size, facts.media)
+        attributes = b'%b,"datasize":"%d"%b' % (attributes, size, facts.media_tail)
         if left.withheld:
             # What may not be read may not be counted either, but who has the key can compare.
             keyed = (
@@ -241,12 +227,7 @@ class Capture:
                 allowed[names[name]] = left
         return b"," + orjson.dumps(allowed)[1:-1] if allowed else b""
 
-    def _id(self, exchange: Exchange, facts: Facts) -> bytes:
-        if exchange.request_id:
-            return string(exchange.request_id)
-        return facts.request_id or string(id_in_body(exchange.request_body) or self._ids.new())
-
-    def _route(self, method: bytes, target: bytes, claims: tuple[tuple[str, str], ...]) -> "_Route":
+    def _route(self, method: bytes, target: bytes, claims: Claims) -> "_Route":
         known = self._routes.get((method, target, claims))
         if known is None:
             known = self._new_route(method, target, claims)
@@ -254,9 +235,7 @@ class Capture:
                 remember(self._routes, (method, target, claims), known)
         return known
 
-    def _new_route(
-        self, method: bytes, target: bytes, claims: tuple[tuple[str, str], ...]
-    ) -> "_Route":
+    def _new_route(self, method: bytes, target: bytes, claims: Claims) -> "_Route":
         route = route_of(target, deployment=self._deployment, namespace=self._namespace)
         attributes = {
             "inferenceservicename": route.name,
@@ -275,9 +254,14 @@ class Capture:
             claimed.pop("inferenceservicename", None)
             claimed.pop("namespace", None)
         attributes |= claimed
+        if route.protocol:
+            # The method says it, whatever the caller claims.
+            attributes["protocol"] = route.protocol
         name = "{namespace}/{inferenceservicename}".format_map(attributes)
+        shared = b',%b,"id":' % orjson.dumps(attributes)[1:-1]
         return _Route(
-            b"," + orjson.dumps(attributes)[1:-1],
+            self._request + shared,
+            self._response + shared,
             # A rule about either applies, so that no caller gets out of it by a claim.
             tuple(dict.fromkeys((name, f"{route.namespace}/{route.name}"))),
             bool(route.version),
@@ -292,22 +276,30 @@ class Capture:
 
 
 class _Route(NamedTuple):
-    """What method and target say: attributes, and the names that the deployment may have."""
+    """What method and target say: attributes of both events, and names of the deployment."""
 
-    attributes: bytes
+    request: bytes
+    response: bytes
     deployments: tuple[str, ...]
     has_version: bool
+
+
+def _read(heads: Heads, head: bytes) -> tuple[Facts, bytes, bytes]:
+    facts = heads.known.get(head)
+    return heads.read(head) if facts is None else (facts, b"", b"")
+
+
+def _event(attributes: bytes, facts: Facts, body: bytes, cut: int, digest: bytes) -> CapturedEvent:
+    attributes = b'%b,"datasize":"%d"%b' % (attributes, len(body) + cut, facts.tail)
+    if cut:
+        attributes += _cut(len(body) + cut, digest.hex(), "sha-256")
+    return CapturedEvent(attributes, body, facts.is_json and is_embeddable(body))
 
 
 def _version(body: bytes) -> bytes:
     """Return the attribute of the version that an answer of V2 names at its beginning."""
     match = _VERSION.search(body, 0, _VERSION_BYTES)
-    if match is None:
-        return b""
-    try:
-        return b',"modelversion":' + orjson.dumps(orjson.loads(match[1]))
-    except orjson.JSONDecodeError:  # bytes that are no UTF-8
-        return b""
+    return b',"modelversion":' + match[1] if match else b""
 
 
 def _cut(size: int, digest: str, algorithm: str) -> bytes:
