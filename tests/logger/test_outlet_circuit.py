@@ -28,14 +28,13 @@ def test_a_success_in_between_begins_the_count_again() -> None:
 
 def test_a_probe_that_fails_opens_it_again_and_one_that_succeeds_closes_it() -> None:
     circuit = Circuit(open_after=1, longest_s=10.0, seed=1)
+    states = []
     circuit.fail()
-    circuit.probe()
-    assert circuit.state == "half_open"
-    circuit.fail()
-    assert circuit.state == "open"
-    circuit.probe()
-    circuit.succeed()
+    for move in (circuit.probe, circuit.fail, circuit.probe, circuit.succeed):
+        move()
+        states.append(circuit.state)
 
+    assert states == ["half_open", "open", "half_open", "closed"]
     assert (circuit.state, circuit.n_failures, circuit.n_openings) == ("closed", 0, 1)
 
 

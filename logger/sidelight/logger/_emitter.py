@@ -21,6 +21,8 @@ from sidelight.logger.errors import SpoolError
 log = logging.getLogger(__name__)
 
 _REPLACING_GRACE_S: Final = 4.0
+# A disk that is slow gets that, before what it did not take is given up.
+_DISK_PATIENCE_S: Final = 30.0
 
 
 class Emitter:
@@ -154,7 +156,7 @@ class Emitter:
         outlets : iterable of Outlet
             As for ``Emitter``.
         grace_s : float, default 4.0
-            For the flush of removed ones, seconds.
+            For what removed ones still send, seconds; a slow disk may take longer.
 
         Raises
         ------
@@ -185,10 +187,13 @@ class Emitter:
             self._lanes = tuple(lanes)
             await asyncio.gather(
                 *(sink.close() for sink in unused),
-                *(lane.flush(grace_s, reason="outlet_removed") for lane in before.values()),
+                *(
+                    lane.flush(grace_s, disk_s=_DISK_PATIENCE_S, reason="outlet_removed")
+                    for lane in before.values()
+                ),
             )
             errors = [await self._begin(lane) for lane in fresh]
-            self._former = [lane for lane in self._former if lane.backlog.spool_events]
+            self._former = [lane for lane in self._former if len(lane.backlog)]
             for error in filter(None, errors):
                 raise error
 
@@ -262,7 +267,7 @@ class Emitter:
         n_known = 0
         for former in self._former:
             if _folder(former) == _folder(lane):
-                n_left, former.backlog.spool_events = former.backlog.spool_events, 0
+                n_left = former.backlog.forget_spool()
                 if former.accounting is lane.accounting:
                     n_known += n_left
                 else:

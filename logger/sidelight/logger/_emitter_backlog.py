@@ -217,6 +217,12 @@ class Backlog:
                 await self.on_disk(self._spool.close)
         self._disk.shutdown(wait=False)
 
+    def forget_spool(self) -> int:
+        """Let others care for what a closed spool holds; return how many events that is."""
+        n_events = self.spool_events
+        self._spool, self.spool_events, self.spool_bytes = None, 0, 0
+        return n_events
+
     async def on_disk(self, work: Callable[[], _Result]) -> _Result:
         """Let the disk's thread do something."""
         return await asyncio.get_running_loop().run_in_executor(self._disk, work)

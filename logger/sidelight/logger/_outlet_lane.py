@@ -133,19 +133,21 @@ class Lane:
         self._sender = asyncio.create_task(self._deliver())
         self._spiller = asyncio.create_task(self._spill())
 
-    async def flush(self, grace_s: float, *, reason: str = "shutdown") -> None:
+    async def flush(self, grace_s: float, *, disk_s: float = 0.0, reason: str = "shutdown") -> None:
         """Send what can be sent, keep the rest in the spool, and end within the grace.
 
         Parameters
         ----------
         grace_s : float
             Seconds. A quarter of it, at most two, is left for the disk.
+        disk_s : float, default 0.0
+            What the disk has beyond that, where nothing waits for the end; seconds.
         reason : str, default "shutdown"
             Why what finds no room is dropped.
 
         """
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + grace_s
+        deadline = loop.time() + grace_s + disk_s
         self._hurry.set()
         self._arrived.set()
         self._full.set()
