@@ -296,3 +296,29 @@ def test_counters_never_hold_what_is_no_number(folder: Any) -> None:
 
     assert all(math.isfinite(value) for value in folder.documents.counters().values())
     assert _stored(folder) == 1
+
+
+def test_feedback_of_seldon_and_replies_of_detectors_are_published(folder: Any) -> None:
+    names = {
+        "ce-specversion": "1.0",
+        "ce-source": "/x",
+        "ce-namespace": "prod",
+        "ce-inferenceservicename": "flights",
+        "ce-requestid": "r9",
+    }
+    truth = {"truth": {"data": {"ndarray": [[1]]}}, "reward": 0.5}
+    outlier = {"data": {"is_outlier": [0, 1]}, "meta": {"name": "od"}}
+    for number, (kind, body) in enumerate(
+        [("feedback", truth), ("inference.outlier", outlier), ("inference.outlier", outlier)]
+    ):
+        event_type = f"io.seldon.serving.{kind}"
+        folder.put(
+            {**names, "ce-type": event_type, "ce-id": str(number)}, json.dumps(body).encode()
+        )
+
+    folder.work()
+
+    ((_, _, label),) = folder.documents.find("labels")
+    assert (label["request_id"], label["labels"]) == ("r9", {"reward": 0.5, "y": 1})
+    ((_, _, reply),) = folder.documents.find("replies")
+    assert (reply["deployment"], reply["kind"], reply["rows"]) == ("prod/flights", "outlier", 2)
