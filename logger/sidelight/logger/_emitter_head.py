@@ -34,26 +34,27 @@ SECRET_HEADERS: Final = frozenset(
 )
 """Headers that never leave as they are."""
 
+Claims = tuple[tuple[str, str], ...]
+"""Names and values of attributes."""
+
 _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
 
 
 class Facts(NamedTuple):
-    """What one head says; byte strings are JSON unless they are called raw.
+    """What one head says, but for the id and the trace, which differ from request to request.
 
-    ``request_id`` and ``trace`` are strings or attributes, empty when there is none; ``claims``
-    the platform's own attributes, by which another than the path names the deployment;
-    ``headers`` those of the allow-list, raw; ``media`` the attribute of the content type.
+    ``claims`` are the platform's own attributes, by which another than the path names the
+    deployment; ``headers`` those of the allow-list; ``tail`` the attributes of the body, as JSON,
+    and ``media_tail`` only that of its media type.
     """
 
-    request_id: bytes
-    trace: bytes
-    claims: tuple[tuple[str, str], ...]
+    claims: Claims
     headers: tuple[tuple[str, str], ...]
+    tail: bytes
+    media_tail: bytes
     media: bytes
     coding: bytes
-    raw_media: bytes
-    raw_coding: bytes
     head_bytes: int | None
     is_json: bool
 
@@ -66,29 +67,41 @@ class Heads:
     allowed : iterable of str
         Names of headers that travel in events.
 
+    Attributes
+    ----------
+    known : dict of bytes to Facts
+        Heads without an id and a trace that were read before.
+
     """
 
     def __init__(self, allowed: Iterable[str] = ()) -> None:
         self._allowed = [(name, b"\r\n%b:" % name.lower().encode()) for name in allowed]
         names = {key for _, key in self._allowed}
-        # What differs from request to request; without it the head is the one of the last time.
         self._varying = [key for key in (*ID_HEADERS, _TRACEPARENT) if key not in names]
-        self._known: dict[bytes, Facts] = {}
+        self.known: dict[bytes, Facts] = {}
 
-    def read(self, head: bytes) -> Facts:
-        """Return what a raw head says."""
-        facts = self._known.get(head)
-        if facts is not None:
-            return facts
+    def read(self, head: bytes) -> tuple[Facts, bytes, bytes]:
+        """Return what a raw head says; the caller's id as a JSON string, and the trace.
+
+        The trace is an attribute, as JSON; empty like the id when there is none.
+        """
         lowered = head.lower()
+        request_id = id_in_head(head, lowered)
+        trace = header(head, lowered, _TRACEPARENT)
         rest = head
+        # Without them the head is the one of the last time.
         for key in self._varying:
-            if key in lowered:
-                rest = _without(rest, key)
-        if rest is head:
-            return self._learn(head, lowered)
-        facts = self._known.get(rest) or self._learn(rest, rest.lower())
-        return facts._replace(request_id=_request_id(head, lowered), trace=_trace(head, lowered))
+            start = lowered.find(key)
+            end = lowered.find(b"\r\n", start + 2)
+            if start >= 0 and end >= 0:
+                rest = rest[:start] + rest[end:]
+                lowered = lowered[:start] + lowered[end:]
+        facts = self.known.get(rest) or self._learn(rest, lowered)
+        return (
+            facts,
+            string(request_id) if request_id else b"",
+            b',"traceparent":' + string(trace) if trace else b"",
+        )
 
     def _learn(self, head: bytes, lowered: bytes) -> Facts:
         media = header(head, lowered, _CONTENT_TYPE)
@@ -96,25 +109,28 @@ class Heads:
         coding = header(head, lowered, _CONTENT_ENCODING)
         if coding.lower() == _IDENTITY:
             coding = b""
-        head_bytes = header(head, lowered, _HEAD_BYTES)
-        is_number = head_bytes.isdigit() and len(head_bytes) <= _MAX_DIGITS
+        digits = header(head, lowered, _HEAD_BYTES)
+        is_number = digits.isdigit() and len(digits) <= _MAX_DIGITS
         found = [(name, header(head, lowered, key)) for name, key in self._allowed]
+        tail = media_tail = b',"datacontenttype":' + string(media) if media else b""
+        if coding:
+            tail += b',"contentencoding":' + string(coding)
+        if is_number:
+            tail += b',"inferenceheadercontentlength":"%b"' % digits
         facts = Facts(
-            request_id=_request_id(head, lowered),
-            trace=_trace(head, lowered),
             claims=_claims(head, lowered) if _CLAIM in lowered else (),
             headers=tuple((name, text_of(value)) for name, value in found if value),
-            media=b',"datacontenttype":' + string(media) if media else b"",
-            coding=b',"contentencoding":' + string(coding) if coding else b"",
-            raw_media=media,
-            raw_coding=coding,
-            head_bytes=int(head_bytes) if is_number else None,
+            tail=tail,
+            media_tail=media_tail,
+            media=media,
+            coding=coding,
+            head_bytes=int(digits) if is_number else None,
             # Without a media type, CloudEvents data is JSON (JSON format, section 3.1).
             is_json=essence in (b"", b"application/json", b"text/json")
             or essence.endswith(b"+json"),
         )
         if len(head) <= _MAX_REMEMBERED_HEAD_BYTES:
-            remember(self._known, head, facts)
+            remember(self.known, head, facts)
         return facts
 
 
@@ -181,30 +197,6 @@ def text_of(value: bytes) -> str:
         return value.decode("latin-1")
 
 
-def _without(head: bytes, key: bytes) -> bytes:
-    """Return a head without the headers of that name."""
-    lowered = head.lower()
-    parts = []
-    end = 0
-    while (start := lowered.find(key, end)) >= 0:
-        parts.append(head[end:start])
-        end = lowered.find(b"\r\n", start + len(key))
-        if end < 0:
-            return b"".join(parts)
-    parts.append(head[end:])
-    return b"".join(parts)
-
-
-def _request_id(head: bytes, lowered: bytes) -> bytes:
-    given = id_in_head(head, lowered)
-    return string(given) if given else b""
-
-
-def _trace(head: bytes, lowered: bytes) -> bytes:
-    trace = header(head, lowered, _TRACEPARENT)
-    return b',"traceparent":' + string(trace) if trace else b""
-
-
-def _claims(head: bytes, lowered: bytes) -> tuple[tuple[str, str], ...]:
+def _claims(head: bytes, lowered: bytes) -> Claims:
     found = [(name, header(head, lowered, b"\r\nce-%b:" % name.encode())) for name in _CLAIMS]
     return tuple((name, text_of(value)) for name, value in found if value)
