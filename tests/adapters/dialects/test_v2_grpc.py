@@ -300,3 +300,12 @@ def test_a_body_is_claimed_by_what_is_said_of_it(
     expected: bool,  # noqa: FBT001 - a parameter
 ) -> None:
     assert OpenInferenceMessages().claims(data, media=media, protocol=protocol) is expected
+
+
+@pytest.mark.parametrize("length", [1, 9, 32, 91, 123, 200])
+def test_a_name_of_any_length_is_no_json(length: int) -> None:
+    request = ModelInferRequest.FromString(one(contents={"fp32_contents": [4]}))
+    request.model_name = "m" * length
+    half = read_payload(request.SerializeToString(), "request", DIALECTS)
+
+    assert (half.layout.protocol, half.values) == ("v2-grpc", ([4.0],))

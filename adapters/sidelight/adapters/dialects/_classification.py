@@ -4,6 +4,7 @@ What a sender says of a body is a hint: KServe's agent labels the answer with th
 the request, and forwards no content encoding.
 """
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -22,6 +23,8 @@ from sidelight.payloads import Event
 
 _JSON_STARTS: Final = (b"{", b"[")
 _WHITE: Final = b" \t\r\n"
+# The tag of field 1 of a message, and a line break.
+_FIRST_FIELD: Final = b"\n"
 _MESSAGES: Final = OpenInferenceMessages()
 _CSV: Final = "text/csv"
 _LINES: Final = ("jsonlines", "jsonl", "ndjson", "x-jsonlines", "x-ndjson")
@@ -158,6 +161,14 @@ def _other(data: bytes, side: Side, event: Event | None, max_bytes: int) -> Half
     """Read what is not one JSON value."""
     attributes = event.extensions if event else _NO_ATTRIBUTES
     media = _media(event)
+    protocol = attributes.get("protocol", "").lower()
+    if not protocol and event and event.type.startswith(_SELDON_TYPES):
+        # Its oldest executors did not say, and knew one protocol.
+        protocol = "seldon"
+    if data.startswith(_FIRST_FIELD):
+        # The length of a model's name behind it may look like the beginning of JSON.
+        with contextlib.suppress(Undecodable):
+            return _protobuf(data, side, media, protocol, max_bytes)
     if data.lstrip(_WHITE).startswith(_JSON_STARTS):
         return _json_and_more(data, side, attributes)
     if attributes.get(_HEAD_BYTES) == "0":
@@ -169,10 +180,6 @@ def _other(data: bytes, side: Side, event: Event | None, max_bytes: int) -> Half
         return csv_table(data)
     if media == "text/event-stream":
         raise Undecodable("event_stream")
-    protocol = attributes.get("protocol", "").lower()
-    if not protocol and event and event.type.startswith(_SELDON_TYPES):
-        # Its oldest executors did not say, and knew one protocol.
-        protocol = "seldon"
     return _protobuf(data, side, media, protocol, max_bytes)
 
 
