@@ -193,9 +193,20 @@ _HTTP = {"name": "a", "http": {"url": "http://c/"}}
         ),
         pytest.param(
             {"redaction": {"rules": [{"action": "mask", "column": "x", "tensor": "y"}]}},
-            "proxy.redaction.rules[0]: expected exactly one of column, tensor, path, header, got "
-            "column and tensor",
+            "proxy.redaction.rules[0]: rule: expected exactly one of column, tensor, path, header, "
+            "got column and tensor; an empty one is none",
             id="two-places",
+        ),
+        pytest.param(
+            {"redaction": {"rules": [{"action": "drop", "path": "a.b"}]}},
+            "proxy.redaction.rules[0]: path: expected one as $.a.b[*].c or $..c, with members, "
+            "indices and wildcards, got 'a.b'",
+            id="json-path",
+        ),
+        pytest.param(
+            {"redaction": {"rules": [{"action": "hmac", "column": "a"}]}},
+            "proxy.redaction: expected key_file or key_env for the action hmac, got neither",
+            id="no-key",
         ),
         pytest.param(
             {"tls": {"verify": False}},

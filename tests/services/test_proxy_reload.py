@@ -233,6 +233,34 @@ def test_a_new_configuration_takes_effect_under_load_and_no_request_fails(
     assert {event["samplingrate"] for event in first.events} == {"1", "0.5"}
 
 
+def test_a_rule_of_redaction_holds_for_everything_that_comes_after_the_reload(
+    configured: Any, receiver: Any
+) -> None:
+    received = receiver()
+    section = {"sinks": [_sink("only", received)]}
+    rule = {"column": "name", "on": "request", "action": "mask", "text": "***"}
+    running = configured(section)
+
+    with _Load(running.proxy.url) as load:
+        running.wait_for_exchanges(100)
+        outcome = running.change(section | {"redaction": {"rules": [rule]}})
+        n_before = load.n_sent
+        running.wait_for_exchanges(200)
+    running.wait_until_sent("only")
+    names = [
+        event["data"]["instances"][0]["name"]
+        for event in received.events
+        if "instances" in event["data"]
+    ]
+    shown = [int(name.removeprefix("n-")) for name in names if name != "***"]
+
+    assert outcome == "applied"
+    assert load.statuses == {(200, True): load.n_sent}
+    assert len(names) == load.n_sent
+    assert 0 < len(shown) < len(names)
+    assert max(shown) <= n_before
+
+
 def test_a_wrong_file_changes_nothing(configured: Any, receiver: Any) -> None:
     received = receiver()
     section = {"sinks": [_sink("only", received)]}

@@ -11,11 +11,14 @@ from sidelight.logger import (
     KeptHeader,
     Limits,
     Outlet,
+    Redaction,
     Sampling,
     SamplingRule,
     Selection,
 )
+from sidelight.service._proxy_secrets import read_key
 from sidelight.service._proxy_settings import ProxySettings, SamplingSettings
+from sidelight.service._proxy_settings_redaction import RedactionSettings
 from sidelight.service._proxy_sinks import build_outlets
 from sidelight.service._proxy_tls import tls_context
 from sidelight.service.errors import ConfigurationError
@@ -53,7 +56,9 @@ class ProxyParts:
     upstream_tls: ssl.SSLContext | None
 
 
-def build_parts(settings: ProxySettings, known: Mapping[str, Outlet] | None = None) -> ProxyParts:
+def build_parts(
+    settings: ProxySettings, known: Mapping[str, Outlet] | None = None, *, attempt: int = 0
+) -> ProxyParts:
     """Make the parts; nothing is opened yet but what a sink needs from its beginning.
 
     Parameters
@@ -62,6 +67,8 @@ def build_parts(settings: ProxySettings, known: Mapping[str, Outlet] | None = No
         Checked.
     known : mapping of str to Outlet, optional
         In use, by name; what did not change is taken from there.
+    attempt : int, default 0
+        Another number than the last time makes all outlets anew.
 
     Raises
     ------
@@ -69,20 +76,17 @@ def build_parts(settings: ProxySettings, known: Mapping[str, Outlet] | None = No
         When a secret, a certificate or a pattern cannot be used.
 
     """
-    if settings.redaction.rules or settings.headers:
-        # What cannot be done must not be promised: payloads would leave the pod as they are.
-        raise ConfigurationError("proxy.redaction, proxy.headers: not there yet")
     selection = Selection(paths=settings.only.paths)
     selection = replace(selection, skip_paths=(*selection.skip_paths, *settings.skip.paths))
     return ProxyParts(
         settings=settings,
         limits=Limits(capture_limit=settings.body_limit, max_captured_bytes=settings.memory),
-        capture=Capture(deployment=settings.deployment),
+        capture=_capture(settings),
         selection=selection,
         sampling=_sampling(settings.sampling),
         upstream_tls=_upstream_tls(settings),
         # Last: when anything above is wrong, no connection was opened in vain.
-        outlets=build_outlets(settings, known or {}),
+        outlets=build_outlets(settings, known or {}, attempt=attempt),
     )
 
 
@@ -91,6 +95,31 @@ def stranded(settings: ProxySettings) -> list[Path]:
     mine = {settings.spool_of(sink) for sink in settings.all_sinks}
     files = [*settings.spool.glob("*.spool1"), *settings.spool.glob("*/*.spool1")]
     return sorted({path.parent for path in files} - mine)
+
+
+def _capture(settings: ProxySettings) -> Capture:
+    redaction = _redaction(settings.redaction)
+    with _named("proxy.headers"):
+        return Capture(
+            deployment=settings.deployment,
+            headers=settings.headers,
+            response_headers=settings.response_headers,
+            redaction=redaction,
+        )
+
+
+def _redaction(settings: RedactionSettings) -> Redaction | None:
+    key = b""
+    if settings.key_file is not None:
+        key = read_key("proxy.redaction.key_file", str(settings.key_file))
+    elif settings.key_env is not None:
+        key = read_key("proxy.redaction.key_env", f"env:{settings.key_env}")
+    if not settings.rules and not key:
+        return None
+    with _named("proxy.redaction"):
+        return Redaction(
+            [rule.rule() for rule in settings.rules], key=key, spelling=settings.spelling
+        )
 
 
 def _sampling(settings: SamplingSettings) -> Sampling | None:

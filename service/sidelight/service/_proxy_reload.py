@@ -50,6 +50,8 @@ class Reloading:
         self._proxy = proxy
         self._state = state
         self._asked = asyncio.Event()
+        # Grows when something could not be had: the next reload tries it again.
+        self._attempt = 0
 
     def ask(self) -> None:
         """Reload soon."""
@@ -74,7 +76,7 @@ class Reloading:
             # In a thread: files may be slow, and the loop has requests to answer.
             settings = await asyncio.to_thread(self._configuration.read)
             settings, kept = _without_restart(settings, before.settings)
-            parts = await asyncio.to_thread(build_parts, settings, known)
+            parts = await asyncio.to_thread(build_parts, settings, known, attempt=self._attempt)
         except ServiceError as error:
             log.error(  # noqa: TRY400 - the message says it all
                 "the configuration is wrong; the old one goes on", extra={"problem": str(error)}
@@ -91,6 +93,7 @@ class Reloading:
             log.error(  # noqa: TRY400 - the message says it all
                 "a part of the configuration could not be had", extra={"problem": str(error)}
             )
+            self._attempt += 1
             return "partly"
         return "partly" if kept else "applied"
 

@@ -32,21 +32,36 @@ def read_secret(key: str, place: str) -> str:
     Raises
     ------
     ConfigurationError
-        When there is no such place or nothing in it.
+        When there is no such place, or no text in it.
 
     """
+    try:
+        secret = read_key(key, place).decode().strip()
+    except UnicodeDecodeError:
+        raise _absent(key, "it is no text") from None
+    if not secret:
+        raise _absent(key, "nothing but blanks")
+    return secret
+
+
+def read_key(key: str, place: str) -> bytes:
+    """Return the same as bytes, which need not be a text; line ends behind them do not count."""
     if place.startswith(_ENVIRONMENT):
-        secret = os.environ.get(place.removeprefix(_ENVIRONMENT), "").strip()
+        secret = os.environ.get(place.removeprefix(_ENVIRONMENT), "").encode()
         why = "no such variable, or it is empty"
     else:
         try:
-            secret, why = Path(place).read_text(encoding="utf-8").strip(), "the file is empty"
+            secret, why = Path(place).read_bytes().rstrip(b"\r\n"), "the file is empty"
         except OSError as error:
-            secret, why = "", error.strerror or "it cannot be read"
-        except ValueError:  # no UTF-8, or no path at all
-            secret, why = "", "it is no text"
+            raise _absent(key, error.strerror or "it cannot be read") from None
+        except ValueError:
+            raise _absent(key, "it is no path") from None
     if not secret:
-        raise ConfigurationError(
-            f"{key}: expected the path of a file that holds the secret, or env:NAME ({why})"
-        )
+        raise _absent(key, why)
     return secret
+
+
+def _absent(key: str, why: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"{key}: expected the path of a file that holds the secret, or env:NAME ({why})"
+    )

@@ -189,7 +189,10 @@ class ProxySettings(BaseModel):
     """Bytes of bodies that are captured of all requests in work together."""
 
     headers: tuple[str, ...] = ()
-    """Request headers that travel in events; no others do."""
+    """Request headers that travel in events, as ``headerxtenant``; no others do."""
+
+    response_headers: tuple[str, ...] = ()
+    """Headers of answers that travel in events, as ``responseheader...``; no others do."""
 
     sampling: SamplingSettings = SamplingSettings()
     """Which share of the traffic is captured."""
@@ -211,7 +214,7 @@ class ProxySettings(BaseModel):
             raise ValueError(f"expected a loopback address, got {value}: there are no tokens yet")
         return value
 
-    @field_validator("headers")
+    @field_validator("headers", "response_headers")
     @classmethod
     def _are_headers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for name in value:

@@ -12,18 +12,8 @@ from pydantic import (
     model_validator,
 )
 
+from sidelight.logger import RedactionRule
 from sidelight.service._settings import STRICT
-
-_PLACES = ("column", "tensor", "path", "header")
-_FOR = {
-    "text": "mask",
-    "edges": "bucket",
-    "step": "round",
-    "digits": "round",
-    "length": "truncate",
-}
-# What an action cannot work without, one of them.
-_NEEDED = {"bucket": ("edges",), "round": ("step", "digits"), "truncate": ("length",)}
 
 
 class RedactionRuleSettings(BaseModel):
@@ -38,10 +28,10 @@ class RedactionRuleSettings(BaseModel):
     """Name of a tensor, or a pattern."""
 
     path: str | None = None
-    """JSON path, as ``$.instances[*].name``."""
+    """JSON path, as ``$.instances[*].name`` or ``$..name``."""
 
     header: str | None = None
-    """Name of a header of the allow-list."""
+    """Name of a header of an allow-list."""
 
     on: Literal["request", "response", "both"] = "both"
     """Which half it is in."""
@@ -69,21 +59,12 @@ class RedactionRuleSettings(BaseModel):
 
     @model_validator(mode="after")
     def _is_whole(self) -> Self:
-        places = [place for place in _PLACES if getattr(self, place) is not None]
-        if len(places) != 1:
-            raise ValueError(
-                "expected exactly one of column, tensor, path, header, got "
-                f"{' and '.join(places) or 'none'}"
-            )
-        for key, action in _FOR.items():
-            if getattr(self, key) not in {None, ()} and action != self.action:
-                raise ValueError(f"expected {key} for the action {action}, got {self.action}")
-        needed = _NEEDED.get(self.action, ())
-        if needed and sum(getattr(self, key) not in {None, ()} for key in needed) != 1:
-            raise ValueError(
-                f"expected {' or '.join(needed)} for the action {self.action}, got none or both"
-            )
+        self.rule()
         return self
+
+    def rule(self) -> RedactionRule:
+        """Return the rule; raise ``ValueError`` when it says nothing or too much."""
+        return RedactionRule(**self.model_dump())
 
 
 class RedactionSettings(BaseModel):

@@ -28,9 +28,12 @@ class _Making:
     sink: SinkSettings
     spool: SpoolFolder | None
     fingerprint: str
+    attempt: int
 
 
-def build_outlets(settings: ProxySettings, known: Mapping[str, Outlet]) -> tuple[Outlet, ...]:
+def build_outlets(
+    settings: ProxySettings, known: Mapping[str, Outlet], *, attempt: int = 0
+) -> tuple[Outlet, ...]:
     """Make an outlet for each sink, or take a known one that was made from the same.
 
     Parameters
@@ -39,6 +42,8 @@ def build_outlets(settings: ProxySettings, known: Mapping[str, Outlet]) -> tuple
         With one sink at least.
     known : mapping of str to Outlet
         In use, by name.
+    attempt : int, default 0
+        Another number than the last time makes all of them anew.
 
     Raises
     ------
@@ -47,11 +52,12 @@ def build_outlets(settings: ProxySettings, known: Mapping[str, Outlet]) -> tuple
 
     """
     # Secrets first: when one is missing, no producer was made in vain.
-    makings = [_making(settings, number) for number in range(len(settings.all_sinks))]
+    numbers = range(len(settings.all_sinks))
+    makings = [_making(settings, number, attempt) for number in numbers]
     return tuple(_outlet(known, *making) for making in makings)
 
 
-def _making(settings: ProxySettings, number: int) -> tuple[str, _Making, Secrets]:
+def _making(settings: ProxySettings, number: int, attempt: int) -> tuple[str, _Making, Secrets]:
     sink = settings.all_sinks[number]
     key = "proxy.sink" if settings.sink is not None else f"proxy.sinks[{number}]"
     secrets: dict[str, str] = {}
@@ -64,6 +70,7 @@ def _making(settings: ProxySettings, number: int) -> tuple[str, _Making, Secrets
             secrets = _read(f"{key}.kafka.config_from", places)
         case FileSinkSettings(s3=S3Settings() as s3):
             secrets = _read(f"{key}.files.s3", _places(s3))
+            files = [] if s3.ca is None else [s3.ca]
         case _:
             pass
     spool = None
@@ -71,7 +78,10 @@ def _making(settings: ProxySettings, number: int) -> tuple[str, _Making, Secrets
         spool = SpoolFolder(
             folder=settings.spool_of(sink), max_bytes=sink.spool_max or settings.spool_max
         )
-    return key, _Making(sink=sink, spool=spool, fingerprint=_fingerprint(secrets, files)), secrets
+    making = _Making(
+        sink=sink, spool=spool, fingerprint=_fingerprint(secrets, files), attempt=attempt
+    )
+    return key, making, secrets
 
 
 def _places(s3: S3Settings) -> dict[str, str]:
