@@ -3,8 +3,7 @@
 import asyncio
 import logging
 import threading
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO, Final, Literal, Protocol
 
@@ -16,7 +15,7 @@ from sidelight.adapters._sink_files_local import LocalFiles
 from sidelight.adapters._sink_files_parquet import write_parquet
 from sidelight.adapters._sink_files_place import file_name, places
 from sidelight.adapters._sink_files_s3 import S3Files, S3Settings
-from sidelight.adapters._sink_worker import SinkWorker
+from sidelight.adapters._sink_worker import SinkWorker, WorkCancelled, unhurried
 from sidelight.logger import CapturedEvent, Delivery, EmitterLimits
 
 log = logging.getLogger(__name__)
@@ -33,19 +32,12 @@ _WRITERS: Final[Mapping[str, Callable[[Iterable[CapturedEvent], BinaryIO], None]
 }
 _S3: Final = "s3://"
 _CLOSE_S: Final = 3.0
-# The interpreter is shared with the model's traffic, which must not wait for a long batch.
-_TURN_EVENTS: Final = 64
-_TURN_PAUSE_S: Final = 0.0002
 
 
 class _Files(Protocol):
     def write(self, path: str, fill: Callable[[BinaryIO], None]) -> None: ...
 
     def close(self) -> None: ...
-
-
-class _Cancelled(Exception):  # noqa: N818 - a signal, not an error
-    pass
 
 
 class FileSink:
@@ -128,13 +120,13 @@ class FileSink:
     def _deliver(self, events: Sequence[CapturedEvent], cancelled: threading.Event) -> Delivery:
         written: dict[str, tuple[int, CapturedEvent]] = {}
         try:
-            for place, chosen in places(_unhurried(events, cancelled)).items():
+            for place, chosen in places(unhurried(events, cancelled)).items():
                 path = f"{place.folder()}/{file_name(chosen, self._ending)}"
                 content = len(chosen), chosen[-1]
                 if self._written.get(path) != content:
                     self._files.write(path, self._filling(chosen, cancelled))
                 written[path] = content
-        except _Cancelled:
+        except WorkCancelled:
             self._written |= written
             return Delivery(n_taken=0, failure="timeout")
         except OSError as error:
@@ -156,15 +148,4 @@ class FileSink:
     def _filling(
         self, events: Sequence[CapturedEvent], cancelled: threading.Event
     ) -> Callable[[BinaryIO], None]:
-        return lambda file: self._write(_unhurried(events, cancelled), file)
-
-
-def _unhurried(
-    events: Iterable[CapturedEvent], cancelled: threading.Event
-) -> Iterator[CapturedEvent]:
-    for number, event in enumerate(events, 1):
-        if number % _TURN_EVENTS == 0:
-            if cancelled.is_set():
-                raise _Cancelled
-            time.sleep(_TURN_PAUSE_S)
-        yield event
+        return lambda file: self._write(unhurried(events, cancelled), file)

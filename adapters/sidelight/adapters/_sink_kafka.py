@@ -12,7 +12,7 @@ from sidelight.adapters._sink_kafka_errors import reason_of
 from sidelight.adapters._sink_kafka_flight import Flight
 from sidelight.adapters._sink_kafka_record import KafkaKey, KafkaMode, record_of
 from sidelight.adapters._sink_kafka_settings import connect
-from sidelight.adapters._sink_worker import SinkWorker
+from sidelight.adapters._sink_worker import SinkWorker, WorkCancelled, unhurried
 from sidelight.logger import CapturedEvent, Delivery, EmitterLimits
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ class KafkaSink:
         deadline = time.monotonic() + self._timeout_s
         flight = Flight(len(events))
         try:
-            for index, event in enumerate(events):
+            for index, event in enumerate(unhurried(events, cancelled)):
                 if self._known and event in self._known:
                     flight.land(index)
                 elif not self._produce(event, index, flight, deadline):
@@ -134,6 +134,8 @@ class KafkaSink:
             while self._producer.flush(_TURN_S) and time.monotonic() < deadline:
                 if cancelled.is_set() or flight.is_spent:
                     break
+        except WorkCancelled:
+            log.debug("a delivery was cancelled before it was on its way")
         finally:
             self._take_back(flight)
         delivery = flight.delivery(self._trouble)

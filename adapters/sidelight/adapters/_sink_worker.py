@@ -3,11 +3,19 @@
 import asyncio
 import contextlib
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable, Iterator
 from queue import SimpleQueue
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 _Result = TypeVar("_Result")
+
+_Item = TypeVar("_Item")
+
+# The interpreter is shared with the model's traffic, which must not wait for a long batch. Left
+# alone, a busy thread gives it up every five milliseconds only.
+_TURN_ITEMS: Final = 32
+_TURN_PAUSE_S: Final = 0.0001
 
 _Job = tuple[Callable[[], Any], "asyncio.Future[Any]"]
 
@@ -60,6 +68,28 @@ class SinkWorker:
             else:
                 _tell(future, future.set_result, result)
             del job, work, future
+
+
+class WorkCancelled(Exception):  # noqa: N818 - a signal, not an error
+    """Whoever asked for the work has left."""
+
+
+def unhurried(items: Iterable[_Item], cancelled: threading.Event) -> Iterator[_Item]:
+    """Yield items with pauses in which other threads run; for long work in Python.
+
+    Raises
+    ------
+    WorkCancelled
+        Between items, when ``cancelled`` is set.
+
+    """
+    for number, item in enumerate(items):
+        if number % _TURN_ITEMS == 0:
+            if cancelled.is_set():
+                raise WorkCancelled
+            if number:
+                time.sleep(_TURN_PAUSE_S)
+        yield item
 
 
 def _tell(future: "asyncio.Future[Any]", settle: Callable[[Any], None], value: Any) -> None:
