@@ -26,7 +26,7 @@ class GrpcLimits:
     max_unfinished : int, default 128
         Requests of one stream whose answers are waited for; beyond it the oldest is taken for
         finished.
-    settle_s : float, default 5.0
+    settle_s : float, default 30.0
         A request of a stream that was answered is taken for finished when no further answer came
         for this long, unless the server marks last answers, seconds.
 
@@ -40,7 +40,7 @@ class GrpcLimits:
     capture_limit: int = 11 * 1024 * 1024
     max_captured_bytes: int = 64 * 1024 * 1024
     max_unfinished: int = 128
-    settle_s: float = 5.0
+    settle_s: float = 30.0
 
     def __post_init__(self) -> None:
         for name in self.__slots__:

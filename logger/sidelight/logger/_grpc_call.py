@@ -1,6 +1,5 @@
 """A call with one message on each side, passed on."""
 
-import asyncio
 from typing import Any
 
 import grpc.aio
@@ -56,10 +55,14 @@ class UnaryCalls:
             recording.passed_on()
         try:
             response: bytes = await call
-        except asyncio.CancelledError:
             if recording is not None:
-                recording.end(code_of_cancelled(context), aborted_by="client")
-            raise
+                recording.arrived()
+            initial = tuple(await call.initial_metadata())
+            trailing = tuple(await call.trailing_metadata())
+            if first := (*initial, *returned_id(recording, (*initial, *trailing))):
+                await context.send_initial_metadata(first)
+            if trailing:
+                context.set_trailing_metadata(trailing)
         except grpc.aio.AioRpcError as error:
             self._counts.upstream_errors += is_failure(error.code())
             behind = (*(error.initial_metadata() or ()), *(error.trailing_metadata() or ()))
@@ -68,14 +71,11 @@ class UnaryCalls:
                 recording.end(code_number(error.code()), metadata=behind)
             await fail(context, error, told=told)
             raise
-        if recording is not None:
-            recording.arrived()
-        initial = tuple(await call.initial_metadata())
-        trailing = tuple(await call.trailing_metadata())
-        if first := (*initial, *returned_id(recording, (*initial, *trailing))):
-            await context.send_initial_metadata(first)
-        if trailing:
-            context.set_trailing_metadata(trailing)
+        except BaseException:
+            # The client has gone: while it waited, or when it was to be told the beginning.
+            if recording is not None:
+                recording.end(code_of_cancelled(context), aborted_by="client")
+            raise
         if recording is not None:
             recording.initial(initial)
             recording.response(response)

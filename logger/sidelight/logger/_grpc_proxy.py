@@ -38,7 +38,9 @@ _CHANNEL: Final = (
     # must be found at once, as a new client finds it.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
-    ("grpc.enable_retries", 0),
+    # The model server is beside us, whatever the environment says of a proxy to the world.
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.service_config_disable_resolution", 1),
 )
 
 
@@ -98,7 +100,9 @@ async def serve_grpc(
     """Pass calls of gRPC on to a model server and capture inferences.
 
     Every method is passed on, known or not, with its metadata, deadline and cancellation;
-    messages of any size, each as it comes. What is captured is named in ``docs/capture.md``.
+    messages of any size, each as it comes. Compression ends at the proxy, as it does at any hop.
+    Captured are ``ModelInfer`` and ``ModelStreamInfer`` of the Open Inference Protocol, and
+    ``Predict`` of Seldon Core 1 and TensorFlow Serving.
 
     Parameters
     ----------

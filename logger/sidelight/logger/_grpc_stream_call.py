@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
@@ -20,6 +21,8 @@ from sidelight.logger._grpc_method import METHODS
 from sidelight.logger._grpc_recorder import Defer, Recorder, returned_id
 from sidelight.logger._grpc_status import OK
 from sidelight.logger._grpc_stream import StreamRecording
+
+log = logging.getLogger(__name__)
 
 # A failure that comes at once comes without metadata at the beginning. That there is none in an
 # answer is certain only after a while; it is not known which of both it will be.
@@ -61,11 +64,6 @@ class StreamCalls:
         answer = _Answer(context, call, recording)
         try:
             await answer.pass_on()
-        except asyncio.CancelledError:
-            call.cancel()
-            if recording is not None:
-                recording.end(code_of_cancelled(context), aborted_by="client")
-            raise
         except grpc.aio.AioRpcError as error:
             counts.upstream_errors += is_failure(error.code())
             trailing = tuple(error.trailing_metadata() or ())
@@ -73,11 +71,19 @@ class StreamCalls:
             if recording is not None:
                 recording.end(code_number(error.code()), metadata=trailing)
             await fail(context, error, told=told, has_begun=answer.has_begun)
+        except BaseException:
+            # The client has gone: while it waited, or when a message was to be written.
+            call.cancel()
+            if recording is not None:
+                recording.end(code_of_cancelled(context), aborted_by="client")
+            raise
         finally:
             counts.ended()
             sending.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await sending
+            await asyncio.wait({sending})
+            if not sending.cancelled() and (failure := sending.exception()) is not None:
+                # The client has gone while its messages were read; how the call ended is known.
+                log.debug("requests of a gRPC call ended early", exc_info=failure)
 
     def _recording(self, metadata: Metadata) -> StreamRecording | None:
         method = METHODS.get(self._path)
