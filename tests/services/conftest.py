@@ -6,10 +6,13 @@ The classes are meant for annotations; a test gets them from ``start_service`` a
 import contextlib
 import re
 import signal
+import ssl
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +30,7 @@ _DRAIN_S = 60.0
 _POLL_S = 0.01
 # -P: what happens to lie in the current folder is no module of ours.
 _SIDELIGHT = (sys.executable, "-P", "-m", "sidelight.service")
-_ANNOUNCED = re.compile(rb"listens on http://127\.0\.0\.1:(\d+)/")
+_ANNOUNCED = re.compile(rb"listens on https?://127\.0\.0\.1:(\d+)/")
 _RELAYING = re.compile(rb"127\.0\.0\.1', (\d+)\)")
 
 Condition = Callable[[Metrics], bool]
@@ -109,7 +112,7 @@ class Command:
         def ready() -> bool:
             self._must_run()
             with contextlib.suppress(httpx.TransportError):
-                return httpx.get(url, timeout=5).status_code == 200
+                return self.client.get(url, timeout=5).status_code == 200
             return False
 
         wait_until(ready, f"{url} answers 200", timeout_s=_START_S)
@@ -121,8 +124,11 @@ class Command:
 
     def terminate(self) -> None:
         """Send SIGTERM."""
+        self.send_signal(signal.SIGTERM)
+
+    def send_signal(self, number: signal.Signals) -> None:
         assert self._process is not None, "not started"
-        self._process.send_signal(signal.SIGTERM)
+        self._process.send_signal(number)
 
     def wait(self) -> int:
         """Return the exit code at the end of the command."""
@@ -159,8 +165,19 @@ def _wait_gone(children: Mapping[str, int]) -> None:
 class Service(Command):
     """``sidelight serve`` over one data folder; keeps its port when it is started again."""
 
-    def __init__(self, folder: Path, config: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        config: Mapping[str, Any] | None = None,
+        certificate: Path | None = None,
+    ) -> None:
         super().__init__(folder / "serve.log")
+        self._scheme = "http"
+        if certificate is not None:
+            self._scheme = "https"
+            self.client.close()
+            authorities = ssl.create_default_context(cafile=str(certificate))
+            self.client = httpx.Client(timeout=30, verify=authorities)
         self.data = folder / "data"
         self.port = 0
         self._config = folder / "sidelight.yaml"
@@ -169,7 +186,7 @@ class Service(Command):
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{self._scheme}://127.0.0.1:{self.port}"
 
     def start(self) -> None:
         """Start, or start again; return when it is ready."""
@@ -281,13 +298,13 @@ class Proxy(Command):
         self.url, self.admin_url = (f"http://127.0.0.1:{int(port)}" for port in told())
         self.wait_ready(f"{self.admin_url}/readyz")
 
+    def wait_for_metrics(self, true: Condition) -> None:
+        """Return when a condition holds for the metrics."""
+        wait_until(lambda: true(self.metrics()), "what its metrics tell", timeout_s=_DRAIN_S)
+
     def wait_for_requests(self, n_requests: int) -> None:
         """Return when so many requests have come in."""
-        wait_until(
-            lambda: self.metrics().total("capture_requests_total") >= n_requests,
-            f"{n_requests} requests have come in",
-            timeout_s=_DRAIN_S,
-        )
+        self.wait_for_metrics(lambda metrics: metrics.total("capture_requests_total") >= n_requests)
 
     def wait_until_stopping(self) -> None:
         """Return when it is not ready any more, or gone."""
@@ -301,8 +318,7 @@ class Proxy(Command):
 
     def hang_up(self) -> None:
         """Have the configuration read again."""
-        assert self._process is not None, "not started"
-        self._process.send_signal(signal.SIGHUP)
+        self.send_signal(signal.SIGHUP)
 
     def _told(self) -> list[bytes]:
         return _RELAYING.findall(self.log.read_bytes()) if self.log.exists() else []
@@ -311,6 +327,39 @@ class Proxy(Command):
         answer = self.client.get(f"{self.admin_url}/metrics")
         assert answer.status_code == 200, answer.text
         return Metrics(answer.text)
+
+
+class Receiver:
+    """A model and a sink in one: answers everything, remembers events."""
+
+    def __init__(self) -> None:
+        self.events: list[dict[str, Any]] = []
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            wbufsize = -1
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"]))
+                if self.path == "/":
+                    receiver.events += orjson.loads(body)
+                self.send_response(200)
+                self.send_header("content-length", "2")
+                self.end_headers()
+                self.wfile.write(b"{}")
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
 
 
 @pytest.fixture
@@ -324,10 +373,11 @@ def start_service(
         name: str = "service",
         config: Mapping[str, Any] | None = None,
         program: tuple[str, ...] = _SIDELIGHT,
+        certificate: Path | None = None,
     ) -> Service:
         folder = tmp_path / name
         folder.mkdir(exist_ok=True)
-        service = Service(folder, config)
+        service = Service(folder, config, certificate)
         service.program = program
         services.append(service)
         service.start()
@@ -388,3 +438,11 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     server.start()
     yield server
     server.close()
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    """A model and a sink in one."""
+    receiver = Receiver()
+    yield receiver
+    receiver.close()

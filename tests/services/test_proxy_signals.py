@@ -3,57 +3,14 @@
 import re
 import signal
 import socket
-import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import httpx
-import orjson
 import pytest
 
 _SPOOLED = re.compile(r"in_spool=(\d+)")
-
-
-class _Receiver:
-    """A model and a sink in one: answers everything, remembers events."""
-
-    def __init__(self) -> None:
-        self.events: list[dict[str, Any]] = []
-        receiver = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            wbufsize = -1
-
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["content-length"]))
-                if self.path == "/":
-                    receiver.events += orjson.loads(body)
-                self.send_response(200)
-                self.send_header("content-length", "2")
-                self.end_headers()
-                self.wfile.write(b"{}")
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
-
-@pytest.fixture
-def receiver() -> Iterator[_Receiver]:
-    receiver = _Receiver()
-    yield receiver
-    receiver.close()
 
 
 @pytest.fixture
@@ -63,10 +20,6 @@ def silent() -> Iterator[str]:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-
-
-def _process(proxy: Any) -> Any:
-    return proxy._process
 
 
 def _wait_until_handled(proxy: Any, number: signal.Signals) -> None:
@@ -80,7 +33,7 @@ def _wait_until_handled(proxy: Any, number: signal.Signals) -> None:
     pytest.fail(f"{number.name} is never handled")
 
 
-def _spawn(proxy: Any, receiver: _Receiver, *more: str) -> None:
+def _spawn(proxy: Any, receiver: Any, *more: str) -> None:
     proxy.spawn(
         *("proxy", "--upstream", receiver.url, "--sink", f"{receiver.url}/"),
         *("--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--spool", str(proxy.spool), *more),
@@ -89,21 +42,21 @@ def _spawn(proxy: Any, receiver: _Receiver, *more: str) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda it: it.name)
 def test_a_stop_in_the_middle_of_the_start_ends_it_cleanly(
-    make_proxy: Callable[[], Any], receiver: _Receiver, number: signal.Signals
+    make_proxy: Callable[[], Any], receiver: Any, number: signal.Signals
 ) -> None:
     proxy = make_proxy()
     _spawn(proxy, receiver)
     # The handler of SIGHUP comes last of the three.
     _wait_until_handled(proxy, signal.SIGHUP)
 
-    _process(proxy).send_signal(signal.SIGHUP)
-    _process(proxy).send_signal(number)
+    proxy.send_signal(signal.SIGHUP)
+    proxy.send_signal(number)
 
-    assert _process(proxy).wait(30) == 0
+    assert proxy.wait() == 0
 
 
 def test_a_reload_asked_for_in_the_middle_of_the_start_is_done_afterwards(
-    make_proxy: Callable[[], Any], receiver: _Receiver
+    make_proxy: Callable[[], Any], receiver: Any
 ) -> None:
     proxy = make_proxy()
     _spawn(proxy, receiver)
@@ -116,7 +69,7 @@ def test_a_reload_asked_for_in_the_middle_of_the_start_is_done_afterwards(
 
 
 def test_everything_that_was_captured_is_sent_before_the_end(
-    start_proxy: Any, receiver: _Receiver
+    start_proxy: Any, receiver: Any
 ) -> None:
     proxy = start_proxy(upstream=receiver.url, sink=f"{receiver.url}/")
     with httpx.Client() as client:
@@ -130,7 +83,7 @@ def test_everything_that_was_captured_is_sent_before_the_end(
 
 
 def test_what_cannot_be_sent_is_in_the_spool_at_the_end_and_sent_by_the_next_one(
-    start_proxy: Any, receiver: _Receiver
+    start_proxy: Any, receiver: Any
 ) -> None:
     proxy = start_proxy(upstream=receiver.url, sink="http://127.0.0.1:1/")
     with httpx.Client() as client:
@@ -159,7 +112,7 @@ def test_what_cannot_be_sent_is_in_the_spool_at_the_end_and_sent_by_the_next_one
 )
 def test_a_model_that_never_answers_does_not_hold_up_the_end(
     start_proxy: Any,
-    receiver: _Receiver,
+    receiver: Any,
     silent: str,
     tmp_path: Path,
     numbers: list[signal.Signals],
@@ -176,10 +129,10 @@ def test_a_model_that_never_answers_does_not_hold_up_the_end(
         )
         proxy.wait_for_requests(1)
 
-        _process(proxy).send_signal(numbers[0])
+        proxy.send_signal(numbers[0])
         proxy.wait_until_stopping()
-        _process(proxy).send_signal(numbers[1])
-        status = _process(proxy).wait(30)
+        proxy.send_signal(numbers[1])
+        status = proxy.wait()
         client.settimeout(10)
         answer = client.recv(65536)
 
