@@ -1,6 +1,8 @@
-"""One client connection to an HTTP/1.1 sink: a request, then its answer."""
+"""One client connection to an HTTP/1.1 sink: requests, then their answers."""
 
 import asyncio
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -24,7 +26,7 @@ class Answer:
 
 
 class SinkConnection(asyncio.Protocol):
-    """Post requests one after the other.
+    """Post requests, and read their answers in the same order.
 
     Attributes
     ----------
@@ -40,33 +42,34 @@ class SinkConnection(asyncio.Protocol):
         self.n_answers = 0
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
-        self._waiting: asyncio.Future[Answer] | None = None
+        self._waiting: deque[asyncio.Future[Answer]] = deque()
         self._patience: asyncio.TimerHandle | None = None
-        self._reset()
-
-    def _reset(self) -> None:
         self._parser = httptools.HttpResponseParser(self)
         self._status = 0
         self._n_bytes = 0
         self._retry_after: bytes | None = None
 
-    async def post(self, request: bytes) -> Answer:
-        """Send a whole request and return its answer.
+    def post(self, requests: Sequence[bytes]) -> list[asyncio.Future[Answer]]:
+        """Send whole requests at once; return their answers to come.
+
+        Each fails with ``ConnectionError`` when the sink closes the connection before it, and
+        with ``httptools.HttpParserError`` when what comes is no HTTP.
 
         Raises
         ------
         ConnectionError
-            When the sink closed the connection before its answer.
-        httptools.HttpParserError
-            When it answered something else than HTTP.
+            When the connection is closed already.
 
         """
         if self._transport is None or not self.is_open:
             raise ConnectionResetError("the sink closed the connection")
-        self._reset()
-        self._waiting = self._loop.create_future()
-        self._transport.write(request)
-        return await self._waiting
+        if not self._waiting:
+            # The last answer may have left it in any state: its body is not always awaited.
+            self._parser = httptools.HttpResponseParser(self)
+        waiting = [self._loop.create_future() for _ in requests]
+        self._waiting += waiting
+        self._transport.write(b"".join(requests))
+        return waiting
 
     def close(self) -> None:
         """Close at once; what was not sent is not sent any more."""
@@ -75,6 +78,7 @@ class SinkConnection(asyncio.Protocol):
             self._patience.cancel()
         if self._transport is not None:
             self._transport.abort()
+        self._fail(ConnectionResetError("the connection was closed"))
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
@@ -85,18 +89,20 @@ class SinkConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """End; an answer whose head was read stands."""
         self.is_open = False
-        self._finish(exc or ConnectionResetError("the sink closed the connection"))
+        self._answer()
+        self._fail(exc or ConnectionResetError("the sink closed the connection"))
 
     def data_received(self, data: bytes) -> None:
-        """Read a piece of the answer."""
-        self._n_bytes += len(data)
-        if self._waiting is None:
+        """Read a piece of the answers."""
+        if not self._waiting:
             self.close()  # an answer to nothing
             return
+        self._n_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            self._finish(error)
+            self._answer()
+            self._fail(error)
             self.close()
         else:
             if self._n_bytes > _MAX_ANSWER_BYTES:
@@ -115,31 +121,40 @@ class SinkConnection(asyncio.Protocol):
             self._patience = self._loop.call_later(_BODY_PATIENCE_S, self._give_up)
 
     def on_message_complete(self) -> None:
-        """Be ready for the next request."""
+        """Be ready for the next answer."""
         if self._status:
             self.n_answers += 1
             self.is_open = self.is_open and self._parser.should_keep_alive()
-            self._finish(None)
+            self._answer()
+            self._n_bytes = 0
             if not self.is_open:
                 self.close()
 
     def _give_up(self) -> None:
-        self._finish(httptools.HttpParserError("endless answer"))
+        self._answer()
+        self._fail(httptools.HttpParserError("endless answer"))
         self.close()
 
-    def _finish(self, error: BaseException | None) -> None:
+    def _answer(self) -> None:
+        """Give the first that waits its answer, when there is one."""
         if self._patience is not None:
             self._patience.cancel()
             self._patience = None
-        waiting, self._waiting = self._waiting, None
-        if waiting is None or waiting.done():
-            return
-        if self._status:
-            waiting.set_result(
-                Answer(status=self._status, retry_after_s=_seconds(self._retry_after))
-            )
-        else:
-            waiting.set_exception(error or ConnectionResetError("no answer"))
+        if self._status and self._waiting:
+            waiting = self._waiting.popleft()
+            if not waiting.done():
+                waiting.set_result(
+                    Answer(status=self._status, retry_after_s=_seconds(self._retry_after))
+                )
+        self._status, self._retry_after = 0, None
+
+    def _fail(self, error: BaseException) -> None:
+        while self._waiting:
+            waiting = self._waiting.popleft()
+            if not waiting.done():
+                waiting.set_exception(error)
+                # Who waited for an earlier one does not come for this one any more.
+                waiting.exception()
 
 
 def _seconds(value: bytes | None) -> float | None:
