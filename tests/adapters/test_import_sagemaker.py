@@ -9,6 +9,7 @@ import pytest
 from sidelight.adapters import Decoder, ImportFileError, sagemaker_capture
 from sidelight.logger import Pairing, parse
 from sidelight.logger._journal import EventRecord
+from sidelight.payloads import Event
 
 KEY = "prefix/churn/AllTraffic/2026/05/01/10/30-45-1.jsonl"
 
@@ -40,7 +41,7 @@ def as_lines(*lines: Any) -> bytes:
 
 
 def test_each_line_is_an_inference_of_the_endpoint_in_its_key() -> None:
-    events = []
+    events: list[Event] = []
     for captured in sagemaker_capture(as_lines(line(0), line(1)), key=KEY):
         head = b"POST / HTTP/1.1\r\ncontent-type: application/cloudevents+json\r\n\r\n"
         events += parse(EventRecord(0, len(events), 0, head, captured.member()))[0]

@@ -185,6 +185,9 @@ V1_BODIES = [
     pytest.param({"inputs": {"a": [1, 2], "b": [[0.5, 1.5], [2.5, 3.5]]}}, id="columns"),
     pytest.param({"inputs": [[1.5, 2.5], [3.5, 4.5]]}, id="unnamed-column"),
     pytest.param({"signature_name": "s", "instances": [[1.0], [2.0]]}, id="signature"),
+    pytest.param(
+        {"instances": [{"features": [1.0, 2.0]}, {"features": [3.0, 4.0]}]}, id="features"
+    ),
 ]
 
 

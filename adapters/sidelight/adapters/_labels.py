@@ -4,11 +4,10 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, Final
 
-import orjson
-
 from sidelight.adapters._decoding_columns import CONVERSION_ERRORS, arrays, column_names
 from sidelight.adapters.dialects import Half, Undecodable
 from sidelight.adapters.dialects._encodings import coding_of, inflated
+from sidelight.adapters.dialects._lenient_json import lenient_json
 from sidelight.adapters.dialects._seldon import seldon_message
 from sidelight.adapters.dialects._seldon_grpc import feedback_body
 from sidelight.logger import Rejected, feedback, identity
@@ -75,7 +74,7 @@ def _body(data: bytes, max_bytes: int) -> dict[str, Any]:
         data = inflated(data, coding, max_bytes=max_bytes)
     if data[:1] not in _JSON_STARTS:
         return feedback_body(data)
-    body = orjson.loads(data)
+    body = lenient_json(data)
     if type(body) is not dict:
         raise Undecodable("shape")
     return body

@@ -59,6 +59,7 @@ class V1Model:
         self._is_columnar = layout.get("protocol") == "v1-columnar"
         self._form = layout.get("form")
         self._choice = choice or OutputChoice()
+        self._wrapper = layout.get("wrapper")
         signature = layout.get("signature_name")
         self._extra = {"signature_name": signature} if signature else {}
 
@@ -71,6 +72,11 @@ class V1Model:
         return Answer(values=values, version=version)
 
     def _instances(self, columns: Columns) -> list[Any]:
+        rows = self._rows(columns)
+        # SageMaker's form: {"features": [...]} for each row.
+        return [{self._wrapper: row} for row in rows] if self._wrapper else rows
+
+    def _rows(self, columns: Columns) -> list[Any]:
         written = [tensor.rows(columns) for tensor in self._tensors]
         if self._form == "object":
             names = [tensor.name for tensor in self._tensors]

@@ -14,8 +14,9 @@ BODY = json.dumps({"predictions": [[0.25, 0.75]]}).encode()
 
 
 def read(
-    data: bytes, side: Side = "response", content_type: str | None = None, **extensions: str
+    data: bytes, side: Side = "response", content_type: str | None = None, coding: str = ""
 ) -> Half:
+    extensions = {"contentencoding": coding}
     event = Event(
         id="1", source="/s", type="t", datacontenttype=content_type, extensions=extensions
     )
@@ -32,20 +33,17 @@ def test_json_is_json_whatever_its_label(content_type: str | None) -> None:
 
 @pytest.mark.parametrize("codec", ["zstd", "brotli"])
 def test_further_encodings_are_undone(codec: str) -> None:
-    stated = {"zstd": {}, "brotli": {"contentencoding": "br"}}[codec]
-
     packed = pa.compress(BODY, codec=codec, asbytes=True)
 
-    assert read(packed, **stated).values == ([0.25, 0.75],)
+    assert read(packed, coding="br" if codec == "brotli" else "").values == ([0.25, 0.75],)
 
 
 @pytest.mark.parametrize("codec", ["zstd", "brotli", "gzip"])
 def test_a_bomb_stays_as_it_came(codec: str) -> None:
     raw = bytes(8 << 20)
     packed = gzip.compress(raw) if codec == "gzip" else pa.compress(raw, codec=codec, asbytes=True)
-    stated = {"contentencoding": "br"} if codec == "brotli" else {}
 
-    assert read(packed, **stated).reason == "encoding_too_large"
+    assert read(packed, coding="br" if codec == "brotli" else "").reason == "encoding_too_large"
 
 
 def test_a_damaged_stream_is_said_to_be() -> None:

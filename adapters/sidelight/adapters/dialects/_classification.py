@@ -5,7 +5,6 @@ the request, and forwards no content encoding.
 """
 
 import contextlib
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -13,6 +12,7 @@ import orjson
 
 from sidelight.adapters.dialects._encodings import coding_of, inflated
 from sidelight.adapters.dialects._half import Dialect, Half, Side, Undecodable
+from sidelight.adapters.dialects._lenient_json import lenient_json
 from sidelight.adapters.dialects._lines import csv_table, json_lines
 from sidelight.adapters.dialects._opaque import opaque
 from sidelight.adapters.dialects._seldon_grpc import seldon_protobuf
@@ -133,7 +133,7 @@ def _kind(body: Any) -> str:
 
 
 def _parsed(data: bytes) -> Any:
-    """Return JSON, also with NaN, Infinity and numbers beyond a double; ``_NO_JSON`` if none."""
+    """Return a JSON value; ``_NO_JSON`` when it is none."""
     try:
         return orjson.loads(data)
     except orjson.JSONDecodeError:
@@ -141,20 +141,11 @@ def _parsed(data: bytes) -> Any:
     if not data.lstrip(_WHITE).startswith(_JSON_STARTS):
         return _NO_JSON
     try:
-        body = json.loads(data)
-        return _sound(body) if b"\\" in data else body
-    except RecursionError:
-        raise Undecodable("too_deep") from None
-    except ValueError:
-        return _NO_JSON
-
-
-def _sound(body: Any) -> Any:
-    """Replace halves of surrogate pairs, which strict parsers refuse and no UTF-8 can hold."""
-    text = json.dumps(body, ensure_ascii=False)
-    if text.isascii():
-        return body
-    return json.loads(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
+        return lenient_json(data)
+    except Undecodable as error:
+        if error.reason == "not_json":
+            return _NO_JSON
+        raise
 
 
 def _other(data: bytes, side: Side, event: Event | None, max_bytes: int) -> Half:

@@ -1,13 +1,11 @@
 """Payloads of lines: CSV, with a header as MLflow's or without as SageMaker's, and JSON lines."""
 
 import csv
-import json
 from collections.abc import Iterable
 from typing import Any, Final
 
-import orjson
-
 from sidelight.adapters.dialects._half import MAX_COLUMNS, Half, Undecodable
+from sidelight.adapters.dialects._lenient_json import lenient_json
 from sidelight.adapters.dialects._v1 import unwrapped
 from sidelight.adapters.dialects._values import column, of_columns, of_items
 
@@ -57,7 +55,7 @@ def json_lines(data: bytes) -> Half:
         When a line is no JSON.
 
     """
-    items = [_parsed(line) for line in data.splitlines() if line.strip()]
+    items = [lenient_json(line) for line in data.splitlines() if line.strip()]
     if not items:
         raise Undecodable("not_json")
     extra: tuple[tuple[str, str], ...] = ()
@@ -97,14 +95,3 @@ def _number(text: str) -> int | float | None:
 
 def _flag(text: str) -> bool | None:
     return _FLAGS.get(text.lower())
-
-
-def _parsed(line: bytes) -> Any:
-    try:
-        return orjson.loads(line)
-    except orjson.JSONDecodeError:
-        pass
-    try:
-        return json.loads(line)
-    except (ValueError, RecursionError):
-        raise Undecodable("not_json") from None

@@ -1,6 +1,7 @@
 """The binary tensor extension of V2: a JSON object, and the bytes of tensors behind it."""
 
 from sidelight.adapters.dialects._half import Half, Side, Undecodable
+from sidelight.adapters.dialects._lenient_json import sound_value
 from sidelight.adapters.dialects._v2 import open_inference
 from sidelight.logger._binary_tensors import split
 from sidelight.logger.errors import TensorError
@@ -34,4 +35,6 @@ def binary_tensors(data: bytes, side: Side, head_bytes: int | None) -> Half:
         return binary_tensors(data, side, None)
     if not any(chunk is not None for chunk in body.chunks):
         raise Undecodable("binary_tensor")
-    return open_inference(body.head, side, {body.key: body.chunks}, protocol="v2-binary")
+    # Halves of surrogate pairs pass a lenient parser alone.
+    head = body.head if body.is_strict else sound_value(body.head)
+    return open_inference(head, side, {body.key: body.chunks}, protocol="v2-binary")
