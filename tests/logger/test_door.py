@@ -408,30 +408,72 @@ def test_a_full_disk_loses_nothing_and_the_door_opens_again(
 def test_the_gate_is_for_strangers_only(tmp_path: Path) -> None:
     socket = tmp_path / "run" / "ingest.sock"
 
-    def gate(target: bytes, head: bytes) -> bytes | None:
-        del target
-        return None if b"bearer good" in head else response(401)
+    class OnlyTheGood:
+        def admit(self, target: bytes, head: bytes) -> bytes | None:
+            del target
+            return None if b"bearer good" in head else response(401)
+
+        def check(self, request: Request) -> bytes | None:
+            return response(403) if request.body == b'"foreign"' else None
 
     async def run() -> tuple[list[int], dict[str, Any]]:
-        async with serving(tmp_path, ingest_socket=socket, gate=gate) as (_, client):
+        async with serving(tmp_path, ingest_socket=socket, gate=OnlyTheGood()) as (_, client):
             inside = httpx.AsyncHTTPTransport(uds=str(socket))
             async with httpx.AsyncClient(transport=inside, base_url="http://door") as beside:
                 allowed = {**BINARY, "authorization": "bearer good"}
                 statuses = [
                     (await client.post("/", headers=BINARY)).status_code,
                     (await client.post("/", headers=allowed)).status_code,
+                    (await client.post("/", headers=allowed, content='"foreign"')).status_code,
                     (await beside.post("/", headers=BINARY)).status_code,
                     (await client.get("/door")).status_code,
                 ]
                 return statuses, (await beside.get("/door")).json()
 
     statuses, counters = asyncio.run(run())
-    assert statuses == [401, 200, 200, 404]
+    assert statuses == [401, 200, 403, 200, 404]
     assert counters["accepted"] == {"binary": 2}
-    assert counters["answers"] == {"200": 2, "401": 1}
-    assert counters["refused"] == {"gate": 1}
+    assert counters["answers"] == {"200": 2, "401": 1, "403": 1}
+    assert counters["refused"] == {"gate": 2}
     assert counters["journal"]["end"] == 2
     assert not socket.exists()
+
+
+@pytest.mark.parametrize("is_gated", [False, True])
+def test_a_token_in_the_path_or_a_header_is_taken_and_its_secret_not_kept(
+    tmp_path: Path, *, is_gated: bool
+) -> None:
+    class Open:
+        def admit(self, target: bytes, head: bytes) -> bytes | None:
+            assert b"c2VjcmV0" in target + head
+            return None
+
+        def check(self, request: Request) -> bytes | None:
+            assert b"c2VjcmV0" in request.head
+            return None
+
+    token = "sl_0123456789ab_c2VjcmV0"
+
+    async def run() -> list[int]:
+        async with serving(tmp_path, gate=Open() if is_gated else None) as (_, client):
+            basic = {"authorization": "Basic c2VjcmV0"}
+            bearer = {"authorization": f"Bearer {token}"}
+            answers = [
+                await client.post(f"/events/{token}", headers=BINARY),
+                await client.post(f"/events/{token}?x=1", headers=BINARY),
+                await client.post("/events", headers={**BINARY, **bearer}),
+                await client.post("/", headers={**BINARY, **basic}),
+                await client.post(f"/events/{token}/deeper", headers=BINARY),
+            ]
+            return [answer.status_code for answer in answers]
+
+    assert asyncio.run(run()) == [200, 200, 200, 200, 404]
+    heads = [head for head, _ in stored(tmp_path)]
+    assert len(heads) == 4
+    # Where no gate asks for tokens, a header is what the sender wrote.
+    clean = heads if is_gated else heads[:2]
+    assert not [head for head in clean if b"c2VjcmV0" in head]
+    assert all(b"sl_0123456789ab" in head for head in heads[:3])
 
 
 def test_a_folder_in_use_is_said_and_an_address_in_use_leaves_nothing_behind(

@@ -221,8 +221,8 @@ class Api:
             parameters["cursor"] = following
 
 
-def open_api(folder: Folder) -> Api:
-    settings = Settings(data=folder.data)
+def open_api(folder: Folder, settings: Settings | None = None) -> Api:
+    settings = settings or Settings(data=folder.data)
     documents = EmbeddedDocuments(folder.data)
     inferences = Inferences(folder.data, documents)
     door: Any = folder.door
@@ -248,6 +248,20 @@ def api(folder: Folder) -> Iterator[Api]:
     opened = open_api(folder)
     yield opened
     opened.close()
+
+
+@pytest.fixture
+def make_api(folder: Folder) -> Iterator[Any]:
+    """Open the API with other settings."""
+    opened: list[Api] = []
+
+    def make(settings: Settings) -> Api:
+        opened.append(open_api(folder, settings))
+        return opened[-1]
+
+    yield make
+    for api in opened:
+        api.close()
 
 
 @pytest.fixture

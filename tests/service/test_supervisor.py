@@ -22,7 +22,8 @@ settings = json.loads(sys.stdin.buffer.readline())
 with open(os.path.join(os.environ["STARTS"], role), "a") as file:
     file.write(json.dumps([os.getpid(), settings["listen"]["port"]]) + "\\n")
 {special}
-print(json.dumps({{"host": "127.0.0.1", "port": 4711}} if role == "door" else {{}}), flush=True)
+place = {{"host": "127.0.0.1", "port": 4711, "scheme": "http"}}
+print(json.dumps(place if role == "door" else {{}}), flush=True)
 signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 sys.stdin.buffer.read()
@@ -37,7 +38,7 @@ class Tree:
     ) -> None:
         self.folder = folder / "starts"
         self.folder.mkdir()
-        self.announced: list[tuple[str, int]] = []
+        self.announced: list[tuple[str, int, str]] = []
         stub = folder / "stub.py"
         stub.write_text(_STUB.format(special=special))
         monkeypatch.setenv("STARTS", str(self.folder))
@@ -95,7 +96,7 @@ def test_all_start_and_all_end_with_the_supervisor(
 
     assert tree.run(story) == 0
 
-    assert tree.announced == [("127.0.0.1", 4711)]
+    assert tree.announced == [("127.0.0.1", 4711, "http")]
     for role in ("door", "consumer", "api"):
         ((pid, _),) = tree.starts(role)
         assert _is_gone(pid)

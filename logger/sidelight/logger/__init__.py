@@ -7,6 +7,7 @@ from sidelight.logger._connection import Connection
 from sidelight.logger._connections import Connections, Limits
 from sidelight.logger._decorator import captured
 from sidelight.logger._door import DoorLimits
+from sidelight.logger._door_gate import Gate
 from sidelight.logger._door_server import DoorServer, serve_door
 from sidelight.logger._emitter import Emitter
 from sidelight.logger._emitter_capture import Capture
@@ -41,6 +42,8 @@ from sidelight.logger._journal import (
 from sidelight.logger._outlet import EmitterLimits, Outlet, Overflow, SpoolFolder
 from sidelight.logger._pairing import WAITING_PREFIX, Outcome, Pair, Pairing
 from sidelight.logger._pairing_reader import EventReader
+from sidelight.logger._redaction import Redaction
+from sidelight.logger._redaction_rule import RedactionRule
 from sidelight.logger._sampling import KeptHeader, Sampling, SamplingRule
 from sidelight.logger._selection import Selection
 from sidelight.logger._sink import Delivery, Sink
@@ -77,6 +80,7 @@ __all__ = [
     "EventReader",
     "EventRecord",
     "Exchange",
+    "Gate",
     "HttpSink",
     "Identity",
     "InflateError",
@@ -89,6 +93,8 @@ __all__ = [
     "Overflow",
     "Pair",
     "Pairing",
+    "Redaction",
+    "RedactionRule",
     "Rejected",
     "Request",
     "Respond",

@@ -1,12 +1,14 @@
 """The door of the collector: takes events, has them made durable, and only then says so."""
 
 import logging
+import re
 from collections import Counter
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Protocol
 
 from sidelight.logger._door_checks import RefusedEvent, check_event, check_payload_record
+from sidelight.logger._door_secrets import without_secrets
 from sidelight.logger._http import Request, Respond, problem, response
 from sidelight.logger._segments import Done
 from sidelight.logger.errors import JournalError, JournalFull
@@ -15,6 +17,8 @@ log = logging.getLogger(__name__)
 
 _RECORDS_ROUTE: Final = b"/consumer/kserve/v2"
 ROUTES: Final = frozenset({b"/", b"/events", b"/dead-letter", _RECORDS_ROUTE})
+# The loggers of the platforms send no headers: a token can stand in the path.
+_TOKEN_ROUTE: Final = re.compile(rb"/events/[^/?]+(?:\?.*)?")
 _METHODS: Final = frozenset({b"POST", b"OPTIONS"})
 _OPTIONS_BYTES: Final = 65536
 
@@ -55,9 +59,9 @@ class DoorLimits:
 class Door:
     """Answers the routes of ingest and relays every other request.
 
-    ``POST`` and ``OPTIONS`` on ``/``, ``/events``, ``/dead-letter`` and ``/consumer/kserve/v2``
-    are its own. It looks at required attributes and bounds, at nothing else; a request is
-    answered with 200 and an empty body after its record is durable.
+    ``POST`` and ``OPTIONS`` on ``/``, ``/events``, ``/events/<token>``, ``/dead-letter`` and
+    ``/consumer/kserve/v2`` are its own. It looks at required attributes and bounds, at nothing
+    else; a request is answered with 200 and an empty body after its record is durable.
 
     Parameters
     ----------
@@ -90,7 +94,11 @@ class Door:
         del head
         if method not in _METHODS:
             return None
-        if target not in ROUTES and target.partition(b"?")[0] not in ROUTES:
+        if (
+            target not in ROUTES
+            and target.partition(b"?")[0] not in ROUTES
+            and not _TOKEN_ROUTE.fullmatch(target)
+        ):
             return None
         if method == b"OPTIONS":
             return _OPTIONS_BYTES
@@ -116,6 +124,8 @@ class Door:
             self._answers[refused.status] += 1
             respond(_refusal(refused))
             return
+        if request.route not in ROUTES:
+            request = without_secrets(request)
         size = len(request.head) + len(request.body)
         self.flight_bytes += size
         self._journal.append(request.head, request.body, partial(self._stored, respond, mode, size))

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import signal
+import ssl
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -13,13 +14,12 @@ import orjson
 from sidelight.logger._connection import Connection
 from sidelight.logger._connections import Connections, Limits
 from sidelight.logger._door import Door, DoorLimits
+from sidelight.logger._door_gate import Gate, GatedDoor
 from sidelight.logger._http import Request, Respond, Service, response
 from sidelight.logger._segments import SEGMENT_BYTES, SegmentWriter
 from sidelight.logger._upstream import Upstream
 
 log = logging.getLogger(__name__)
-
-Gate = Callable[[bytes, bytes], bytes | None]
 
 COUNTERS_ROUTE: Final = b"/door"
 _WATCH_S: Final = 0.5
@@ -45,12 +45,14 @@ class DoorServer:
         Bounds.
     segment_bytes : int, default 128 MiB
         Size of a segment.
-    gate : callable (target, head) -> bytes or None, optional
-        Gives the response for who may not send over TCP, before the body is read.
+    gate : Gate, optional
+        Decides who may send what over TCP.
+    tls : ssl.SSLContext, optional
+        For TCP.
 
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one parameter a part
         self,
         data: Path,
         host: str,
@@ -61,6 +63,7 @@ class DoorServer:
         limits: DoorLimits | None = None,
         segment_bytes: int = SEGMENT_BYTES,
         gate: Gate | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self._data = data
         self._address = (host, port)
@@ -69,6 +72,7 @@ class DoorServer:
         self._limits = limits if limits is not None else DoorLimits()
         self._segment_bytes = segment_bytes
         self._gate = gate
+        self._tls = tls
         self._connection_limits = Limits(max_collected_bytes=self._limits.max_flight_bytes)
         self._connections = Connections()
         self._servers: list[asyncio.Server] = []
@@ -148,10 +152,12 @@ class DoorServer:
     async def _listen(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._api_socket is not None:
             self._upstream = Upstream(path=str(self._api_socket))
-        outside = self._door if self._gate is None else _Gated(self._door, self._gate)
+        outside = self._door if self._gate is None else GatedDoor(self._door, self._gate)
         host, port = self._address
         self._servers.append(
-            await loop.create_server(lambda: self._connection(outside), host, port, backlog=1024)
+            await loop.create_server(
+                lambda: self._connection(outside), host, port, backlog=1024, ssl=self._tls
+            )
         )
         if self._ingest_socket is not None:
             inside = _Inside(self._door, self.snapshot)
@@ -178,25 +184,6 @@ class DoorServer:
         if low != self._door.is_disk_low:
             log.warning("room on the disk of the journal", extra={"low": low})
         self._door.is_disk_low = low
-
-
-class _Gated:
-    """The door for strangers: asks the gate before a body is read."""
-
-    def __init__(self, door: Door, gate: Gate) -> None:
-        self._door = door
-        self._gate = gate
-        self.handle = door.handle
-
-    def admit(self, method: bytes, target: bytes, head: bytes) -> int | bytes | None:
-        verdict = self._door.admit(method, target, head)
-        if not isinstance(verdict, int) or method == b"OPTIONS":
-            return verdict
-        refusal = self._gate(target, head)
-        if refusal is None:
-            return verdict
-        self._door.count_refused("gate", int(refusal[9:12]))
-        return refusal
 
 
 class _Inside:

@@ -1,9 +1,7 @@
 """The HTTP API of ``serve``: one FastAPI application over the results and the lake."""
 
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from functools import cache
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -17,6 +15,10 @@ from sidelight.service import (
     _api_inferences,
     _api_operation,
 )
+from sidelight.service._access import Access
+from sidelight.service._access_log import AccessLog
+from sidelight.service._api_access import AccessMiddleware
+from sidelight.service._api_routes import operation_of, query_parameters
 from sidelight.service._context import Context
 from sidelight.service._problems import (
     answer_http,
@@ -61,6 +63,12 @@ def create_app(context: Context) -> FastAPI:
     app.add_exception_handler(RequestValidationError, answer_validation)
     app.add_exception_handler(HTTPException, answer_http)
     app.middleware("http")(_refuse_unknown_parameters)
+    app.add_middleware(
+        AccessMiddleware,
+        api=app,
+        access=Access(context.settings),
+        access_log=AccessLog(context.settings.data),
+    )
     return app
 
 
@@ -70,7 +78,8 @@ async def _refuse_unknown_parameters(
     """Answer 400 to a query parameter that nothing reads: a typo must not widen a query."""
     if not request.url.query:
         return await call_next(request)
-    known = _parameters_of(request)
+    template, _ = operation_of(request.app, request.scope)
+    known = query_parameters(request.app, template, request.method)
     unknown = sorted(set(request.query_params) - known) if known is not None else []
     if unknown:
         error = BadRequest(
@@ -80,21 +89,3 @@ async def _refuse_unknown_parameters(
         )
         return await answer_problem(request, error)
     return await call_next(request)
-
-
-def _parameters_of(request: Request) -> set[str] | None:
-    """Return the query parameters of the route that answers a request; None for no route."""
-    operations = request.app.openapi()["paths"]
-    path = request.url.path
-    # A literal path wins over one with a placeholder, as it does in the router.
-    for template in sorted(operations, key=lambda item: item.count("{")):
-        if _pattern(template).fullmatch(path) and request.method.lower() in operations[template]:
-            parameters = operations[template][request.method.lower()].get("parameters", [])
-            return {item["name"] for item in parameters if item["in"] == "query"}
-    return None
-
-
-@cache
-def _pattern(template: str) -> re.Pattern[str]:
-    literals = re.split(r"\{[^}]+\}", template)
-    return re.compile("[^/]+".join(re.escape(part) for part in literals))

@@ -4,6 +4,8 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Depends, Response
 
+from sidelight.service._access import Caller
+from sidelight.service._api_access import caller_of
 from sidelight.service._context import Context, context_of
 from sidelight.service._deployments import deployment_json, deployment_names, put_settings
 from sidelight.service._names import stored_name
@@ -13,12 +15,13 @@ from sidelight.service.errors import NotFound
 
 router = APIRouter(prefix="/v1/deployments", tags=["deployments"])
 Shared = Annotated[Context, Depends(context_of)]
+Asking = Annotated[Caller, Depends(caller_of)]
 
 
 @router.get("")
-def list_deployments(context: Shared) -> dict[str, Any]:
-    """Every deployment that traffic or configuration has named."""
-    names = deployment_names(context.documents)
+def list_deployments(context: Shared, caller: Asking) -> dict[str, Any]:
+    """Every deployment that traffic or configuration has named, as far as the caller may see."""
+    names = filter(caller.may_see, deployment_names(context.documents))
     return {"items": [deployment_json(context.documents, name) for name in names], "next": None}
 
 

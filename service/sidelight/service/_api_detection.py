@@ -5,6 +5,8 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, Query
 
 from sidelight.logger import Document
+from sidelight.service._access import Caller
+from sidelight.service._api_access import caller_of
 from sidelight.service._context import Context, context_of
 from sidelight.service._cursors import list_documents
 from sidelight.service._detection_results import ALARMS, LOOKS
@@ -13,6 +15,7 @@ from sidelight.service.errors import NotFound
 
 router = APIRouter(prefix="/v1", tags=["detection"])
 Shared = Annotated[Context, Depends(context_of)]
+Asking = Annotated[Caller, Depends(caller_of)]
 Limit = Annotated[int, Query(ge=1, le=1000)]
 Order = Literal["time", "-time"]
 
@@ -73,11 +76,12 @@ def list_alarms(
 
 
 @router.post("/alarms/{alarm_id}/acknowledge")
-def acknowledge_alarm(alarm_id: str, context: Shared) -> dict[str, Any]:
+def acknowledge_alarm(alarm_id: str, context: Shared, caller: Asking) -> dict[str, Any]:
     """Say that somebody looks after an alarm; one that has ended stays ended."""
     alarm = context.documents.get(ALARMS, alarm_id)
     if alarm is None:
         raise NotFound(f"no alarm {alarm_id}", hint="GET /v1/alarms lists them")
+    caller.must_see(alarm["deployment"], f"alarm {alarm_id}")
     note = Document(
         collection="acknowledgements", key=alarm_id, deployment=alarm["deployment"], value={}
     )

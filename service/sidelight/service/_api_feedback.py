@@ -2,15 +2,18 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from sidelight.service._access import Caller
+from sidelight.service._api_access import caller_of, note_access
 from sidelight.service._context import Context, context_of
 from sidelight.service._label_values import is_text, is_time
 from sidelight.service._names import DeploymentName
 
 router = APIRouter(prefix="/v1/feedback", tags=["feedback"])
 Shared = Annotated[Context, Depends(context_of)]
+Asking = Annotated[Caller, Depends(caller_of)]
 
 FEEDBACK_TYPE = "io.sidelight.feedback"
 
@@ -42,8 +45,14 @@ class Feedback(BaseModel):
 
 
 @router.post("")
-async def post_feedback(context: Shared, feedback: list[Feedback] | Feedback) -> dict[str, int]:
+async def post_feedback(
+    context: Shared, caller: Asking, feedback: list[Feedback] | Feedback, http: Request
+) -> dict[str, int]:
     """Keep labels, durably; they join their inference whenever it comes."""
     items = feedback if isinstance(feedback, list) else [feedback]
+    deployments = sorted({item.deployment for item in items})
+    note_access(http, deployments=deployments, items=len(items))
+    for deployment in deployments:
+        caller.must_see(deployment, f"deployment {deployment}")
     await context.ingest.send(FEEDBACK_TYPE, [item.model_dump() for item in items])
     return {"accepted": len(items)}

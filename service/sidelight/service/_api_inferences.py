@@ -5,12 +5,15 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, Query
 from fastapi.responses import StreamingResponse
 
+from sidelight.service._access import Caller
+from sidelight.service._api_access import caller_of
 from sidelight.service._context import Context, context_of
 from sidelight.service._names import DeploymentName
 from sidelight.service.errors import NotFound
 
 router = APIRouter(prefix="/v1/inferences", tags=["inferences"])
 Shared = Annotated[Context, Depends(context_of)]
+Asking = Annotated[Caller, Depends(caller_of)]
 Order = Literal["time", "-time"]
 Limit = Annotated[int, Query(ge=1, le=1000)]
 From = Annotated[str | None, Query(alias="from")]
@@ -62,9 +65,10 @@ def export_inferences(
 
 
 @router.get("/{inference_id}")
-def get_inference(inference_id: str, context: Shared) -> dict[str, Any]:
+def get_inference(inference_id: str, context: Shared, caller: Asking) -> dict[str, Any]:
     """One inference by its id."""
     inference = context.inferences.get(inference_id)
     if inference is None:
         raise NotFound(f"no inference {inference_id}", hint="GET /v1/inferences finds them")
+    caller.must_see(inference.deployment, f"inference {inference_id}")
     return inference.to_json()

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from sidelight.service import _cli_token
+
 app = typer.Typer(
     name="sidelight",
     help="Captures what deployed models are asked and answer; drift, outliers, explanations.",
@@ -14,6 +16,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(_cli_token.app, name="token")
 
 Config = Annotated[Path | None, typer.Option(help="YAML file; see docs/configuration.md.")]
 Host = Annotated[str | None, typer.Option(help="Address to listen on.  [default: 127.0.0.1]")]

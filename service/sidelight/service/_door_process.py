@@ -2,17 +2,22 @@
 
 import errno
 import logging
+import ssl
 import sys
 import time
+from typing import NoReturn
 
 import uvloop
 
 from sidelight.logger import DoorLimits, DoorServer, serve_door
 from sidelight.logger.errors import FolderInUse, JournalError
+from sidelight.service._access import tokens_required
+from sidelight.service._ingest_gate import IngestGate
 from sidelight.service._process import say_ready
 from sidelight.service._run_folder import RunFolder
-from sidelight.service._settings import Settings
+from sidelight.service._settings import ListenTlsSettings, Settings
 from sidelight.service._supervisor import CANNOT_START
+from sidelight.service.errors import ConfigurationError
 
 log = logging.getLogger(__name__)
 
@@ -52,14 +57,40 @@ async def _serve(settings: Settings) -> None:
             max_flight_bytes=limits.bytes_in_flight,
             min_free_bytes=limits.disk_free,
         ),
+        gate=_gate(settings),
+        tls=_tls(settings.listen.tls),
     )
-    await serve_door(server, ready=lambda: say_ready(host=settings.listen.host, port=server.port))
+    scheme = "http" if settings.listen.tls is None else "https"
+    await serve_door(
+        server,
+        ready=lambda: say_ready(host=settings.listen.host, port=server.port, scheme=scheme),
+    )
+
+
+def _gate(settings: Settings) -> IngestGate | None:
+    return IngestGate(settings) if tokens_required(settings) or settings.quotas else None
+
+
+def _tls(settings: ListenTlsSettings | None) -> ssl.SSLContext | None:
+    if settings is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(settings.certificate, settings.key)
+        if settings.clients is not None:
+            context.load_verify_locations(settings.clients)
+            context.verify_mode = ssl.CERT_REQUIRED
+    except OSError as error:
+        # An SSLError is one as well.
+        _give_up(ConfigurationError(f"listen.tls: cannot be used: {error.strerror or error}"))
+    return context
 
 
 def _may_pass(error: Exception) -> bool:
     return isinstance(error, FolderInUse) or getattr(error, "errno", None) == errno.EADDRINUSE
 
 
-def _give_up(error: Exception) -> None:
+def _give_up(error: Exception) -> NoReturn:
     log.error("%s", error)
     sys.exit(CANNOT_START)

@@ -1,6 +1,9 @@
 """Commands that work on a data folder, whether the service runs or not."""
 
+import getpass
+import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +12,7 @@ import orjson
 from sidelight.adapters import EmbeddedDocuments, Inferences, QueryError
 from sidelight.logger import verify
 from sidelight.logger.errors import JournalError
+from sidelight.service._access_log import AccessLog, verify_access_log
 from sidelight.service._names import stored_name
 
 _USAGE = 2
@@ -18,6 +22,10 @@ def run_query(data: Path, filters: dict[str, Any]) -> int:
     """Print one page of inferences as JSON lines; return the exit code."""
     if not (data / "state.db").exists():
         return _fail(f"no data folder at {data}")
+    try:
+        AccessLog(data).append(_entry("query", filters))
+    except OSError as error:
+        return _fail(f"the access log cannot be written: {error.strerror}; nothing is shown")
     documents = EmbeddedDocuments(data)
     if filters.get("deployment"):
         filters = {**filters, "deployment": stored_name(filters["deployment"])}
@@ -45,13 +53,24 @@ def run_verify(data: Path) -> int:
         report = verify(data)
     except JournalError as error:
         return _fail(str(error))
-    for finding in report.findings:
+    access = verify_access_log(data)
+    for finding in (*report.findings, *access.findings):
         sys.stdout.write(f"{finding}\n")
-    word = "intact" if report.ok else "NOT INTACT"
+    ok = report.ok and not access.findings
+    word = "intact" if ok else "NOT INTACT"
     sys.stdout.write(
-        f"{word}: {report.records} records, {report.bytes} bytes in {report.segments} segments\n"
+        f"{word}: {report.records} records, {report.bytes} bytes in {report.segments} segments, "
+        f"{access.entries} entries of the access log\n"
     )
-    return 0 if report.ok else 1
+    return 0 if ok else 1
+
+
+def _entry(command: str, filters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the access log keeps of a command: the user of this system asks."""
+    given = {name: value for name, value in filters.items() if value is not None}
+    reason = os.environ.get("SIDELIGHT_REASON", "")
+    caller = f"user {getpass.getuser()}"
+    return {"caller": caller, "command": command, "parameters": given, "reason": reason}
 
 
 def _fail(message: str) -> int:

@@ -39,6 +39,21 @@ STRICT = ConfigDict(
 )
 
 
+class ListenTlsSettings(BaseModel):
+    """The certificate of ``serve``."""
+
+    model_config = STRICT
+
+    certificate: Path
+    """PEM file with the certificate and what it is signed with."""
+
+    key: Path
+    """PEM file with its private key, without a passphrase."""
+
+    clients: Path | None = None
+    """PEM file with authorities; callers must then have a certificate that one of them signed."""
+
+
 class ListenSettings(BaseModel):
     """Where ``serve`` answers."""
 
@@ -49,6 +64,36 @@ class ListenSettings(BaseModel):
 
     port: int = Field(default=8090, ge=0, le=65535)
     """TCP port; 0 takes a free one."""
+
+    tls: ListenTlsSettings | None = None
+    """HTTPS instead of HTTP."""
+
+
+class AuthSettings(BaseModel):
+    """Who may do what; tokens are made with ``sidelight token create``."""
+
+    model_config = STRICT
+
+    required: bool = False
+    """Whether tokens are required on a loopback address too; on any other they always are."""
+
+    ingest: Literal["token", "none"] = "token"
+    """Whether events are taken from everybody: the loggers of most platforms send no token."""
+
+    metrics: Literal["token", "none"] = "token"
+    """Whether everybody may read the metrics."""
+
+
+class QuotaSettings(BaseModel):
+    """How much one namespace may send to the door; more is answered with 429."""
+
+    model_config = STRICT
+
+    events_per_second: float | None = Field(default=None, gt=0)
+    """On average; as many may come at once as in ten seconds."""
+
+    bytes_per_second: Size | None = Field(default=None, gt=0)
+    """Of payloads and attributes together, counted as they come."""
 
 
 class ModelSettings(BaseModel):
@@ -236,6 +281,12 @@ class Settings(BaseSettings):
 
     listen: ListenSettings = ListenSettings()
     """Where ``serve`` answers."""
+
+    auth: AuthSettings = AuthSettings()
+    """Who may do what."""
+
+    quotas: dict[str, QuotaSettings] = {}
+    """How much a namespace may send, by its name; ``*`` stands for each that is not named."""
 
     deployments: tuple[DeploymentSettings, ...] = ()
     """Deployments that need more than what traffic tells."""

@@ -36,13 +36,13 @@ class Supervisor:
     load : callable
         Reads the settings, as JSON values; called once. The processes are started before and
         import what they need meanwhile: after a kill every tenth of a second counts.
-    on_ready : callable of (host, port)
+    on_ready : callable of (host, port, scheme)
         Called once, when all three work.
 
     """
 
     def __init__(
-        self, load: Callable[[], dict[str, Any]], on_ready: Callable[[str, int], None]
+        self, load: Callable[[], dict[str, Any]], on_ready: Callable[[str, int, str], None]
     ) -> None:
         self._load = load
         self._settings: dict[str, Any] = {}
@@ -127,7 +127,7 @@ class Supervisor:
         if len(self._ready) == len(_ROLES) and not self._announced:
             self._announced = True
             address = self._ready["door"]
-            self._on_ready(address["host"], address["port"])
+            self._on_ready(address["host"], address["port"], address["scheme"])
 
     async def _stop(self, role: str) -> None:
         process = self._processes.get(role)
@@ -151,8 +151,8 @@ async def _start(role: str) -> asyncio.subprocess.Process:
     )
 
 
-def announce(host: str, port: int) -> None:
+def announce(host: str, port: int, scheme: str) -> None:
     """Print where the service listens."""
     shown = f"[{host}]" if ":" in host else host
-    sys.stdout.write(f"Sidelight listens on http://{shown}:{port}/\n")
+    sys.stdout.write(f"Sidelight listens on {scheme}://{shown}:{port}/\n")
     sys.stdout.flush()

@@ -1,0 +1,102 @@
+"""``sidelight token``: make, list, revoke and rotate the tokens of a data folder."""
+
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+app = typer.Typer(help="Tokens of callers and senders.", no_args_is_help=True)
+
+Data = Annotated[Path, typer.Option(help="Data folder.")]
+TokenId = Annotated[str, typer.Argument(help="The id that `list` shows.")]
+
+_DATA = Path("./sidelight-data")
+_USAGE = 2
+
+
+@app.command()
+def create(
+    role: Annotated[list[str], typer.Option(help="ingest, read, explain or admin; repeatable.")],
+    namespace: Annotated[
+        list[str] | None, typer.Option(help="Limit it to a namespace; repeatable.")
+    ] = None,
+    name: Annotated[str, typer.Option(help="What it is for.")] = "",
+    expires: Annotated[str, typer.Option(help="After that: 90d, 12h; or never.")] = "365d",
+    data: Data = _DATA,
+) -> None:
+    """Make a token and print it: it cannot be shown again."""
+    from sidelight.service._ingest_gate import stored_namespace
+    from sidelight.service._tokens import ROLES, Tokens
+
+    roles = [known for known in ROLES if known in role]
+    if wrong := sorted(set(role) - set(ROLES)):
+        _fail(f"--role: expected one of {', '.join(ROLES)}, got {wrong[0]}")
+    lifetime = None if expires == "never" else _duration("expires", expires)
+    namespaces = None if not namespace else [stored_namespace(item) for item in namespace]
+    token, text = Tokens(data).create(
+        roles=roles, name=name, namespaces=namespaces, lifetime=lifetime
+    )
+    sys.stderr.write(f"token {token.id}: keep what follows, only its digest is stored\n")
+    sys.stdout.write(f"{text}\n")
+
+
+@app.command("list")
+def list_tokens(data: Data = _DATA) -> None:
+    """Print every token as one line of JSON, without its secret."""
+    import orjson
+
+    from sidelight.service._tokens import Tokens
+    from sidelight.service.errors import ServiceError
+
+    try:
+        tokens = Tokens(data).list()
+    except ServiceError as error:
+        _fail(str(error), error.hint)
+    for token in tokens:
+        shown = token.model_dump(mode="json", exclude={"digest", "former_digest"})
+        sys.stdout.buffer.write(orjson.dumps(shown) + b"\n")
+
+
+@app.command()
+def revoke(token_id: TokenId, data: Data = _DATA) -> None:
+    """Refuse a token from now on; running services follow within a second."""
+    from sidelight.service._tokens import Tokens
+    from sidelight.service.errors import ServiceError
+
+    try:
+        Tokens(data).revoke(token_id)
+    except ServiceError as error:
+        _fail(str(error), error.hint)
+
+
+@app.command()
+def rotate(
+    token_id: TokenId,
+    grace: Annotated[str, typer.Option(help="How long the old secret is taken, too.")] = "24h",
+    data: Data = _DATA,
+) -> None:
+    """Give a token a new secret and print it; id, roles, namespaces and end stay."""
+    from sidelight.service._tokens import Tokens
+    from sidelight.service.errors import ServiceError
+
+    try:
+        _, text = Tokens(data).rotate(token_id, grace=_duration("grace", grace))
+    except ServiceError as error:
+        _fail(str(error), error.hint)
+    sys.stdout.write(f"{text}\n")
+
+
+def _duration(option: str, text: str) -> timedelta:
+    from sidelight.service._quantities import seconds
+
+    try:
+        return timedelta(seconds=seconds(text))
+    except (ValueError, OverflowError):
+        _fail(f"--{option}: expected a duration such as 90d, 12h or 30m, got {text!r}")
+
+
+def _fail(message: str, hint: str = "") -> NoReturn:
+    sys.stderr.write(f"sidelight: {message}\n" + (f"  {hint}\n" if hint else ""))
+    raise typer.Exit(_USAGE)

@@ -1,0 +1,208 @@
+"""Who may ask for what: every route with every role, limited tokens, and what is written down."""
+
+import json
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from sidelight.service._access import NEEDED
+from sidelight.service._access_log import AccessLog
+from sidelight.service._api import create_app
+from sidelight.service._settings import AuthSettings, Settings
+from sidelight.service._tokens import ROLES, Role, Tokens
+
+_IMPLIED = {"ingest": ["ingest"], "read": ["read"], "explain": ["read", "explain"]}
+# What a route answers to an empty question, once the caller may ask.
+_ALLOWED = {200, 204, 400, 404, 409}
+_PLACEHOLDERS = {
+    "namespace": "prod",
+    "name": "flights",
+    "inference_id": "0" * 32,
+    "alarm_id": "a",
+    "explanation_id": "e",
+}
+
+
+class Guarded:
+    """The API where tokens are required, over a folder with two namespaces."""
+
+    def __init__(self, api: Any) -> None:
+        self.api = api
+        self.data = api.context.settings.data
+        self.tokens = Tokens(self.data)
+
+    def token(self, *roles: Role, namespaces: list[str] | None = None) -> dict[str, str]:
+        _, text = self.tokens.create(roles=roles, namespaces=namespaces)
+        return {"Authorization": f"Bearer {text}"}
+
+    def status(self, method: str, path: str, headers: dict[str, str], **options: Any) -> int:
+        answer = self.api.request(method, path, headers=headers, **options)
+        return int(answer.status_code)
+
+    def entries(self) -> list[dict[str, Any]]:
+        return [
+            json.loads(line)
+            for path in sorted((self.data / "access").glob("log-*.jsonl"))
+            for line in path.read_text().splitlines()
+        ]
+
+
+@pytest.fixture
+def guarded(folder: Any, make_api: Any) -> Guarded:
+    for name in ("prod/flights", "test/flights"):
+        folder.ask([[1.0, "f"]], deployment=name, request_id=f"r-{name}")
+    folder.work()
+    return Guarded(make_api(Settings(data=folder.data, auth=AuthSettings(required=True))))
+
+
+def _operations(guarded: Guarded) -> list[tuple[str, str]]:
+    paths = create_app(guarded.api.context).openapi()["paths"]
+    return [(method.upper(), path) for path, methods in paths.items() for method in methods]
+
+
+def test_every_route_refuses_who_has_no_token_and_every_role_that_may_not(guarded: Guarded) -> None:
+    tokens = {role: guarded.token(role) for role in ROLES}
+    operations = [*_operations(guarded), ("GET", "/"), ("GET", "/openapi.json")]
+    assert len(operations) > 15
+    for method, template in operations:
+        path = template.format(**_PLACEHOLDERS)
+        needed = NEEDED.get((method, template), "admin")
+        if needed is None:
+            assert guarded.status(method, path, {}) in {200, 503}
+            continue
+        for headers in ({}, {"Authorization": "Bearer nonsense"}, {"Authorization": "Basic !"}):
+            answer = guarded.api.request(method, path, headers=headers)
+            assert answer.status_code == 401, (method, path)
+            assert answer.headers["www-authenticate"].startswith("Bearer")
+        for role, token in tokens.items():
+            may = role == "admin" or needed in _IMPLIED[role]
+            status = guarded.status(method, path, token)
+            assert status in _ALLOWED if may else status == 403, (method, path, role, status)
+
+
+def test_every_route_but_those_of_the_kubelet_is_in_the_table_or_for_administrators(
+    guarded: Guarded,
+) -> None:
+    operations = set(_operations(guarded))
+    beside = {("GET", "/"), ("GET", "/openapi.json")}
+    assert not set(NEEDED) - operations - beside, "the table names routes that are not there"
+    assert {route for route, role in NEEDED.items() if role is None} == {
+        ("GET", "/healthz"),
+        ("GET", "/readyz"),
+    }
+
+
+def test_unknown_paths_and_encoded_slashes_do_not_lead_around_the_table(guarded: Guarded) -> None:
+    reader = guarded.token("read")
+    limited = guarded.token("admin", namespaces=["prod"])
+    for path in ("/nothing", "/v1/deployments/prod/a/b", "/v1/inferences/", "//v1/inferences"):
+        assert guarded.status("GET", path, reader) == 403
+        assert guarded.status("PUT", path, reader, json={}) == 403
+        assert guarded.status("GET", path, limited) == 403
+    assert guarded.status("PUT", "/v1/deployments/prod/a%2Fb", reader, json={}) == 403
+    assert guarded.status("PUT", "/v1/deployments/test/a%2Fb", limited, json={}) == 403
+    assert guarded.status("PUT", "/v1/deployments/prod/a%2Fb", limited, json={}) == 200
+    assert guarded.status("GET", "/nothing", guarded.token("admin")) == 404
+
+
+def test_a_limited_token_sees_its_namespaces_and_nothing_of_others(guarded: Guarded) -> None:
+    limited = guarded.token("admin", namespaces=["prod"])
+    get = guarded.api.request
+
+    def items(path: str) -> Any:
+        return get("GET", path, headers=limited).json()["items"]
+
+    ids = {
+        item["deployment"]: item["id"]
+        for item in guarded.api.request(
+            "GET", "/v1/inferences", headers=guarded.token("read")
+        ).json()["items"]
+    }
+    assert [item["name"] for item in items("/v1/deployments")] == ["prod/flights"]
+    assert len(items("/v1/inferences?deployment=prod/flights")) == 1
+    for path in ("/v1/inferences", "/v1/verdicts", "/v1/alarms", "/v1/inferences/export"):
+        assert guarded.status("GET", path, limited) == 403
+        assert guarded.status("GET", f"{path}?deployment=test/flights", limited) == 403
+        assert guarded.status("GET", f"{path}?deployment=prod/flights", limited) == 200
+        twice = f"{path}?deployment=prod/flights&deployment=test/flights"
+        assert guarded.status("GET", twice, limited) == 403
+    own, foreign = ids["prod/flights"], ids["test/flights"]
+    assert guarded.status("GET", f"/v1/inferences/{own}", limited) == 200
+    assert guarded.status("GET", f"/v1/inferences/{foreign}", limited) == 404
+    for path in ("/v1/deployments/test/flights", "/metrics", "/"):
+        assert guarded.status("GET", path, limited) == 403
+    label = {"request_id": "r-1", "labels": {"late": 1}}
+    for name, status in (("prod/flights", 200), ("test/flights", 404)):
+        feedback = [{"deployment": name, **label}]
+        assert guarded.status("POST", "/v1/feedback", limited, json=feedback) == status
+    for question in ({"inference_id": foreign}, {"deployment": "test/flights", "instances": [[1]]}):
+        assert guarded.status("POST", "/v1/explanations", limited, json=question) == 404
+
+
+def test_what_is_written_down_says_who_what_when_and_why(guarded: Guarded) -> None:
+    headers = guarded.token("read")
+    where = {"where": "features.age > 0", "deployment": "prod/flights"}
+    reason = {**headers, "X-Sidelight-Reason": "ticket 17"}
+    guarded.api.request("GET", "/v1/inferences", params=where, headers=reason)
+    guarded.status("PUT", "/v1/deployments/prod/flights", headers, json={})
+    guarded.status("GET", "/v1/inferences", {})
+    guarded.status("GET", "/metrics", headers)
+    question = {"deployment": "prod/flights", "instances": [[1.0, "f"]]}
+    guarded.status("POST", "/v1/explanations", guarded.token("explain"), json=question)
+    asked, refused, explained = guarded.entries()
+    (token, *_) = guarded.tokens.list()
+    assert asked["caller"] == token.id
+    assert asked["route"] == "/v1/inferences"
+    assert asked["parameters"] == where
+    assert asked["reason"] == "ticket 17"
+    assert asked["status"] == 200
+    assert asked["time"].endswith("+00:00")
+    assert (refused["status"], refused["method"]) == (403, "PUT")
+    assert explained["parameters"]["deployment"] == "prod/flights"
+    assert explained["status"] == 409
+
+
+def test_an_answer_that_cannot_be_written_down_is_withheld(
+    guarded: Guarded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: AccessLog, __: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    headers = guarded.token("read")
+    monkeypatch.setattr(AccessLog, "append", full)
+    answer = guarded.api.request("GET", "/v1/inferences", headers=headers)
+    assert answer.status_code == 503
+    assert "items" not in answer.json()
+    assert answer.headers["retry-after"] == "5"
+    assert guarded.status("GET", "/healthz", {}) == 200
+
+
+def test_a_browser_may_give_the_token_as_password(guarded: Guarded) -> None:
+    text = guarded.token("read")["Authorization"].removeprefix("Bearer ")
+    answer = guarded.api.request("GET", "/", auth=("anybody", text))
+    assert answer.status_code == 200
+    assert guarded.api.request("GET", "/", auth=("anybody", text + "x")).status_code == 401
+
+
+def test_an_expired_and_a_revoked_token_are_refused(guarded: Guarded) -> None:
+    token, text = guarded.tokens.create(roles=["read"], lifetime=timedelta(0))
+    headers = {"Authorization": f"Bearer {text}"}
+    assert guarded.status("GET", "/v1/alarms", headers) == 401
+    guarded.tokens.revoke(token.id)
+    assert guarded.status("GET", "/v1/alarms", headers) == 401
+
+
+def test_metrics_can_be_opened_alone(folder: Any, make_api: Any) -> None:
+    auth = AuthSettings(required=True, metrics="none")
+    guarded = Guarded(make_api(Settings(data=folder.data, auth=auth)))
+    assert guarded.status("GET", "/metrics", {}) == 200
+    assert guarded.status("GET", "/v1/alarms", {}) == 401
+
+
+def test_without_tokens_what_is_asked_on_loopback_is_written_down_as_local(
+    folder: Any, api: Any
+) -> None:
+    assert api.get("/v1/alarms").status_code == 200
+    (path,) = (folder.data / "access").glob("log-*.jsonl")
+    assert json.loads(path.read_text())["caller"] == "local"
