@@ -553,3 +553,16 @@ def test_samples_that_name_their_partner_are_all_tried() -> None:
                 tagged.setdefault(tag, []).append(name)
 
     assert {tuple(names) for names in tagged.values()} <= set(PAIRED)
+
+
+def test_every_protocol_is_in_the_docs() -> None:
+    text = (WIRE.parents[1] / "docs" / "dialects.md").read_text()
+    found = {
+        protocol
+        for sample in SAMPLES.values()
+        for batch in Read(sample).decoded.batches
+        for protocol in batch.records.column("protocol").to_pylist()
+    }
+
+    assert len(found) > 10
+    assert {protocol for protocol in found if f"`{protocol}`" not in text} == set()
