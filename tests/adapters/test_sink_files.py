@@ -298,6 +298,16 @@ def test_a_cancelled_delivery_stops_between_events(tmp_path: Path) -> None:
     assert ids(tmp_path) == ["0", "1"]
 
 
+def test_a_sink_can_be_closed_twice_and_used_afterwards(tmp_path: Path) -> None:
+    sink = FileSink(tmp_path, file_format="jsonl")
+
+    assert [sent(sink, several(n_events)) for n_events in (0, 2)] == [
+        [Delivery(n_taken=0)],
+        [Delivery(n_taken=2)],
+    ]
+    assert files(tmp_path / ".writing") == []
+
+
 def test_nothing_to_send_is_taken(tmp_path: Path) -> None:
     assert sent(FileSink(tmp_path), []) == [Delivery(n_taken=0)]
 

@@ -237,6 +237,29 @@ def test_a_producer_of_no_further_use_is_replaced(
     assert second.taken == ["0"]
 
 
+def test_an_event_that_is_no_event_is_refused_alone() -> None:
+    sink = KafkaSink(NOBODY, topic="events", settings=CLUSTER)
+    bad = [CapturedEvent(b'{"id":1', b"[]"), CapturedEvent(b"[", b"[]"), CapturedEvent(b"1", b"")]
+
+    for event in bad:
+        found = sent(sink, [*several(2), event, *several(2)])
+        assert found == [Delivery(n_taken=2, n_refused=1, failure="unencodable")]
+
+
+def test_a_producer_that_cannot_be_made_again_is_a_failure_that_passes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse() -> None:
+        raise SinkError("the file of the authorities is gone")
+
+    sink = scripted(monkeypatch, Script({"0": confluent_kafka.KafkaError._UNKNOWN_TOPIC}))
+    sink._connect = refuse  # type: ignore[assignment] # as connect does
+
+    found = sent(sink, several(1), several(1))
+
+    assert [delivery.failure for delivery in found] == ["unknown_topic", "unusable"]
+
+
 def test_a_full_queue_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     script = Script({})
     script.n_full = 3

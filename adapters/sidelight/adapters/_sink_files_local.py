@@ -43,12 +43,13 @@ class LocalFiles:
         try:
             if not folder.exists():
                 folder.mkdir(parents=True, mode=0o700)
-            self._unfinished, self._lock = _claim(folder / _WRITING)
+            self._unfinished, lock = _claim(folder / _WRITING)
         except OSError as error:
             raise SinkError(
                 f"folder {folder}: expected one to write in, got {error.strerror or error}; "
                 "choose another one or free it"
             ) from error
+        self._lock: int | None = lock
 
     def write(self, path: str, fill: Callable[[BinaryIO], None]) -> None:
         """Write a file durably, in place of one that has the name already.
@@ -81,8 +82,10 @@ class LocalFiles:
 
     def close(self) -> None:
         """Give up the place for unfinished files."""
-        self._unfinished.with_suffix(_LOCK).unlink(missing_ok=True)
-        os.close(self._lock)
+        if self._lock is not None:
+            self._unfinished.with_suffix(_LOCK).unlink(missing_ok=True)
+            os.close(self._lock)
+            self._lock = None
 
 
 def _claim(writing: Path) -> tuple[Path, int]:

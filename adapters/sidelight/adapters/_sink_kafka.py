@@ -4,15 +4,16 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from sidelight.adapters._sink_kafka_errors import reason_of
 from sidelight.adapters._sink_kafka_flight import Flight
-from sidelight.adapters._sink_kafka_record import KafkaKey, KafkaMode, record_of
+from sidelight.adapters._sink_kafka_record import KafkaKey, KafkaMode, KafkaRecord, record_of
 from sidelight.adapters._sink_kafka_settings import connect
 from sidelight.adapters._sink_worker import SinkWorker, WorkCancelled, unhurried
+from sidelight.adapters.errors import AdapterError
 from sidelight.logger import CapturedEvent, Delivery, EmitterLimits
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ class KafkaSink:
         self._timeout_s = timeout_s
         self._worker = SinkWorker("sidelight-kafka")
         # What a partly failed delivery had in the log already is not produced a second time.
-        self._known: set[CapturedEvent] = set()
+        self._known: set[tuple[bytes, bytes]] = set()
         self._trouble = ""
         self._producer: Producer | None = self._connect()
         from confluent_kafka import KafkaException  # noqa: PLC0415 - known to be there by now
@@ -121,36 +122,51 @@ class KafkaSink:
         self._worker.stop()
 
     def _deliver(self, events: Sequence[CapturedEvent], cancelled: threading.Event) -> Delivery:
-        if self._producer is None:
-            self._producer = self._connect()
-        deadline = time.monotonic() + self._timeout_s
         flight = Flight(len(events))
         try:
-            for index, event in enumerate(unhurried(events, cancelled)):
-                if self._known and event in self._known:
-                    flight.land(index)
-                elif not self._produce(event, index, flight, deadline):
-                    break
-            while self._producer.flush(_TURN_S) and time.monotonic() < deadline:
+            # Not "or": a producer without records is empty, thus false.
+            producer = self._connect() if self._producer is None else self._producer
+        except AdapterError:
+            log.exception("the kafka producer cannot be made again")
+            return Delivery(n_taken=0, failure="unusable")
+        self._producer = producer
+        deadline = time.monotonic() + self._timeout_s
+        try:
+            self._launch(unhurried(events, cancelled), flight, deadline)
+            while producer.flush(_TURN_S) and time.monotonic() < deadline:
                 if cancelled.is_set() or flight.is_spent:
                     break
         except WorkCancelled:
             log.debug("a delivery was cancelled before it was on its way")
         finally:
-            self._take_back(flight)
+            self._take_back(producer, flight)
         delivery = flight.delivery(self._trouble)
         if delivery.n_taken:
             self._trouble = ""
-        if delivery.n_taken == len(events):
-            self._known.clear()
-        else:
-            self._known = {events[index] for index in flight.landed() if index > delivery.n_taken}
+        beyond = (events[index] for index in flight.landed() if index > delivery.n_taken)
+        self._known = {(event.attributes, event.data) for event in beyond}
         return delivery
 
-    def _produce(self, event: CapturedEvent, index: int, flight: Flight, deadline: float) -> bool:
-        """Queue one record; whether those behind it may follow."""
+    def _launch(self, events: Iterable[CapturedEvent], flight: Flight, deadline: float) -> None:
+        """Queue records up to the first one that cannot be."""
+        for index, event in enumerate(events):
+            if self._known and (event.attributes, event.data) in self._known:
+                flight.land(index)
+                continue
+            try:
+                is_queued = self._produce(self._record(event), index, flight, deadline)
+            except self._error as error:
+                flight.fail(index, error.args[0])
+                return
+            except (AttributeError, TypeError, ValueError):
+                log.exception("a captured event cannot be encoded")
+                flight.refuse(index, "unencodable")
+                return
+            if not is_queued:
+                return
+
+    def _produce(self, record: KafkaRecord, index: int, flight: Flight, deadline: float) -> bool:
         producer = self._producer
-        record = self._record(event)
         while producer is not None:
             try:
                 producer.produce(
@@ -164,17 +180,13 @@ class KafkaSink:
                 producer.poll(_TURN_S)
                 if time.monotonic() > deadline:
                     return False
-            except self._error as error:
-                flight.fail(index, error.args[0])
-                return False
             else:
                 return True
         return False
 
-    def _take_back(self, flight: Flight) -> None:
+    def _take_back(self, producer: "Producer", flight: Flight) -> None:
         """Leave nothing behind that would be produced later, in front of what is sent next."""
-        producer = self._producer
-        if producer is not None and len(producer):
+        if len(producer):
             producer.purge(blocking=False)
             producer.flush(_PURGE_S)
         if flight.is_spent:

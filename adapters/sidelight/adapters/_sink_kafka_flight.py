@@ -43,9 +43,15 @@ class Flight:
             self.is_spent = True
         if name in PURGED:
             return
-        self._outcomes[index] = reason_of(error)
         if name in REFUSALS:
-            self._refused.append(index)
+            self.refuse(index, reason_of(error))
+        else:
+            self._outcomes[index] = reason_of(error)
+
+    def refuse(self, index: int, reason: str) -> None:
+        """Note that an event can never be taken."""
+        self._outcomes[index] = reason
+        self._refused.append(index)
 
     def report(self, index: int, error: "KafkaError | None", _: Any) -> None:
         """Take a delivery report of librdkafka."""

@@ -1,8 +1,7 @@
 """A captured event as a Kafka record (CloudEvents Kafka protocol binding 1.0.2)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import orjson
 
@@ -17,8 +16,7 @@ _STRUCTURED: Final[list[tuple[str, str | bytes | None]]] = [
 ]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KafkaRecord:
+class KafkaRecord(NamedTuple):
     """What is produced for one event.
 
     Parameters
