@@ -3,8 +3,8 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
-from typing import Any, Final
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Final, cast
 
 import grpc
 import grpc.aio
@@ -161,9 +161,26 @@ async def _send(
     requests: AsyncIterator[bytes], call: Any, recording: StreamRecording | None
 ) -> None:
     # What ends the call is told by its other side.
-    with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+    with contextlib.suppress(
+        grpc.aio.AioRpcError, grpc.aio.InternalError, asyncio.InvalidStateError
+    ):
+        write = await _writing(call)
         async for message in requests:
             if recording is not None:
                 recording.request(message)
-            await call.write(message)
+            await write(message)
         await call.done_writing()
+
+
+async def _writing(call: Any) -> Callable[[bytes], Awaitable[None]]:
+    """Return the function that writes messages.
+
+    ``write`` of a call puts an internal error in the place of the status when the other side has
+    ended the call meanwhile: of calls that were refused early, a third lost their status. What it
+    calls does not; it has the same name in grpcio 1.60 and 1.85.
+    """
+    write = getattr(getattr(call, "_cython_call", None), "send_serialized_message", None)
+    if write is None:
+        return cast("Callable[[bytes], Awaitable[None]]", call.write)
+    await call.wait_for_connection()
+    return cast("Callable[[bytes], Awaitable[None]]", write)
