@@ -129,7 +129,9 @@ class Heads:
             is_json=essence in (b"", b"application/json", b"text/json")
             or essence.endswith(b"+json"),
         )
-        if len(head) <= _MAX_REMEMBERED_HEAD_BYTES:
+        # A head that is known is not looked through for an id again.
+        has_own = any(key in lowered for key in (*ID_HEADERS, _TRACEPARENT))
+        if not has_own and len(head) <= _MAX_REMEMBERED_HEAD_BYTES:
             remember(self.known, head, facts)
         return facts
 
