@@ -5,6 +5,7 @@ import contextlib
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -21,7 +22,7 @@ import uvloop
 from cloudevents.core.formats.json import JSONFormat
 
 from sidelight.adapters import FileFormat, FileSink
-from sidelight.logger import Accounts, Emitter, Exchange
+from sidelight.logger import Accounts, Capture, Delivery, Emitter, Exchange
 from sidelight.logger._outlet import EmitterLimits, SpoolFolder
 
 if TYPE_CHECKING:
@@ -223,6 +224,32 @@ def test_a_kill_shows_no_half_object_in_a_bucket(s3: "S3Server", tmp_path: Path)
 
     ids = pq.read_table(prefix, filesystem=s3.files(), columns=["id"])["id"].to_pylist()
     assert Counter(ids) == Counter(map(str, range(30_000)))
+
+
+def test_a_store_that_is_silent_costs_a_timeout_and_gets_everything_later(
+    s3: "S3Server",
+) -> None:
+    prefix = f"{_BUCKET}/silent"
+    events = [event for number in range(50) for event in Capture().events(exchange(number))]
+
+    async def run() -> tuple[Delivery, Delivery]:
+        sink = FileSink(f"s3://{prefix}", s3=s3.settings, timeout_s=1)
+        await sink.send(events[:1])
+        s3.process.signal(signal.SIGSTOP)
+        silent = await sink.send(events)
+        s3.process.signal(signal.SIGCONT)
+        delivery = Delivery(n_taken=0)
+        async with asyncio.timeout(_PATIENCE_S):
+            while not delivery.n_taken:
+                delivery = await sink.send(events)
+        await sink.close()
+        return silent, delivery
+
+    assert uvloop.run(run()) == (
+        Delivery(n_taken=0, failure="timeout"),
+        Delivery(n_taken=100),
+    )
+    assert pq.read_table(prefix, filesystem=s3.files()).num_rows == 100
 
 
 # Inside a namespace of its own it may mount a small disk.

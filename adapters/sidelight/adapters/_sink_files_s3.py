@@ -11,7 +11,10 @@ from pyarrow.fs import AwsStandardS3RetryStrategy, S3FileSystem
 
 from sidelight.adapters.errors import SinkError
 
-_ATTEMPTS: Final = 2
+# The emitter tries again; and what is tried when a process ends holds up its end.
+_ATTEMPTS: Final = 1
+# Seen with pyarrow 26: a store that has gone silent is given up six seconds later than that.
+_SILENCE_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +108,7 @@ class S3Files:
 def _connect(settings: S3Settings) -> S3FileSystem:
     options: dict[str, Any] = {
         "connect_timeout": settings.connect_timeout_s,
+        "request_timeout": _SILENCE_S,
         "retry_strategy": AwsStandardS3RetryStrategy(max_attempts=_ATTEMPTS),
     }
     given = {
