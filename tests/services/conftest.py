@@ -130,10 +130,10 @@ class Command:
         assert self._process is not None, "not started"
         self._process.send_signal(number)
 
-    def wait(self) -> int:
-        """Return the exit code at the end of the command."""
+    def wait(self, timeout_s: float = _STOP_S) -> int:
+        """Return the exit code at the end of the command; ``TimeoutExpired`` when none comes."""
         assert self._process is not None, "not started"
-        return self._process.wait(_STOP_S)
+        return self._process.wait(timeout_s)
 
     def kill(self) -> None:
         """Send SIGKILL to the command itself, and wait for its end."""
@@ -330,10 +330,16 @@ class Proxy(Command):
 
 
 class Receiver:
-    """A model and a sink in one: answers everything, remembers events."""
+    """A model and a sink in one: answers everything, remembers events.
+
+    A request that is no event waits until it may be answered, which it may at first.
+    """
 
     def __init__(self) -> None:
         self.events: list[dict[str, Any]] = []
+        self.may_answer = threading.Event()
+        self.may_answer.set()
+        self.asked = threading.Event()
         receiver = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -344,6 +350,9 @@ class Receiver:
                 body = self.rfile.read(int(self.headers["content-length"]))
                 if self.path == "/":
                     receiver.events += orjson.loads(body)
+                else:
+                    receiver.asked.set()
+                    assert receiver.may_answer.wait(_STOP_S)
                 self.send_response(200)
                 self.send_header("content-length", "2")
                 self.end_headers()

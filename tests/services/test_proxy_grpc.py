@@ -1,6 +1,7 @@
 """gRPC through the process of the proxy: the same emitter, and drained at its end."""
 
 import re
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -106,6 +107,8 @@ def test_a_call_is_captured_and_what_is_in_work_is_answered_at_the_end(
         assert model.asked.wait(30)
 
         proxy.terminate()
+        with pytest.raises(subprocess.TimeoutExpired):
+            proxy.wait(1.0)
         model.may_answer.set()
         answered = second.result()
     status = proxy.wait()

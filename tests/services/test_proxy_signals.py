@@ -3,7 +3,9 @@
 import re
 import signal
 import socket
+import subprocess
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +82,28 @@ def test_everything_that_was_captured_is_sent_before_the_end(
 
     assert status == 0
     assert len(receiver.events) == 100
+
+
+def test_what_is_in_work_is_answered_and_captured_before_the_end(
+    start_proxy: Any, receiver: Any
+) -> None:
+    proxy = start_proxy(upstream=receiver.url, sink=f"{receiver.url}/")
+    receiver.may_answer.clear()
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(
+            httpx.post, f"{proxy.url}/v1/models/m:predict", json={"instances": [[1]]}, timeout=30
+        )
+        assert receiver.asked.wait(30)
+
+        proxy.terminate()
+        with pytest.raises(subprocess.TimeoutExpired):
+            proxy.wait(1.0)
+        receiver.may_answer.set()
+        status = answer.result().status_code
+
+    assert proxy.wait() == 0
+    assert status == 200
+    assert [event.get("statuscode") for event in receiver.events] == [None, "200"]
 
 
 def test_what_cannot_be_sent_is_in_the_spool_at_the_end_and_sent_by_the_next_one(

@@ -44,17 +44,14 @@ def run_proxy(configuration: ProxyConfiguration) -> None:
 
 async def _run(configuration: ProxyConfiguration) -> None:
     loop = asyncio.get_running_loop()
-    stopping, hurrying, reload = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    stopping, hurrying, hung_up = asyncio.Event(), asyncio.Event(), asyncio.Event()
     # Before anything is read: what is asked for meanwhile is done afterwards.
     loop.add_signal_handler(signal.SIGTERM, stopping.set)
     loop.add_signal_handler(signal.SIGINT, _interrupted, stopping, hurrying)
-    loop.add_signal_handler(signal.SIGHUP, reload.set)
+    loop.add_signal_handler(signal.SIGHUP, hung_up.set)
     _open_files()
     proxy = Proxy(build_parts(configuration.read()))
-    reloading = Reloading(configuration, proxy, proxy.state)
-    loop.add_signal_handler(signal.SIGHUP, reloading.ask)
-    if reload.is_set():
-        reloading.ask()
+    reloading = Reloading(configuration, proxy, proxy.state, asked=hung_up)
     await proxy.start()
     tasks = [loop.create_task(reloading.run()), loop.create_task(proxy.sweep())]
     await stopping.wait()

@@ -40,22 +40,25 @@ class Reloading:
         What runs.
     state : ProxyState
         Where outcomes are counted.
+    asked : asyncio.Event
+        Set by whoever wants a reload.
 
     """
 
     def __init__(
-        self, configuration: ProxyConfiguration, proxy: Reloadable, state: ProxyState
+        self,
+        configuration: ProxyConfiguration,
+        proxy: Reloadable,
+        state: ProxyState,
+        *,
+        asked: asyncio.Event,
     ) -> None:
         self._configuration = configuration
         self._proxy = proxy
         self._state = state
-        self._asked = asyncio.Event()
+        self._asked = asked
         # Grows when something could not be had: the next reload tries it again.
         self._attempt = 0
-
-    def ask(self) -> None:
-        """Reload soon."""
-        self._asked.set()
 
     async def run(self) -> None:
         """Reload whenever it is asked, until cancelled."""

@@ -211,7 +211,7 @@ class ProxySettings(BaseModel):
     @classmethod
     def _is_loopback(cls, value: str) -> str:
         if not Address.read(value).is_loopback:
-            raise ValueError(f"expected a loopback address, got {value}: there are no tokens yet")
+            raise ValueError(f"expected a loopback address, got {value}: it knows no tokens")
         return value
 
     @field_validator("headers", "response_headers")
