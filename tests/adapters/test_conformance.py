@@ -545,6 +545,16 @@ def test_halves_meet_in_both_orders(names: tuple[str, str], backwards: bool) -> 
     assert len(read.batch) == 2
 
 
+def test_a_graph_that_logs_twice_is_one_inference() -> None:
+    again = copy.deepcopy(SAMPLES["sc01_ndarray_request"])
+    headers = dict(again["http"]["headers"]) | {"Ce-Id": "another"}
+    again["http"]["headers"] = list(map(list, headers.items()))
+
+    read = Read(SAMPLES["sc01_ndarray_request"], again, SAMPLES["sc02_ndarray_response"])
+
+    assert (read.completed, read.duplicates, len(read.pairs)) == (1, 1, 1)
+
+
 def test_samples_that_name_their_partner_are_all_tried() -> None:
     tagged: dict[str, list[str]] = {}
     for name, sample in SAMPLES.items():

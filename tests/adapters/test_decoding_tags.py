@@ -48,6 +48,7 @@ def test_what_our_proxy_says_is_kept() -> None:
         "requestpath": "/v2/models/m/infer",
         "headerxtenant": "t1",
         "headeruseragent": "curl",
+        "responseheaderserver": "s",
         "statuscode": "200",
         "latencyms": "1.5",
     }
@@ -59,6 +60,7 @@ def test_what_our_proxy_says_is_kept() -> None:
         "method": "POST",
         "path": "/v2/models/m/infer",
         "redacted": "2",
+        "response_headers": {"server": "s"},
         "sampling_rate": "0.25",
     }
 
@@ -106,6 +108,35 @@ def test_an_error_for_many_rows_is_no_mismatch() -> None:
 
     assert len(batch) == 3
     assert "rows_mismatch" not in batch.records.column("tags")[0].as_py()
+
+
+@pytest.mark.parametrize(
+    ("data", "status", "error"),
+    [
+        (b"<html>bad gateway</html>", "502", "<html>bad gateway</html>"),
+        (b'{"message": "no"}', "400", '{"message": "no"}'),
+        (b"", "503", "status 503"),
+    ],
+)
+def test_the_page_of_a_gateway_is_no_prediction(data: bytes, status: str, error: str) -> None:
+    decoded = decode(half("request", ASKED), half("response", data, statuscode=status))
+
+    batch = decoded.batches[0]
+    assert (batch.output_names, decoded.undecoded) == ([], {})
+    assert json.loads(batch.records.column("tags")[0].as_py()) == {"error": error}
+
+
+@pytest.mark.parametrize("status", ["200", "399", "x", "", "²"])
+def test_what_is_no_error_stays_an_opaque_answer(status: str) -> None:
+    batch = decode(half("request", ASKED), half("response", b"text", statuscode=status)).batches[0]
+
+    assert batch.output("y").to_pylist() == ["text"]
+
+
+def test_an_answer_that_can_be_read_is_one_whatever_its_status() -> None:
+    response = half("response", ANSWERED, statuscode="500")
+
+    assert decode(half("request", ASKED), response).batches[0].output("y").to_pylist() == [1]
 
 
 def test_an_error_of_a_pipeline_is_its_text() -> None:

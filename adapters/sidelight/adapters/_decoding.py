@@ -9,7 +9,7 @@ from typing import Final
 
 from sidelight.adapters._batches import Decoded, build_batch
 from sidelight.adapters._decoding_columns import CONVERSION_ERRORS, arrays, registered_names
-from sidelight.adapters._decoding_incomplete import incomplete
+from sidelight.adapters._decoding_incomplete import incomplete, refused
 from sidelight.adapters._labels import Labels, labels
 from sidelight.adapters.dialects import (
     DIALECTS,
@@ -106,7 +106,7 @@ class Decoder:
         if (unread := incomplete(event, side)) is not None:
             return unread
         try:
-            return read_payload(
+            half = read_payload(
                 event.data,
                 side,
                 self._dialects,
@@ -117,6 +117,7 @@ class Decoder:
             # A dialect met what it did not foresee. The inference must not be lost for that.
             log.exception("payload not decoded", extra={"ref": str(event.ref)})
             return opaque(event.data, "unforeseen")
+        return refused(event, half) if side == "response" else half
 
     def _batches(
         self, deployment: str, group: list[Decoded]

@@ -1,4 +1,4 @@
-"""Halves of which the sender says that they are not all that was asked or answered."""
+"""Halves of which the sender says that they are not all that was asked, or no answer."""
 
 from typing import Final
 
@@ -8,6 +8,7 @@ from sidelight.payloads import Event
 
 _ERROR_TYPE: Final = CORE2_PREFIX + "error"
 _WITHHELD: Final = "withheld"
+_FIRST_ERROR: Final = 400
 _FALSE: Final = ("", "false", "0")
 
 
@@ -18,13 +19,27 @@ def incomplete(event: Event, side: Side) -> Half | None:
     detector may see them as all there were. What a caller asked is whole, whoever hung up later.
     """
     extensions = event.extensions
-    if "truncated" in extensions and extensions["truncated"].lower() not in _FALSE:
-        return opaque(event.data, "truncated")
     if "redacted" in extensions and extensions["redacted"] == _WITHHELD:
         return opaque(event.data, _WITHHELD)
+    if "truncated" in extensions and extensions["truncated"].lower() not in _FALSE:
+        return opaque(event.data, "truncated")
     if side == "response":
         if extensions.get("abortedby"):
             return opaque(event.data, "aborted")
         if event.type == _ERROR_TYPE:
             return failed(event.data.decode(errors="replace"))
     return None
+
+
+def refused(event: Event, half: Half) -> Half:
+    """Return an answer that nobody could read and whose status is an error as a failure.
+
+    The page of a gateway is no prediction; where the model says in its own protocol what went
+    wrong, that stays.
+    """
+    status = event.extensions.get("statuscode", "")
+    if half.layout.protocol != "opaque" or not (status.isascii() and status.isdigit()):
+        return half
+    if int(status[:9]) < _FIRST_ERROR:
+        return half
+    return failed(half.values[0][0] or f"status {status}")

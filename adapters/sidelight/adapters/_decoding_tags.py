@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import unquote
 
 import orjson
@@ -19,10 +19,12 @@ _TAGS: Final = (
     ("annotations", "annotations"),
     ("datadigest", "data_digest"),
     ("datalength", "data_length"),
+    ("datasize", "data_size"),
     ("detectortype", "detector_type"),
     ("inferenceid", "inference_id"),
     ("metadata", "metadata"),
     ("redacted", "redacted"),
+    ("redactionreason", "redaction_reason"),
     ("requestmethod", "method"),
     ("requestpath", "path"),
     ("samplingrate", "sampling_rate"),
@@ -32,7 +34,7 @@ _TAGS: Final = (
 )
 _JSON: Final = frozenset({"annotations", "metadata"})
 _MEANINGLESS: Final = frozenset({"", "{}", "null"})
-_HEADER: Final = "header"
+_HEADERS: Final = (("header", "headers"), ("responseheader", "response_headers"))
 _DEAD_LETTER: Final = ("dest", "code", "data")
 _KNATIVE: Final = "knativeerror"
 
@@ -101,12 +103,12 @@ def _add_facts(tags: dict[str, Any], facts: Mapping[str, Any]) -> None:
 def _stated(event: Event) -> Iterator[tuple[str, Any]]:
     """Yield the tags that one event's attributes make, in a fixed order."""
     extensions = event.extensions
-    plain, headers, has_error = _plan(tuple(extensions))
+    plain, groups, has_error = _plan(tuple(extensions))
     for name, tag in plain:
         if (value := extensions[name]) not in _MEANINGLESS:
             yield tag, _json_or_text(value) if name in _JSON else value
-    if headers:
-        yield "headers", {name.removeprefix(_HEADER): extensions[name] for name in headers}
+    for tag, names in groups:
+        yield tag, {header: extensions[name] for header, name in names}
     if has_error:
         yield "dead_letter", _dead_letter(extensions)
     elif event.dead_letter:
@@ -115,14 +117,24 @@ def _stated(event: Event) -> Iterator[tuple[str, Any]]:
         yield "id_missing", True
 
 
+class _Plan(NamedTuple):
+    """Attributes that are tags by themselves, headers by the tag that holds them, dead letters."""
+
+    plain: tuple[tuple[str, str], ...]
+    groups: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
+    has_error: bool
+
+
 @lru_cache(maxsize=4096)
-def _plan(
-    names: tuple[str, ...],
-) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...], bool]:
+def _plan(names: tuple[str, ...]) -> _Plan:
     """Return which attributes of a sender are tags: all its events have the same ones."""
-    return (
+    groups = [
+        (tag, tuple((name[len(prefix) :], name) for name in names if name.startswith(prefix)))
+        for prefix, tag in _HEADERS
+    ]
+    return _Plan(
         tuple((name, tag) for name, tag in _TAGS if name in names),
-        tuple(name for name in names if name.startswith(_HEADER) and name != _HEADER),
+        tuple((tag, headers) for tag, headers in groups if headers),
         any(name.startswith(_KNATIVE) for name in names),
     )
 

@@ -15,7 +15,7 @@ _MAX_REMEMBERED: Final = 4096
 _MAX_LINE_BYTES: Final = 256
 _WHITE: Final = b" \t"
 
-_remembered: dict[bytes, tuple[str, str]] = {}
+_names: dict[bytes, str] = {}
 _IRRELEVANT: Final = ("", "")
 
 
@@ -43,12 +43,8 @@ def read_head(head: bytes) -> Head:
 
     """
     lines = head.split(b"\r\n")
-    fields = list(map(_remembered.get, lines))
-    for place, field in enumerate(fields):
-        if field is None:
-            fields[place] = _field(lines[place])
     # Backwards, so that the first of two equal names stays.
-    attributes = dict(filter(None, reversed(fields)))
+    attributes = dict(map(_field, reversed(lines)))
     attributes.pop("", None)
     words = lines[0].split(b" ", 2)
     path = words[1].partition(b"?")[0] if len(words) > 1 else b""
@@ -61,19 +57,36 @@ def read_head(head: bytes) -> Head:
     )
 
 
-def _field(line: bytes) -> tuple[str, str]:
-    name, colon, value = line.partition(b":")
-    name = name.lower()
-    field = _IRRELEVANT
-    if colon and name.startswith(_PREFIX):
-        field = (_text(name[3:]), _text(value.strip(_WHITE)))
-    elif colon and name in _CONTENT:
-        field = (_CONTENT[name], _text(value.strip(_WHITE)))
-    if len(line) <= _MAX_LINE_BYTES and field[0] not in _CHANGING:
-        if len(_remembered) >= _MAX_REMEMBERED:
-            _remembered.clear()
-        _remembered[line] = field
-    return field
+class _Fields(dict[bytes, tuple[str, str]]):
+    """Name and value of header lines; what is not remembered is read."""
+
+    def __missing__(self, line: bytes) -> tuple[str, str]:
+        name, colon, value = line.partition(b":")
+        attribute = _names.get(name)
+        if attribute is None:
+            attribute = _attribute(name)
+        field = (attribute, _text(value.strip(_WHITE))) if attribute and colon else _IRRELEVANT
+        if attribute not in _CHANGING and len(line) <= _MAX_LINE_BYTES:
+            if len(self) >= _MAX_REMEMBERED:
+                self.clear()
+            self[line] = field
+        return field
+
+
+_field: Final = _Fields().__getitem__
+
+
+def _attribute(name: bytes) -> str:
+    """Return the attribute that a header is, in any case; "" for the others."""
+    lowered = name.lower()
+    attribute = _CONTENT.get(lowered, "")
+    if lowered.startswith(_PREFIX):
+        attribute = _text(lowered[len(_PREFIX) :])
+    if len(name) <= _MAX_LINE_BYTES:
+        if len(_names) >= _MAX_REMEMBERED:
+            _names.clear()
+        _names[name] = attribute
+    return attribute
 
 
 def _text(value: bytes) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from sidelight.logger._envelope_topics import record_attributes
 from sidelight.logger._identity import is_known_type
@@ -57,8 +57,7 @@ class Rejected:
     got: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class Place(NamedTuple):
     """The record that an event came in."""
 
     partition: int
