@@ -19,7 +19,11 @@ Change = Callable[[Any], Any]
 _B64: Final = frozenset({"b64"})
 # Digits from which the shortest text of a float is looked for, up to those that always do.
 _PRECISIONS: Final = {"FP32": ("<f", 6, 9), "FP16": ("<e", 3, 5), "BF16": ("", 2, 4)}
+# Below these a float has fewer digits than otherwise.
+_NORMAL: Final = {"FP32": 2.0**-126, "FP16": 2.0**-14, "BF16": 2.0**-126}
 _EXACT: Final = 1 << 53
+_SMALLEST_POWER: Final = 6
+_LARGEST_POWER: Final = 21
 _NOISE: Final = ".12g"
 
 
@@ -93,17 +97,19 @@ def number_text(value: float, datatype: str = "") -> str:
         return str(value)
     if not math.isfinite(value):
         return "NaN" if value != value else "Infinity" if value > 0 else "-Infinity"  # noqa: PLR0124
-    value = _shortest(value, datatype)
-    if value == int(value) and abs(value) < 1e21:  # noqa: PLR2004 - where ECMAScript changes
-        return str(int(value))
-    text = repr(value)
+    text = repr(_shortest(value, datatype) or 0.0)
+    sign, text = ("-", text[1:]) if text.startswith("-") else ("", text)
     mantissa, e, exponent = text.partition("e")
     if not e:
-        return text
+        return sign + text.removesuffix(".0")
     power = int(exponent)
-    if -7 < power < 0:  # noqa: PLR2004 - where ECMAScript changes
-        return f"{value:.{len(mantissa.replace('.', '').lstrip('-')) - 1 - power}f}"
-    return f"{mantissa.removesuffix('.0')}e{power:+d}"
+    digits = mantissa.replace(".", "")
+    # Where ECMAScript begins to write exponents is not where Python does.
+    if -_SMALLEST_POWER <= power < 0:
+        return f"{sign}0.{'0' * (-power - 1)}{digits}"
+    if 0 < power < _LARGEST_POWER:
+        return sign + digits.ljust(power + 1, "0")
+    return f"{sign}{mantissa}e{power:+d}"
 
 
 def change_of(rule: RedactionRule, pseudonyms: Pseudonyms | None, datatype: str = "") -> Change:
@@ -178,6 +184,7 @@ def _shortest(value: float, datatype: str) -> float:
     if datatype not in _PRECISIONS:
         return value
     form, first, last = _PRECISIONS[datatype]
+    first = first if abs(value) >= _NORMAL[datatype] else 1
     for digits in range(first, last):
         shorter = float(f"{value:.{digits}g}")
         if _as_stored(shorter, form) == _as_stored(value, form):
