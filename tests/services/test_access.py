@@ -69,6 +69,12 @@ def test_a_service_with_tokens_takes_keeps_and_shows_only_what_they_allow(
     done = service.command("verify")
     assert done.returncode == 0, done.stdout
     assert "1 entries" not in done.stdout
+    key = service.data / "access" / "checkpoints.pub"
+    assert key.read_text().strip() in done.stdout
+    assert service.command("verify", "--public-key", str(key)).returncode == 0
+    foreign = service.command("verify", "--public-key", "ab" * 32)
+    assert foreign.returncode == 1
+    assert "abab" in foreign.stdout
     (log,) = (service.data / "access").glob("log-*.jsonl")
     log.write_bytes(log.read_bytes().replace(b"/v1/alarms", b"/v1/alarmz", 1) + b"{}\n")
     assert service.command("verify").returncode == 1

@@ -1,11 +1,12 @@
 """Capture and collection: the proxy, the spool and the emitter; the door, the journals, pairing."""
 
+from typing import TYPE_CHECKING, Any
+
 from sidelight.logger._accounting import DROP_REASONS, Accounting, Accounts, AddedTime
 from sidelight.logger._accounting_text import capture_metrics
 from sidelight.logger._asgi import CaptureMiddleware
 from sidelight.logger._connection import Connection
 from sidelight.logger._connections import Connections, Limits
-from sidelight.logger._decorator import captured
 from sidelight.logger._door import DoorLimits
 from sidelight.logger._door_gate import Gate
 from sidelight.logger._door_server import DoorServer, serve_door
@@ -45,6 +46,7 @@ from sidelight.logger._pairing_reader import EventReader
 from sidelight.logger._redaction import Redaction
 from sidelight.logger._redaction_rule import RedactionRule
 from sidelight.logger._sampling import KeptHeader, Sampling, SamplingRule
+from sidelight.logger._segments_signature import Signer, read_public_key
 from sidelight.logger._selection import Selection
 from sidelight.logger._sink import Delivery, Sink
 from sidelight.logger._sink_http import HttpSink, SinkMode
@@ -52,6 +54,9 @@ from sidelight.logger._spool import Spool
 from sidelight.logger._upstream import Upstream
 from sidelight.logger._verify import VerifyReport, verify
 from sidelight.logger._wsgi import CaptureWsgiMiddleware
+
+if TYPE_CHECKING:
+    from sidelight.logger._decorator import captured
 
 __all__ = [
     "DROP_REASONS",
@@ -102,6 +107,7 @@ __all__ = [
     "SamplingRule",
     "Selection",
     "Service",
+    "Signer",
     "Sink",
     "SinkMode",
     "Slice",
@@ -124,8 +130,19 @@ __all__ = [
     "kind_of",
     "parse",
     "problem",
+    "read_public_key",
     "record_request",
     "response",
     "serve_door",
     "verify",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # It needs NumPy, which the proxy beside each model has no use for.
+    if name != "captured":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from sidelight.logger._decorator import captured  # noqa: PLC0415 - that is the point
+
+    globals()[name] = captured
+    return captured

@@ -17,6 +17,7 @@ from sidelight.logger._door import Door, DoorLimits
 from sidelight.logger._door_gate import Gate, GatedDoor
 from sidelight.logger._http import Request, Respond, Service, response
 from sidelight.logger._segments import SEGMENT_BYTES, SegmentWriter
+from sidelight.logger._segments_signature import Signer
 from sidelight.logger._upstream import Upstream
 
 log = logging.getLogger(__name__)
@@ -49,6 +50,8 @@ class DoorServer:
         Decides who may send what over TCP.
     tls : ssl.SSLContext, optional
         For TCP.
+    signer : Signer, optional
+        Signs the checkpoints of the journal.
 
     """
 
@@ -64,6 +67,7 @@ class DoorServer:
         segment_bytes: int = SEGMENT_BYTES,
         gate: Gate | None = None,
         tls: ssl.SSLContext | None = None,
+        signer: Signer | None = None,
     ) -> None:
         self._data = data
         self._address = (host, port)
@@ -73,6 +77,7 @@ class DoorServer:
         self._segment_bytes = segment_bytes
         self._gate = gate
         self._tls = tls
+        self._signer = signer
         self._connection_limits = Limits(max_collected_bytes=self._limits.max_flight_bytes)
         self._connections = Connections()
         self._servers: list[asyncio.Server] = []
@@ -97,7 +102,10 @@ class DoorServer:
         """
         loop = asyncio.get_running_loop()
         self._writer = SegmentWriter(
-            self._data, segment_bytes=self._segment_bytes, deliver=loop.call_soon_threadsafe
+            self._data,
+            segment_bytes=self._segment_bytes,
+            deliver=loop.call_soon_threadsafe,
+            signer=self._signer,
         )
         self._door = Door(self._writer, self._limits)
         self._watch_disk()

@@ -13,12 +13,14 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from sidelight.logger._segments_folder import (
+    FOLDER_VERSION,
     Checkpoint,
     DurableMark,
     FolderLock,
     SealedSegment,
     open_folder,
     sync_folder,
+    upgrade_folder,
     write_all,
 )
 from sidelight.logger._segments_format import (
@@ -31,6 +33,7 @@ from sidelight.logger._segments_format import (
 )
 from sidelight.logger._segments_reader import SegmentReader
 from sidelight.logger._segments_recovery import Recovery, recover
+from sidelight.logger._segments_signature import Signer
 from sidelight.logger.errors import JournalError, JournalFull
 
 __all__ = ["Deliver", "Done", "SegmentReader", "SegmentWriter"]
@@ -67,6 +70,8 @@ class SegmentWriter:
         A segment that has reached this size is sealed and the next one begun.
     deliver : callable, optional
         Where the calls of ``append`` run; default the commit thread itself.
+    signer : Signer, optional
+        Signs each checkpoint.
 
     Raises
     ------
@@ -78,9 +83,15 @@ class SegmentWriter:
     """
 
     def __init__(
-        self, data: Path, *, segment_bytes: int = SEGMENT_BYTES, deliver: Deliver | None = None
+        self,
+        data: Path,
+        *,
+        segment_bytes: int = SEGMENT_BYTES,
+        deliver: Deliver | None = None,
+        signer: Signer | None = None,
     ) -> None:
-        open_folder(data)
+        version = open_folder(data)
+        self._signer = signer
         self._data = data
         self._segment_bytes = segment_bytes
         self._deliver = deliver
@@ -93,11 +104,14 @@ class SegmentWriter:
         self.failed_groups = 0
         self.largest_group = 0
         try:
-            self.recovery: Recovery = recover(data, self._mark)
+            trusted = None if signer is None or version < FOLDER_VERSION else signer.trusted
+            self.recovery: Recovery = recover(data, self._mark, trusted=trusted)
             self._sealed = self.recovery.segments
             self._end = self.recovery.next_position
             self._time_ns = self.recovery.time_ns
             self._begin_segment()
+            if signer is not None:
+                upgrade_folder(data, from_version=version)
         except OSError as error:
             self._release()
             raise _journal_error(error) from error
@@ -264,7 +278,10 @@ class SegmentWriter:
 
     def _checkpoint(self, *, closed: bool) -> None:
         findings = self.recovery.findings
-        Checkpoint(segments=self._sealed, closed=closed, findings=findings).store(self._data)
+        checkpoint = Checkpoint(segments=self._sealed, closed=closed, findings=findings)
+        if self._signer is not None:
+            checkpoint = checkpoint.signed_by(self._signer)
+        checkpoint.store(self._data)
 
     def _as_sealed(self) -> SealedSegment:
         return SealedSegment(

@@ -10,18 +10,23 @@ import json
 import mmap
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from sidelight.logger._segments_signature import Signer, is_signed
 from sidelight.logger.errors import FolderInUse, FolderTooNew, JournalDamaged
 
-FOLDER_VERSION = 1
+# Since 2 every checkpoint is signed; an older folder becomes one of 2 when its writer signs.
+FOLDER_VERSION = 2
+_UNSIGNED_VERSION = 1
+_CHECKPOINT_FORMAT = 1
 
 _MARK_BYTES = 8
 
 
-def open_folder(data: Path) -> None:
-    """Make the data folder when it is missing, refuse one of a newer format.
+def open_folder(data: Path) -> int:
+    """Make the data folder when it is missing, refuse one of a newer format; return its version.
 
     Raises
     ------
@@ -33,22 +38,48 @@ def open_folder(data: Path) -> None:
     """
     for folder in (data, data / "raw", data / "run"):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    version = folder_version(data)
+    if version is None:
+        version = _UNSIGNED_VERSION
+        _set_version(data, version)
+    if version > FOLDER_VERSION:
+        raise FolderTooNew(
+            f"data folder: expected format version {FOLDER_VERSION} or older, got {version}; "
+            "upgrade Sidelight or name another folder"
+        )
+    return version
+
+
+def folder_version(data: Path) -> int | None:
+    """Return the format version of a data folder; None when it says none.
+
+    Raises
+    ------
+    JournalDamaged
+        When its ``format`` file is no number.
+
+    """
     path = data / "format"
     try:
         text = path.read_text(encoding="ascii", errors="replace").strip()
     except FileNotFoundError:
-        replace_file(path, f"{FOLDER_VERSION}\n".encode(), scratch=data / "run")
-        return
+        return None
     if not text.isdecimal():
         raise JournalDamaged(
             f"{path.name} of the data folder: expected a format version such as "
             f"{FOLDER_VERSION}, got {text[:20]!r}; is this a data folder of Sidelight?"
         )
-    if int(text) > FOLDER_VERSION:
-        raise FolderTooNew(
-            f"data folder: expected format version {FOLDER_VERSION} or older, got {text}; "
-            "upgrade Sidelight or name another folder"
-        )
+    return int(text)
+
+
+def upgrade_folder(data: Path, *, from_version: int) -> None:
+    """Say that the folder is of the newest format, once everything in it is."""
+    if from_version < FOLDER_VERSION:
+        _set_version(data, FOLDER_VERSION)
+
+
+def _set_version(data: Path, version: int) -> None:
+    replace_file(data / "format", f"{version}\n".encode(), scratch=data / "run")
 
 
 class FolderLock:
@@ -147,23 +178,41 @@ class Checkpoint:
         Whether these are all; otherwise newer ones may stand behind them.
     findings : tuple of str
         What starts found changed; it stays written down.
+    key, signature : str
+        Public key and signature, hexadecimal; empty when it is not signed.
 
     """
 
     segments: tuple[SealedSegment, ...] = ()
     closed: bool = False
     findings: tuple[str, ...] = ()
+    key: str = ""
+    signature: str = ""
 
     def encode(self) -> bytes:
-        """Return the one byte form of it, which carries its own digest."""
-        content = {
-            "format": FOLDER_VERSION,
+        """Return the one byte form of it, which carries its own digest and signature."""
+        content = self._content()
+        digest = hashlib.sha256(_canonical(content)).hexdigest()
+        signed = {"signature": self.signature} if self.key else {}
+        return _canonical({**content, **signed, "digest": digest}) + b"\n"
+
+    def signed_by(self, signer: Signer) -> "Checkpoint":
+        """Return the same with a signature over all of it."""
+        named = replace(self, key=signer.public_key, signature="")
+        return replace(named, signature=signer.sign(_canonical(named._content())))  # noqa: SLF001 - of this class
+
+    def _content(self) -> dict[str, Any]:
+        return {
+            "format": _CHECKPOINT_FORMAT,
             "closed": self.closed,
             "findings": list(self.findings),
             "segments": [asdict(segment) for segment in self.segments],
+            **({"key": self.key} if self.key else {}),
         }
-        digest = hashlib.sha256(_canonical(content)).hexdigest()
-        return _canonical({**content, "digest": digest}) + b"\n"
+
+    def _is_signed(self) -> bool:
+        text = _canonical(self._content())
+        return is_signed(text, public_key=self.key, signature=self.signature)
 
     @classmethod
     def decode(cls, data: bytes) -> "Checkpoint":
@@ -172,12 +221,20 @@ class Checkpoint:
             content = json.loads(data)
             segments = tuple(SealedSegment(**segment) for segment in content["segments"])
             findings = tuple(content["findings"])
-            checkpoint = cls(segments=segments, closed=content["closed"], findings=findings)
-            whole = checkpoint.encode() == data
+            checkpoint = cls(
+                segments=segments,
+                closed=content["closed"],
+                findings=findings,
+                key=content.get("key", ""),
+                signature=content.get("signature", ""),
+            )
+            whole = checkpoint.encode() == data and (not checkpoint.key or checkpoint._is_signed())
         except (ValueError, TypeError, KeyError, RecursionError):
             whole = False
         if not whole:
-            raise JournalDamaged("checkpoint.json: it does not have its digest; it was changed")
+            raise JournalDamaged(
+                "checkpoint.json: it does not have its digest and signature; it was changed"
+            )
         return checkpoint
 
     @classmethod

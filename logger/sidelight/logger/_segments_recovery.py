@@ -3,6 +3,7 @@
 import logging
 import mmap
 import os
+from collections.abc import Container
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -126,9 +127,20 @@ def _later_group(path: Path, size: int, *, behind: int, position: int) -> Group 
         return find_group(data, behind=behind, position=position)  # type: ignore[arg-type]
 
 
-def recover(data: Path, mark: DurableMark) -> Recovery:
-    """Seal what an earlier process left: check the chain, cut a torn tail, report damage."""
-    recovery = _checkpointed(data)
+def recover(data: Path, mark: DurableMark, *, trusted: Container[str] | None = None) -> Recovery:
+    """Seal what an earlier process left: check the chain, cut a torn tail, report damage.
+
+    Parameters
+    ----------
+    data : Path
+        The data folder.
+    mark : DurableMark
+        Its end, as far as is known.
+    trusted : container of str, optional
+        Public keys of which one must have signed the checkpoint; None where none is signed.
+
+    """
+    recovery = _checkpointed(data, trusted)
     sealed = {segment.name for segment in recovery.segments}
     left = [(first, path) for first, path in segment_paths(data / "raw") if path.name not in sealed]
     for first, path in left:
@@ -143,7 +155,7 @@ def recover(data: Path, mark: DurableMark) -> Recovery:
     return recovery
 
 
-def _checkpointed(data: Path) -> Recovery:
+def _checkpointed(data: Path, trusted: Container[str] | None) -> Recovery:
     try:
         checkpoint = Checkpoint.load(data)
     except JournalDamaged:
@@ -157,15 +169,21 @@ def _checkpointed(data: Path) -> Recovery:
         log.error("the checkpoint is missing; all segments are checked again")
         finding = "raw/checkpoint.json: was missing at a start and was made anew"
         return Recovery(findings=(finding,))
+    findings = checkpoint.findings
+    if trusted is not None and checkpoint.key not in trusted:
+        # What is signed from now on must not vouch for what somebody else put there.
+        who = f"was signed by {checkpoint.key}" if checkpoint.key else "was not signed"
+        log.error("the checkpoint is not by a trusted key", extra={"key": checkpoint.key})
+        findings = (*findings, f"raw/checkpoint.json: {who} at a start")
     if not checkpoint.segments:
-        return Recovery(findings=checkpoint.findings)
+        return Recovery(findings=findings)
     last = checkpoint.segments[-1]
     return Recovery(
         segments=checkpoint.segments,
         next_position=last.next_position,
         digest=bytes.fromhex(last.digest),
         time_ns=last.time_ns,
-        findings=checkpoint.findings,
+        findings=findings,
     )
 
 

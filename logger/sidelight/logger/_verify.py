@@ -3,7 +3,13 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from sidelight.logger._segments_folder import Checkpoint, DurableMark, SealedSegment
+from sidelight.logger._segments_folder import (
+    FOLDER_VERSION,
+    Checkpoint,
+    DurableMark,
+    SealedSegment,
+    folder_version,
+)
 from sidelight.logger._segments_format import CHAIN_START, segment_first, segment_paths
 from sidelight.logger._segments_recovery import Scan, scan_segment
 from sidelight.logger.errors import JournalDamaged
@@ -26,6 +32,8 @@ class VerifyReport:
         nobody was told that they are stored.
     findings : tuple of str
         What was changed, is missing or was added, each with its file and place.
+    key : str
+        Public key that signed the checkpoint, hexadecimal; empty when it is not signed.
 
     """
 
@@ -35,20 +43,31 @@ class VerifyReport:
     bytes: int
     tail_bytes: int
     findings: tuple[str, ...]
+    key: str = ""
 
 
-def verify(data: Path) -> VerifyReport:
+def verify(data: Path, *, public_key: str | None = None) -> VerifyReport:
     """Check every byte under ``raw/`` against the chain and the checkpoint; change nothing.
 
     After a clean stop the checkpoint covers every byte. Behind the checkpoint of a journal that
     is being written, or was killed, newer segments are right when their chain is.
+
+    Parameters
+    ----------
+    data : Path
+        The data folder.
+    public_key : str, optional
+        Of the only one whose checkpoint is right, 64 hexadecimal digits. Without it whoever can
+        write to the folder could have signed anew.
+
     """
-    return _Verification(data).report()
+    return _Verification(data, public_key).report()
 
 
 class _Verification:
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, public_key: str | None) -> None:
         self._data = data
+        self._public_key = public_key
         self._findings: list[str] = []
         self._segments = self._records = self._bytes = self._tail_bytes = 0
         self._position = 0
@@ -73,6 +92,7 @@ class _Verification:
             bytes=self._bytes,
             tail_bytes=self._tail_bytes,
             findings=tuple(self._findings),
+            key=checkpoint.key if checkpoint else "",
         )
 
     def _found(self, name: str, what: str) -> None:
@@ -82,14 +102,25 @@ class _Verification:
         try:
             checkpoint = Checkpoint.load(self._data)
         except JournalDamaged:
-            self._found(f"raw/{_CHECKPOINT}", "was changed, it does not have its digest")
+            self._found(
+                f"raw/{_CHECKPOINT}", "was changed, it does not have its digest and signature"
+            )
             return None
         if checkpoint is None:
             self._found(f"raw/{_CHECKPOINT}", "is missing")
             return None
         self._findings.extend(checkpoint.findings)
         self._bytes += len(checkpoint.encode())
+        self._check_signer(checkpoint.key)
         return checkpoint
+
+    def _check_signer(self, key: str) -> None:
+        name = f"raw/{_CHECKPOINT}"
+        if self._public_key is not None and key != self._public_key:
+            who = f"is signed by {key}" if key else "is not signed"
+            self._found(name, f"{who}, expected {self._public_key}")
+        elif not key and (folder_version(self._data) or 0) >= FOLDER_VERSION:
+            self._found(name, "is not signed, though this folder signs")
 
     def _check_names(self) -> None:
         raw = self._data / "raw"

@@ -9,6 +9,7 @@
         ``JournalDamaged``  stored bytes are not what was written
         ``FolderInUse``     another process holds the data folder
         ``FolderTooNew``    the data folder has a newer format version
+        ``SigningKeyError`` the key of the checkpoints cannot be had
     ``SpoolError``      the spool of the proxy cannot do what was asked
 """
 
@@ -69,6 +70,10 @@ class FolderInUse(JournalError):  # noqa: N818 - the name says it
 
 class FolderTooNew(JournalError):  # noqa: N818 - the name says it
     """The data folder was written by a newer version."""
+
+
+class SigningKeyError(JournalError, ValueError):
+    """The key that signs or checks checkpoints cannot be had; says what was expected."""
 
 
 class SpoolError(LoggerError, RuntimeError):

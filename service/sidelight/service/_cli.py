@@ -138,11 +138,16 @@ def query(
 
 
 @app.command()
-def verify(data: Data = None) -> None:
+def verify(
+    data: Data = None,
+    public_key: Annotated[
+        str | None, typer.Option(help="Who must have signed it: 64 hexadecimal digits, or a file.")
+    ] = None,
+) -> None:
     """Check that the archive of raw events is byte for byte what was written."""
     from sidelight.service._offline import run_verify
 
-    raise typer.Exit(run_verify(data or Path("./sidelight-data")))
+    raise typer.Exit(run_verify(data or Path("./sidelight-data"), public_key))
 
 
 @app.command()

@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import uvloop
 
-from sidelight.logger import DoorLimits, DoorServer, serve_door
+from sidelight.logger import DoorLimits, DoorServer, Signer, serve_door
 from sidelight.logger.errors import FolderInUse, JournalError
 from sidelight.service._access import tokens_required
 from sidelight.service._ingest_gate import IngestGate
@@ -59,6 +59,7 @@ async def _serve(settings: Settings) -> None:
         ),
         gate=_gate(settings),
         tls=_tls(settings.listen.tls),
+        signer=_signer(settings),
     )
     scheme = "http" if settings.listen.tls is None else "https"
     await serve_door(
@@ -69,6 +70,14 @@ async def _serve(settings: Settings) -> None:
 
 def _gate(settings: Settings) -> IngestGate | None:
     return IngestGate(settings) if tokens_required(settings) or settings.quotas else None
+
+
+def _signer(settings: Settings) -> Signer:
+    audit = settings.audit
+    own = settings.data / "access" / "checkpoints.pem"
+    return Signer.load(
+        audit.signing_key or own, trusted=audit.trusted_keys, create=audit.signing_key is None
+    )
 
 
 def _tls(settings: ListenTlsSettings | None) -> ssl.SSLContext | None:

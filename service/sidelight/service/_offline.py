@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from sidelight.adapters import EmbeddedDocuments, Inferences, QueryError
-from sidelight.logger import verify
+from sidelight.logger import read_public_key, verify
 from sidelight.logger.errors import JournalError
 from sidelight.service._access_log import AccessLog, verify_access_log
 from sidelight.service._names import stored_name
@@ -42,7 +42,7 @@ def run_query(data: Path, filters: dict[str, Any]) -> int:
     return 0
 
 
-def run_verify(data: Path) -> int:
+def run_verify(data: Path, public_key: str | None = None) -> int:
     """Check the archive; print what was found; return 0 when intact, else 1."""
     if not (data / "raw").is_dir():
         if not (data / "format").exists():
@@ -50,7 +50,8 @@ def run_verify(data: Path) -> int:
         # A data folder without its archive is not a wrong path but the greatest loss.
         sys.stdout.write("raw: is missing\n")
     try:
-        report = verify(data)
+        key = None if public_key is None else read_public_key(public_key)
+        report = verify(data, public_key=key)
     except JournalError as error:
         return _fail(str(error))
     access = verify_access_log(data)
@@ -60,7 +61,8 @@ def run_verify(data: Path) -> int:
     word = "intact" if ok else "NOT INTACT"
     sys.stdout.write(
         f"{word}: {report.records} records, {report.bytes} bytes in {report.segments} segments, "
-        f"{access.entries} entries of the access log\n"
+        f"{access.entries} entries of the access log, "
+        f"{f'signed by {report.key}' if report.key else 'not signed'}\n"
     )
     return 0 if ok else 1
 

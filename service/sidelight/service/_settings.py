@@ -84,6 +84,18 @@ class AuthSettings(BaseModel):
     """Whether everybody may read the metrics."""
 
 
+class AuditSettings(BaseModel):
+    """What makes the archive worth an auditor's trust."""
+
+    model_config = STRICT
+
+    signing_key: Path | None = None
+    """PEM file with the Ed25519 key that signs checkpoints; one is made in the data folder else."""
+
+    trusted_keys: tuple[str, ...] = ()
+    """Public keys of former signers, in hexadecimal, after the key was changed."""
+
+
 class QuotaSettings(BaseModel):
     """How much one namespace may send to the door; more is answered with 429."""
 
@@ -284,6 +296,9 @@ class Settings(BaseSettings):
 
     auth: AuthSettings = AuthSettings()
     """Who may do what."""
+
+    audit: AuditSettings = AuditSettings()
+    """How the archive is signed."""
 
     quotas: dict[str, QuotaSettings] = {}
     """How much a namespace may send, by its name; ``*`` stands for each that is not named."""
