@@ -482,7 +482,7 @@ def test_https_has_its_port_and_checks_certificates() -> None:
 
 def test_a_sink_without_tls_behind_https_is_said_so() -> None:
     async def use(url: str) -> Delivery:
-        return await HttpSink(url.replace("http:", "https:"), timeout_s=2).send(EVENTS)
+        return await HttpSink(url.replace("http:", "https:"), timeout_s=0.3).send(EVENTS)
 
     delivery = against(answering(b"HTTP/1.1 400 Bad Request\r\n\r\n"), use)
 
