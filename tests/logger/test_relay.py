@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -29,6 +30,8 @@ from sidelight.logger._upstream import Upstream
 
 _GET = b"GET /p HTTP/1.1\r\nHost: x\r\n\r\n"
 _OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+# What is passed on is compared byte for byte.
+_EXACT = Limits(gives_request_id=False)
 
 
 class PassOn:
@@ -113,7 +116,7 @@ def proxied(
 ) -> Iterator[Proxy]:
     host = "127.0.0.1" if port is not None else None
     upstream = Upstream(host, port, **options)
-    proxy = Proxy(upstream, tap, limits if limits is not None else Limits())
+    proxy = Proxy(upstream, tap, limits if limits is not None else _EXACT)
     try:
         yield proxy
     finally:
@@ -192,6 +195,10 @@ def read_until(client: socket.socket, end: bytes) -> bytes:
         assert piece, data
         data += piece
     return data
+
+
+def reset_at_close(client: socket.socket) -> None:
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
 
 
 def refused_port() -> int:
@@ -651,7 +658,8 @@ def test_chunk_that_cannot_be_read_cuts_the_client() -> None:
         assert read_all(client) == b""
         exchange = tap.wait()[0]
 
-    assert (exchange.status, exchange.response_body) == (200, b"abc")
+    assert (exchange.status, exchange.response_body) == (502, b"abc")
+    assert exchange.aborted_by == "upstream"
 
 
 def test_upstream_that_is_silent_is_504() -> None:
@@ -700,7 +708,8 @@ def test_upstream_that_dies_is_recorded(part: bytes, status: int) -> None:
         answer = read_all(client)
         exchange = tap.wait()[0]
 
-    assert exchange.status == status
+    assert exchange.status == 502
+    assert exchange.aborted_by == ("upstream" if status == 200 else "")
     assert exchange.request_body == b"ab"
     assert exchange.response_body == (b"hel" if status == 200 else b"")
     assert answer.startswith(b"HTTP/1.1 %d " % status)
@@ -808,10 +817,11 @@ def test_client_that_goes_away_is_recorded_with_499_and_the_upstream_is_cut() ->
         with proxy.connect() as client:
             client.sendall(b"POST /p HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nab")
             assert asked.wait(10)
+            reset_at_close(client)
         exchange = tap.wait()[0]
         assert cut.wait(10)
 
-    assert exchange.status == 499
+    assert (exchange.status, exchange.aborted_by) == (499, "client")
     assert (exchange.request_body, exchange.response_head) == (b"ab", b"")
 
 
@@ -820,7 +830,7 @@ def test_client_that_goes_away_while_connecting_leaves_the_connection_to_others(
     with scripted(answering(_OK)) as port, proxied(port, tap=tap) as proxy:
         with proxy.connect() as client:
             client.sendall(_GET)
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            reset_at_close(client)
         tap.wait()
         with proxy.connect() as client:
             client.sendall(_GET)
@@ -1013,7 +1023,7 @@ def test_all_exchanges_in_work_share_one_bound() -> None:
     tap = Keep()
     with (
         scripted(answering(_OK)) as port,
-        proxied(port, tap=tap, limits=Limits(max_captured_bytes=25_000)) as proxy,
+        proxied(port, tap=tap, limits=replace(_EXACT, max_captured_bytes=25_000)) as proxy,
         proxy.connect() as first,
         proxy.connect() as second,
     ):

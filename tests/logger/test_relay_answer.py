@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidelight.logger._connection import Connection
+from sidelight.logger._connections import Limits
 from sidelight.logger._exchange import Exchange
 from sidelight.logger._http import Request, Respond
 from sidelight.logger._upstream import Upstream
@@ -98,7 +99,8 @@ def _relayed(
     async def relay() -> tuple[bytes, bytes, bool, list[tuple[Any, ...]]]:
         upstream = _InMemory()
         tap = _Keep()
-        connection = Connection(_PassOn(), upstream, tap)
+        limits = Limits(gives_request_id=False)
+        connection = Connection(_PassOn(), upstream, tap, limits=limits)
         client = _Transport()
         connection.connection_made(client)
         for piece in requests:

@@ -8,6 +8,7 @@ from typing import Final
 from sidelight.logger._connection_answer import for_client, with_header
 from sidelight.logger._connection_body import CollectedBody, too_long, too_many
 from sidelight.logger._connection_head import read_head, without_empty_lines
+from sidelight.logger._connection_peer import has_hung_up, keep_asking
 from sidelight.logger._connections import Connections, Limits
 from sidelight.logger._exchange import Tap
 from sidelight.logger._http import Request, Service, problem
@@ -56,8 +57,9 @@ class Connection(asyncio.Protocol):
         "_body",
         "_buffer",
         "_closing",
+        "_half_closed",
         "_head",
-        "_held",
+        "_is_late",
         "_last",
         "_relay",
         "_running",
@@ -69,6 +71,7 @@ class Connection(asyncio.Protocol):
         "_upstream",
         "_write_full",
         "connections",
+        "held",
         "limits",
         "transport",
     )
@@ -98,9 +101,11 @@ class Connection(asyncio.Protocol):
         self._serial = 0
         self._running = False
         self._closing = False
-        self._held = 0
+        self.held = 0
         self._write_full = False
         self._touched = True
+        self._is_late = False
+        self._half_closed = False
 
     # What the loop calls.
 
@@ -137,6 +142,23 @@ class Connection(asyncio.Protocol):
         elif state == _ANSWERING:
             self._wait_with(data)
 
+    def eof_received(self) -> bool:
+        """Keep the connection of a client that has said all and waits for its answers.
+
+        Whether it has closed only its own half, or is gone, TCP does not tell before something is
+        sent. So what is in work is answered, unless the system knows better.
+        """
+        state = self._state
+        if state == _RELAYING and self._relay is not None:
+            keeps = self._relay.client_ended()
+        else:
+            keeps = state == _ANSWERING
+        if not keeps or has_hung_up(self.transport):
+            return False
+        self._half_closed = True
+        keep_asking(self.transport)
+        return True
+
     def pause_writing(self) -> None:
         """Stop taking requests and answers: the client does not read."""
         self._write_full = True
@@ -160,11 +182,21 @@ class Connection(asyncio.Protocol):
             self._end()
 
     def sweep(self) -> None:
-        """End a connection that was silent since the last call and has no request in work."""
-        if not self._touched:
-            if self._state == _READY and not self._buffer:
+        """End a connection that was silent since the last call and has no request in work.
+
+        So does one whose head was there in parts at the last call and still is, and one whose
+        client has turned out to be gone, not only to have said all.
+        """
+        if self._half_closed and has_hung_up(self.transport):
+            self.transport.abort()
+        elif self._state == _READY and self._buffer and not self._write_full:
+            if self._is_late:
+                self._refuse(problem(408, "the head of the request did not come in time"))
+            self._is_late = True
+        elif not self._touched:
+            if self._state == _READY:
                 self._end()
-            elif self._state in {_READY, _COLLECTING}:
+            elif self._state == _COLLECTING:
                 self._refuse(problem(408, "the request did not come to its end in time"))
             elif self._state == _ENDED:
                 self.transport.abort()
@@ -191,14 +223,14 @@ class Connection(asyncio.Protocol):
         return waiting
 
     def _hold(self, reason: int) -> None:
-        if not self._held and not self.transport.is_closing():
+        if not self.held and not self.transport.is_closing():
             self.transport.pause_reading()
-        self._held |= reason
+        self.held |= reason
 
     def _free(self, reason: int) -> None:
-        if self._held & reason:
-            self._held &= ~reason
-            if not self._held and not self.transport.is_closing():
+        if self.held & reason:
+            self.held &= ~reason
+            if not self.held and not self.transport.is_closing():
                 self.transport.resume_reading()
 
     @property
@@ -224,9 +256,7 @@ class Connection(asyncio.Protocol):
         if not whole:
             self._linger()
         elif keep_alive and not self._closing:
-            self._state = _READY
-            if self._buffer or self._held:
-                self._run()
+            self._ready()
         else:
             self._end()
 
@@ -250,7 +280,9 @@ class Connection(asyncio.Protocol):
                     break
         finally:
             self._running = False
-        if self._held & _WAITING_FULL and len(self._buffer) < self.limits.max_waiting_bytes:
+        if self._half_closed and self._state == _READY and not self._write_full:
+            self._end()
+        elif self.held & _WAITING_FULL and len(self._buffer) < self.limits.max_waiting_bytes:
             self._free(_WAITING_FULL)
 
     def _next(self) -> bool:
@@ -266,6 +298,7 @@ class Connection(asyncio.Protocol):
             if head is None:
                 return False
             self._last = head
+            self._is_late = False
         self._head = head
         self.connections.requests += 1
         try:
@@ -351,10 +384,15 @@ class Connection(asyncio.Protocol):
         keep_alive = self._head.keep_alive and not self._closing
         keep_alive = self._send(payload, keep_alive=keep_alive)
         if keep_alive:
-            self._state = _READY
-            if self._buffer or self._held:
-                self._run()
+            self._ready()
         else:
+            self._end()
+
+    def _ready(self) -> None:
+        self._state = _READY
+        if self._buffer or self.held:
+            self._run()
+        if self._half_closed and self._state == _READY and not self._running:
             self._end()
 
     def _wait_with(self, data: bytes) -> None:
@@ -401,7 +439,7 @@ class Connection(asyncio.Protocol):
             return
         if transport.can_write_eof():
             transport.write_eof()
-        self._held = 0
+        self.held = 0
         transport.resume_reading()
         asyncio.get_running_loop().call_later(self.limits.linger_s, transport.abort)
 

@@ -4,6 +4,8 @@ import asyncio
 from dataclasses import dataclass
 from typing import Protocol
 
+from sidelight.logger._request_id import RequestIds
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
@@ -17,8 +19,9 @@ class Limits:
         What a client may send ahead of its answer, or of its upstream, before its connection is
         no longer read.
     capture_limit : int
-        Bytes of a body that are kept for the tap; more is forwarded and counted, not kept. As
-        base64 it has room in the 16 MiB that the collector's door takes.
+        Bytes of a body that are kept for the tap; more is forwarded, counted and hashed, not kept.
+        As base64 it has room in the 16 MiB that the collector's door takes. No more is read of a
+        request whose upstream has failed.
     max_captured_bytes : int
         Bytes of the bodies that are kept of all exchanges in work together; beyond it a body is
         cut where it stands.
@@ -28,13 +31,18 @@ class Limits:
     max_replay_bytes : int
         A request longer than this is not sent a second time.
     linger_s : float
-        How long a refused client may go on sending before its connection is cut, seconds.
+        How long a refused client may go on sending before its connection is cut, and how long the
+        rest of a request is waited for when the upstream has failed, seconds.
     idle_s : float
         A connection without a request in work that was silent for this long to twice as long is
-        closed, seconds.
+        closed, and so is one whose head takes that long, however it drips in; seconds.
     answer_s : float or None
-        How long the head of the upstream's answer may take before 504, seconds; None waits for
-        ever, and spares a timer a request.
+        How long the head of the upstream's answer may take before 504, seconds, from the last
+        piece of the request on; None waits for ever.
+    gives_request_id : bool
+        Whether a caller that gave no id is told, by ``X-Request-Id`` in the answer, the one that
+        its captured exchange got. Answers pass on unchanged without that, and when they have the
+        header.
     """
 
     max_head_bytes: int = 65536
@@ -46,6 +54,7 @@ class Limits:
     linger_s: float = 2.0
     idle_s: float = 75.0
     answer_s: float | None = None
+    gives_request_id: bool = True
 
 
 class Closing(Protocol):
@@ -85,6 +94,8 @@ class Connections:
         Requests answered with 502 or 504, or cut in the middle, because the upstream failed.
     retried : int
         Requests sent a second time because a kept connection had gone stale.
+    request_ids : RequestIds
+        Makes the ids of exchanges whose callers gave none.
     """
 
     __slots__ = (
@@ -95,6 +106,7 @@ class Connections:
         "collected_bytes",
         "draining",
         "refused",
+        "request_ids",
         "requests",
         "retried",
         "tap_errors",
@@ -113,6 +125,7 @@ class Connections:
         self.tap_errors = 0
         self.upstream_errors = 0
         self.retried = 0
+        self.request_ids = RequestIds()
 
     def __len__(self) -> int:
         return len(self._open)

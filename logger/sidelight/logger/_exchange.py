@@ -21,8 +21,11 @@ class Exchange:
     request_body, response_body : bytes
         Without the framing of a chunked transfer, up to the capture bound.
     status : int
-        As answered to the client; 502 or 504 when the proxy answered, 499 when the client went
-        away before the answer.
+        As answered to the client; 502 or 504 when the proxy answered because the upstream failed.
+        What was broken off in its middle has the status of the break, not the one that was sent:
+        499 when the client went away before it had the whole answer, 502 when the upstream ended
+        in the middle of its answer (whose head is in ``response_head``, and whose beginning the
+        client has before its connection is cut).
     started_ns, finished_ns : int
         Wall clock, nanoseconds since 1970.
     latency_ms : float
@@ -36,12 +39,15 @@ class Exchange:
         piece of the answer.
     request_id : bytes
         The id by which both halves are paired, when whoever made the exchange knows it: the
-        caller's or one that was given to the caller. Empty: it stands in a head or a body, or is
-        made later.
+        caller's; else the ``X-Request-Id`` of the answer, when the model gives one; else one that
+        was made for this exchange and returned to the caller. Empty: it stands in a head or a
+        body, or is made later.
     request_digest, response_digest : bytes
-        SHA-256 of the whole body where it was cut, 32 bytes; otherwise empty.
+        SHA-256 of the whole body where it was cut, 32 bytes; otherwise empty. Of what was broken
+        off, the whole is what came.
     aborted_by : str
-        ``"client"`` or ``"upstream"`` when that side ended the exchange in its middle.
+        ``"client"`` (status 499) or ``"upstream"`` (502) when that side ended the exchange before
+        the client had a whole answer; a 502 that the client could read whole is not aborted.
     """
 
     method: bytes

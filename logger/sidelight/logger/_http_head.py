@@ -11,6 +11,7 @@ import httptools
 
 from sidelight.logger._http import problem
 from sidelight.logger._http_special import Special, without_headers
+from sidelight.logger._request_id import header, id_in_head
 from sidelight.logger.errors import LoggerError
 
 CHUNKED: Final = -1
@@ -28,6 +29,8 @@ _SAFE_TO_REPEAT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELET
 _BODILESS: Final = frozenset({204, 304})
 
 _HTTP_1_0: Final = b"0"
+
+_REQUEST_ID: Final = b"\r\nx-request-id:"
 
 
 class Refused(LoggerError, ValueError):  # noqa: N818 - the name says it
@@ -89,6 +92,7 @@ class RequestHead:
     """
 
     __slots__ = (
+        "_request_id",
         "expects_continue",
         "forward",
         "is_http_10",
@@ -133,6 +137,14 @@ class RequestHead:
         self.expects_continue = not self.is_http_10 and values.get(b"expect") == b"100-continue"
         self.is_repeatable = self.method in _SAFE_TO_REPEAT
         self.forward = self._forwarded(special)
+        self._request_id: bytes | None = None
+
+    def request_id(self) -> bytes:
+        """Id that the caller gave in a header; empty when there is none. Looked for once."""
+        found = self._request_id
+        if found is None:
+            found = self._request_id = id_in_head(self.raw, self.raw.lower())
+        return found
 
     def _forwarded(self, special: Special) -> bytes:
         if self.upgrades:
@@ -164,9 +176,11 @@ class ResponseHead:
     forward : bytes
         Without hop-by-hop headers and with our version, ready for a client of HTTP/1.1 that
         keeps its connection; the same object as `raw` when nothing had to be changed.
+    request_id : bytes or None
+        Value of X-Request-Id; None when there is no such header.
     """
 
-    __slots__ = ("forward", "keep_alive", "length", "raw", "status")
+    __slots__ = ("forward", "keep_alive", "length", "raw", "request_id", "status")
 
     def __init__(self, raw: bytes) -> None:
         """Understand a head.
@@ -200,6 +214,13 @@ class ResponseHead:
         if minor == _HTTP_1_0:
             raw = b"HTTP/1.1" + raw[8:]
         self.forward = raw
+        lowered = raw.lower()
+        has_id = _REQUEST_ID in lowered
+        self.request_id = header(raw, lowered, _REQUEST_ID) if has_id else None
+
+    def with_request_id(self, request_id: bytes) -> bytes:
+        """Give `forward` with the id in one more header, the last."""
+        return b"%bX-Request-Id: %b\r\n\r\n" % (self.forward[:-2], request_id)
 
     def _length(self, special: Special) -> int:
         if self.status < 200 or self.status in _BODILESS:  # noqa: PLR2004 - interim responses

@@ -1,20 +1,23 @@
 """Passes the requests of one client on to the upstream and the answers back, as they come."""
 
-import asyncio
-from typing import Final
+import ssl
+from typing import Final, Literal
 
+from sidelight.logger._connection_answer import with_header
 from sidelight.logger._exchange import Tap
 from sidelight.logger._http import problem
-from sidelight.logger._http_chunks import Chunks
-from sidelight.logger._http_head import CHUNKED, Refused, RequestHead
+from sidelight.logger._http_head import CHUNKED, Refused, RequestHead, ResponseHead
 from sidelight.logger._relay_answer import Answer
+from sidelight.logger._relay_body import RequestBody
 from sidelight.logger._relay_client import Client
+from sidelight.logger._relay_deadline import Deadline
 from sidelight.logger._tap import Capture
 from sidelight.logger._upstream import Upstream
 from sidelight.logger._upstream_link import Link
 
 _SWITCHING_PROTOCOLS: Final = 101
 _CLIENT_GONE: Final = 499
+_UPSTREAM_GONE: Final = 502
 
 
 class Relay:
@@ -32,20 +35,22 @@ class Relay:
 
     __slots__ = (
         "_answer",
+        "_answer_s",
+        "_body",
         "_capture",
-        "_chunks",
         "_client",
+        "_deadline",
+        "_failure",
         "_head",
+        "_identify",
         "_is_captured",
         "_is_tunnel",
-        "_left",
         "_link",
         "_link_held",
+        "_passed_over",
         "_queue",
         "_replay",
-        "_request_ended",
         "_retried",
-        "_timer",
         "_upstream",
     )
 
@@ -60,17 +65,20 @@ class Relay:
             else None
         )
         self._answer = Answer()
+        self._body = RequestBody()
+        self._identify = self._settle_id
         self._is_captured = False
         self._is_tunnel = False
         self._link: Link | None = None
         self._link_held = False
         self._queue: bytes | None = None
         self._replay: bytes | None = None
-        self._request_ended = False
         self._retried = False
-        self._left = 0
-        self._chunks: Chunks | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        # Of a request whose upstream failed: our answer, which waits for the rest of the body.
+        self._failure: tuple[int, bytes] | None = None
+        self._passed_over = 0
+        self._answer_s = client.limits.answer_s
+        self._deadline = Deadline(self._expired)
 
     # The client's side.
 
@@ -78,22 +86,23 @@ class Relay:
         """Pass a request on, with what has come of its body; returns what follows it."""
         self._head = head
         self._retried = False
-        self._answer.reset(head)
         capture = self._capture
-        self._is_captured = capture is not None and capture.begin(head)
+        is_captured = self._is_captured = capture is not None and capture.begin(head)
+        self._answer.reset(head, self._identify if is_captured else None)
+        body = self._body
         size = len(head.raw)
         end = size + head.length
         if size <= end <= len(data):
             rest = data[end:]
-            body = data[size:end]
-            if self._is_captured and body:
-                capture.request.add(body)  # type: ignore[union-attr]  # captured, so there is one
-            message = data if head.forward is head.raw and not rest else head.forward + body
-            self._request_ended = True
+            content = data[size:end]
+            if is_captured and content:
+                capture.request.add(content)  # type: ignore[union-attr]  # captured, so there is one
+            message = data if head.forward is head.raw and not rest else head.forward + content
+            body.ended = True
         else:
-            self._request_ended = False
-            self._left = head.length
-            self._chunks = Chunks() if head.length == CHUNKED else None
+            body.begin(head.length)
+            if is_captured:
+                capture.request.announce(head.length)  # type: ignore[union-attr]  # as above
             message = head.forward
             rest = data[size:]
         self._replay = message if len(message) <= self._client.limits.max_replay_bytes else None
@@ -101,13 +110,13 @@ class Relay:
         self._link = link
         if link is not None:
             link.transport.write(message)
-            if self._is_captured:
+            if is_captured:
                 capture.passed_on()  # type: ignore[union-attr]  # as above
         else:
             self._queue = message
-        if self._client.limits.answer_s is not None:
-            self._start_timer(self._client.limits.answer_s)
-        return rest if self._request_ended or not rest else self.request_data(rest)
+        if self._answer_s is not None:
+            self._deadline.begin(self._answer_s)
+        return rest if body.ended or not rest else self.request_data(rest)
 
     def request_data(self, data: bytes) -> bytes:
         """Pass on more of the request's body; returns what follows its end."""
@@ -115,29 +124,35 @@ class Relay:
             if self._link is not None:
                 self._link.transport.write(data)
             return b""
-        if self._request_ended:
+        body = self._body
+        if body.ended:
             return data
-        chunks = self._chunks
-        if chunks is not None:
-            try:
-                framed, parts = chunks.feed(data)
-            except Refused as refused:
-                self._give_up(400, refused.response())
-                return b""
-            rest = chunks.rest
-            self._request_ended = chunks.ended
-        else:
-            left = self._left
-            framed, rest = (data, b"") if len(data) <= left else (data[:left], data[left:])
-            parts = [framed]
-            self._left = left - len(framed)
-            self._request_ended = self._left == 0
+        try:
+            framed, parts, rest = body.feed(data)
+        except Refused as refused:
+            self._failure = None
+            self._give_up(400, refused.response(), aborted_by="client")
+            return b""
         if self._is_captured:
             for part in parts:
                 self._capture.request.add(part)  # type: ignore[union-attr]  # as in begin
-        if framed:
+        if self._failure is not None:
+            self._pass_over(framed)
+        elif framed:
             self._send_on(framed)
+            if self._answer_s is not None:
+                self._deadline.begin(self._answer_s)
         return rest
+
+    def client_ended(self) -> bool:
+        """Learn that the client sends no more; returns whether it can still be answered."""
+        if not self._is_tunnel:
+            return self._body.ended
+        link = self._link
+        if link is None or not link.transport.can_write_eof():
+            return False
+        link.transport.write_eof()
+        return True
 
     def client_full(self) -> None:
         """Stop reading the upstream: the client does not read."""
@@ -154,7 +169,8 @@ class Relay:
 
     def client_lost(self) -> None:
         """Give the request up; nobody waits for its answer."""
-        self._stop_timer()
+        self._deadline.close()
+        self._failure = None
         link, self._link = self._link, None
         self._queue = None
         self._upstream.cancel(self)
@@ -163,7 +179,7 @@ class Relay:
                 link.release(keep_alive=False)
             else:
                 link.drop()
-        self._record(_CLIENT_GONE)
+        self._record(_CLIENT_GONE, aborted_by="client")
 
     # The upstream's side.
 
@@ -187,6 +203,15 @@ class Relay:
             return
         if isinstance(error, TimeoutError):
             self._fail(504, "the upstream did not take the connection in time")
+        elif isinstance(error, ssl.SSLCertVerificationError):
+            self._fail(
+                502,
+                "the upstream's certificate is not trusted",
+                expected="a certificate of a known authority for the upstream's name",
+                got=error.verify_message.encode(),
+            )
+        elif isinstance(error, ssl.SSLError):
+            self._fail(502, "the upstream does not agree on TLS", got=(error.reason or "").encode())
         else:
             self._fail(502, "the upstream cannot be reached")
 
@@ -214,7 +239,7 @@ class Relay:
             out, parts = answer.feed(
                 data,
                 link,
-                may_keep=self._request_ended and self._head.keep_alive and not client.is_closing,
+                may_keep=self._body.ended and self._head.keep_alive and not client.is_closing,
                 max_head_bytes=client.limits.max_head_bytes,
             )
         except Refused as refused:
@@ -232,7 +257,7 @@ class Relay:
         elif not began:
             link.hasten()
             if answer.head is not None:
-                self._stop_timer()
+                self._deadline.end()
 
     def link_lost(self, exc: Exception | None) -> None:
         """End the answer, try once more, or say that it failed."""
@@ -244,7 +269,7 @@ class Relay:
             self._complete()
         elif self._answer.head is not None:
             self._client.connections.upstream_errors += 1
-            self._break_off()
+            self._break_off(_UPSTREAM_GONE, "upstream")
         elif link is not None and self._may_retry(link):
             self._retried = True
             self._client.connections.retried += 1
@@ -261,7 +286,7 @@ class Relay:
             and not self._retried
             and not self._answer.heard
             and self._head.is_repeatable
-            and self._request_ended
+            and self._body.ended
             and self._replay is not None
         )
 
@@ -280,7 +305,8 @@ class Relay:
                 self._client.hold()
 
     def _complete(self) -> None:
-        self._stop_timer()
+        if self._answer_s is not None:
+            self._deadline.end()
         answer = self._answer
         head = answer.head
         assert head is not None  # noqa: S101 - an answer that ended has begun
@@ -295,9 +321,10 @@ class Relay:
                 self._link_held = False
                 if not link.transport.is_closing():
                     link.transport.resume_reading()
-            link.release(keep_alive=answer.link_keep_alive and self._request_ended)
-        client.free()
-        client.relayed(keep_alive=answer.client_keep_alive, whole=self._request_ended)
+            link.release(keep_alive=answer.link_keep_alive and self._body.ended)
+        if client.held:
+            client.free()
+        client.relayed(keep_alive=answer.client_keep_alive, whole=self._body.ended)
 
     def _become_tunnel(self) -> None:
         self._is_tunnel = True
@@ -306,9 +333,10 @@ class Relay:
         if early and self._link is not None:
             self._link.transport.write(early)
 
-    def _break_off(self) -> None:
+    def _break_off(self, status: int, aborted_by: Literal["client", "upstream"]) -> None:
         """Cut the client: half of an answer must not look like a whole one."""
-        self._record(_CLIENT_GONE)
+        self._deadline.end()
+        self._record(status, aborted_by=aborted_by)
         self._unlink()
         self._client.transport.abort()
 
@@ -317,17 +345,57 @@ class Relay:
     ) -> None:
         self._client.connections.upstream_errors += 1
         hint = "see whether the model server runs, is healthy and speaks HTTP/1.1"
-        self._give_up(status, problem(status, detail, expected=expected, got=got, hint=hint))
-
-    def _give_up(self, status: int, payload: bytes) -> None:
-        if self._answer.head is not None:
-            self._break_off()
+        payload = problem(status, detail, expected=expected, got=got, hint=hint)
+        body = self._body
+        if self._answer.head is not None or body.ended or self._is_unwilling():
+            self._give_up(status, payload, aborted_by="upstream")
             return
-        self._stop_timer()
+        # An answer now would cost the rest of the request, which is wanted for the record, and the
+        # client's connection. So it waits, with the connection read as if all were well.
         self._unlink()
+        self._failure = (status, payload)
+        self._passed_over = 0
+        self._deadline.begin(self._client.limits.linger_s)
+        self._client.free()
+
+    def _is_unwilling(self) -> bool:
+        """Whether the client will not send, or not soon, the rest of its request."""
+        head = self._head
+        limit = self._client.limits.capture_limit
+        return self._body.left > limit or (
+            # It waits for an interim answer, and has sent nothing yet if nothing is missing.
+            head.expects_continue and self._body.left in {head.length, CHUNKED}
+        )
+
+    def _pass_over(self, framed: bytes) -> None:
+        self._passed_over += len(framed)
+        if self._body.ended or self._passed_over > self._client.limits.capture_limit:
+            self._answer_failure()
+
+    def _answer_failure(self) -> None:
+        if self._failure is not None:
+            (status, payload), self._failure = self._failure, None
+            self._give_up(status, payload, aborted_by="upstream")
+
+    def _expired(self) -> None:
+        if self._failure is not None:
+            self._answer_failure()
+        else:
+            self._fail(504, "the upstream did not answer in time")
+
+    def _give_up(
+        self, status: int, payload: bytes, *, aborted_by: Literal["client", "upstream"]
+    ) -> None:
+        if self._answer.head is not None:
+            self._break_off(_UPSTREAM_GONE if aborted_by == "upstream" else status, aborted_by)
+            return
+        self._deadline.end()
+        self._unlink()
+        if self._is_captured and (request_id := self._settle_id(None)):
+            payload = with_header(payload, b"X-Request-Id: " + request_id)
         self._record(status)
         self._client.free()
-        self._client.send_problem(payload, whole=self._request_ended)
+        self._client.send_problem(payload, whole=self._body.ended)
 
     def _unlink(self) -> None:
         link, self._link = self._link, None
@@ -336,24 +404,16 @@ class Relay:
         if link is not None:
             link.drop()
 
-    def _record(self, status: int) -> None:
-        """Record the exchange; the status that was sent, if one was, wins over ours."""
+    def _settle_id(self, answer: ResponseHead | None) -> bytes:
+        """Give the id that the client is told; of a captured exchange only."""
+        capture = self._capture
+        assert capture is not None  # noqa: S101 - captured, so there is one
+        return capture.identify(answer, is_whole=self._body.ended)
+
+    def _record(self, status: int, *, aborted_by: Literal["", "client", "upstream"] = "") -> None:
         if self._is_captured:
             self._is_captured = False
             head = self._answer.head
-            if head is not None:
-                self._capture.end(head.status, head.raw)  # type: ignore[union-attr]  # as in begin
-            else:
-                self._capture.end(status, b"")  # type: ignore[union-attr]  # as in begin
-
-    def _start_timer(self, answer_s: float) -> None:
-        self._stop_timer()
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(
-            answer_s, self._fail, 504, "the upstream did not answer in time"
-        )
-
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+            self._capture.end(  # type: ignore[union-attr]  # as in begin
+                status, head.raw if head is not None else b"", aborted_by
+            )

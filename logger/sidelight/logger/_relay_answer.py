@@ -1,5 +1,6 @@
 """An answer of the upstream on its way to the client: read, and framed for who reads it."""
 
+from collections.abc import Callable
 from typing import Final
 
 from sidelight.logger._http_chunks import Chunks
@@ -12,6 +13,9 @@ from sidelight.logger._http_head import (
 )
 from sidelight.logger._http_special import without_headers
 from sidelight.logger._upstream_link import Link
+
+Identify = Callable[[ResponseHead], bytes]
+"""Gives the id that the client is told in the head of its answer; empty for none."""
 
 _SWITCHING_PROTOCOLS: Final = 101
 _FIRST_FINAL: Final = 200
@@ -38,6 +42,7 @@ class Answer:
     __slots__ = (
         "_chunks",
         "_held",
+        "_identify",
         "_left",
         "_request",
         "_unframe",
@@ -58,14 +63,16 @@ class Answer:
         self.ends_with_connection = False
         self.client_keep_alive = False
         self.link_keep_alive = False
+        self._identify: Identify | None = None
         self._held = b""
         self._left = 0
         self._chunks: Chunks | None = None
         self._unframe = False
 
-    def reset(self, request: RequestHead) -> None:
-        """Await the answer to a request."""
+    def reset(self, request: RequestHead, identify: Identify | None) -> None:
+        """Await the answer to a request; with `identify`, its head can tell the client an id."""
         self._request = request
+        self._identify = identify
         self.head = None
         self.heard = False
         self.ended = False
@@ -122,7 +129,8 @@ class Answer:
             self.client_keep_alive = True
             self.link_keep_alive = head.keep_alive
             body = data[size:]
-            whole = data if head.forward is head.raw else head.forward + body
+            forward = head.forward if self._identify is None else self._identified(head)
+            whole = data if forward is head.raw else forward + body
             return whole, [body] if body else _NOTHING
         out += self._begin(head, length, may_keep=may_keep)
         framed, parts = self._body(data[size:])
@@ -155,9 +163,14 @@ class Answer:
                 out += head.forward
             data = data[end:]
 
+    def _identified(self, head: ResponseHead) -> bytes:
+        request_id = self._identify(head) if self._identify is not None else b""
+        return head.with_request_id(request_id) if request_id else head.forward
+
     def _begin(self, head: ResponseHead, length: int, *, may_keep: bool) -> bytes:
         request = self._request
-        out = head.forward
+        is_switch = head.status == _SWITCHING_PROTOCOLS
+        out = head.forward if is_switch else self._identified(head)
         self.link_keep_alive = head.keep_alive
         self._unframe = request.is_http_10 and head.length == CHUNKED
         if self._unframe:
@@ -167,7 +180,7 @@ class Answer:
         self.ends_with_connection = length == UNTIL_CLOSE
         keep = may_keep and length != UNTIL_CLOSE and not (self._unframe and length)
         self.client_keep_alive = keep
-        if head.status == _SWITCHING_PROTOCOLS:
+        if is_switch:
             return out
         if not keep:
             return out[:-2] + b"Connection: close\r\n\r\n"

@@ -12,6 +12,8 @@ class Client(Protocol):
     transport: asyncio.Transport
     limits: Limits
     connections: Connections
+    held: int
+    """Not 0 while the connection is not read."""
 
     @property
     def is_write_full(self) -> bool:

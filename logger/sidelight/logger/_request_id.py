@@ -64,7 +64,7 @@ def id_in_body(body: bytes) -> bytes:
         except orjson.JSONDecodeError:  # bytes that are no UTF-8, or control characters
             return b""
         return match[1][1:-1]
-    if b'"id"' not in body or len(body) > _MAX_SEARCHED_BYTES:
+    if len(body) > _MAX_SEARCHED_BYTES or b'"id"' not in body:
         return b""
     try:
         found = orjson.loads(body)

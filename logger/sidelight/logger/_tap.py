@@ -1,69 +1,19 @@
 """Copies of what a relay passes on, bounded, handed to the tap when the client has its answer."""
 
-import asyncio
 import logging
 import time
+from typing import Final, Literal
 
 from sidelight.logger._connections import Connections, Limits
 from sidelight.logger._exchange import Exchange, Tap
-from sidelight.logger._http_head import RequestHead
+from sidelight.logger._http_head import RequestHead, ResponseHead
+from sidelight.logger._request_id import id_in_body
+from sidelight.logger._tap_body import Kept
 
 log = logging.getLogger(__name__)
 
-
-class Kept:
-    """The beginning of a body, and how much more there was.
-
-    Parameters
-    ----------
-    limits : Limits
-        Bounds of one body and of all together.
-    connections : Connections
-        Counts what all together keep.
-
-    Attributes
-    ----------
-    cut : int
-        Bytes that were not kept.
-    """
-
-    __slots__ = ("_connections", "_limit", "_limit_of_all", "_parts", "_size", "cut")
-
-    def __init__(self, limits: Limits, connections: Connections) -> None:
-        self._limit = limits.capture_limit
-        self._limit_of_all = limits.max_captured_bytes
-        self._connections = connections
-        self._parts: list[bytes] = []
-        self._size = 0
-        self.cut = 0
-
-    def add(self, data: bytes) -> None:
-        """Keep as much of this as there is room for; nothing behind a cut."""
-        connections = self._connections
-        size = len(data)
-        room = min(self._limit - self._size, self._limit_of_all - connections.captured_bytes)
-        if size > room or self.cut:
-            room = 0 if self.cut else max(room, 0)
-            self.cut += size - room
-            data = data[:room]
-            size = room
-        if size:
-            self._size += size
-            connections.captured_bytes += size
-            self._parts.append(data)
-
-    def take(self) -> bytes:
-        """Give out what was kept."""
-        kept = b"".join(self._parts)
-        self.clear()
-        return kept
-
-    def clear(self) -> None:
-        """Forget everything."""
-        self._connections.captured_bytes -= self._size
-        self._parts.clear()
-        self._size = 0
-        self.cut = 0
+# An id further behind is not looked for; see `id_in_body`.
+_SEARCHED_BYTES: Final = 64 * 1024
 
 
 class Capture:
@@ -76,7 +26,7 @@ class Capture:
     limits : Limits
         Bounds of what is kept.
     connections : Connections
-        Counts what was captured and what the tap spoiled.
+        Counts what was captured and what the tap spoiled; makes ids.
 
     Attributes
     ----------
@@ -87,9 +37,10 @@ class Capture:
     __slots__ = (
         "_arrived",
         "_connections",
+        "_gives_id",
         "_head",
-        "_loop",
         "_passed_on",
+        "_request_id",
         "_started",
         "_started_ns",
         "_tap",
@@ -100,8 +51,9 @@ class Capture:
     def __init__(self, tap: Tap, *, limits: Limits, connections: Connections) -> None:
         self._tap = tap
         self._connections = connections
-        self._loop = asyncio.get_running_loop()
+        self._gives_id = limits.gives_request_id
         self._head: RequestHead | None = None
+        self._request_id = b""
         self._started = 0.0
         self._started_ns = 0
         self._passed_on = 0.0
@@ -119,6 +71,7 @@ class Capture:
             return False
         if wanted:
             self._head = head
+            self._request_id = head.request_id()
             self._started_ns = time.time_ns()
             self._started = self._passed_on = self._arrived = time.perf_counter()
         return wanted
@@ -131,7 +84,40 @@ class Capture:
         """Note that a piece of the answer has come."""
         self._arrived = time.perf_counter()
 
-    def end(self, status: int, response_head: bytes) -> None:
+    def identify(self, answer: ResponseHead | None, *, is_whole: bool) -> bytes:
+        """Settle the id of the exchange when its answer begins.
+
+        Parameters
+        ----------
+        answer : ResponseHead or None
+            The upstream's; None when the answer is ours.
+        is_whole : bool
+            Whether the request has come to its end; half a body is not searched.
+
+        Returns
+        -------
+        bytes
+            The id that the client is to be told; empty when it has given one, or reads the
+            upstream's, or is not to be told.
+        """
+        if not self._request_id and is_whole:
+            request = self.request
+            is_short = request.size <= _SEARCHED_BYTES
+            self._request_id = id_in_body(request.beginning(request.size if is_short else 512))
+        if not self._request_id and answer is not None:
+            self._request_id = answer.request_id or b""
+        if self._request_id or not self._gives_id:
+            return b""
+        self._request_id = self._connections.request_ids.new()
+        has_header = answer is not None and answer.request_id is not None
+        return b"" if has_header else self._request_id
+
+    def end(
+        self,
+        status: int,
+        response_head: bytes,
+        aborted_by: Literal["", "client", "upstream"] = "",
+    ) -> None:
         """End the exchange and offer it, after what was written for the client is on its way."""
         head = self._head
         if head is None:
@@ -150,8 +136,10 @@ class Capture:
             method=head.method,
             target=head.target,
             request_head=head.raw,
+            request_digest=request.digest if request_cut else b"",
             request_body=request.take(),
             response_head=response_head,
+            response_digest=response.digest if response_cut else b"",
             response_body=response.take(),
             status=status,
             started_ns=self._started_ns,
@@ -160,11 +148,9 @@ class Capture:
             request_cut=request_cut,
             response_cut=response_cut,
             added_s=added_s,
+            request_id=self._request_id,
+            aborted_by=aborted_by,
         )
-        # uvloop writes at the end of the turn, so an offer made now would delay the answer.
-        self._loop.call_soon(self._offer, exchange)
-
-    def _offer(self, exchange: Exchange) -> None:
         try:
             self._tap.offer(exchange)
         except Exception:

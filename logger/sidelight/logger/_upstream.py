@@ -1,6 +1,7 @@
 """The model server behind the proxy: a bounded pool of connections that are kept for the next."""
 
 import asyncio
+import ssl
 from collections import deque
 
 from sidelight.logger._upstream_link import Link, Using
@@ -17,6 +18,11 @@ class Upstream:
         TCP port.
     path : str, optional
         Path of a Unix socket, instead of host and port.
+    tls : ssl.SSLContext, optional
+        With it the upstream is spoken to by TLS. The context says what is trusted and what is
+        presented; ``ssl.create_default_context()`` checks certificate and name.
+    server_name : str, optional
+        Name that the certificate must be for, and that is asked for; default `host`.
     max_connections : int, default 256
         More are never open; further requests wait for one, in order.
     max_idle : int, default 64
@@ -29,15 +35,18 @@ class Upstream:
     Raises
     ------
     ValueError
-        If there is not exactly one of host with port, or path.
+        If there is not exactly one of host with port, or path; or if a server name is given
+        without TLS, or TLS on a Unix socket has none.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one address and what it takes to reach it
         self,
         host: str | None = None,
         port: int | None = None,
         *,
         path: str | None = None,
+        tls: ssl.SSLContext | None = None,
+        server_name: str | None = None,
         max_connections: int = 256,
         max_idle: int = 64,
         keep_s: float = 30.0,
@@ -49,9 +58,18 @@ class Upstream:
                 "an upstream is reached by host and port or by the path of a Unix socket, got "
                 f"host={host!r}, port={port!r}, path={path!r}; give exactly one of them"
             )
+        if (server_name is not None and tls is None) or (
+            tls is not None and path is not None and server_name is None
+        ):
+            raise ValueError(
+                "an upstream's server name goes with TLS, and on a Unix socket TLS needs one, got "
+                f"tls={tls!r}, server_name={server_name!r}; give both"
+            )
         self._host = host
         self._port = port
         self._path = path
+        self._tls = tls
+        self._server_name = (server_name or host) if tls is not None else None
         self._max_connections = max_connections
         self._max_idle = max_idle
         self._keep_s = keep_s
@@ -149,13 +167,18 @@ class Upstream:
     async def _connect(self, user: Using) -> None:
         loop = self._running_loop()
         link = Link(self)
+        tls, name = self._tls, self._server_name
         try:
             async with asyncio.timeout(self._connect_s):
                 if self._path is not None:
-                    await loop.create_unix_connection(lambda: link, self._path)
+                    await loop.create_unix_connection(
+                        lambda: link, self._path, ssl=tls, server_hostname=name
+                    )
                 else:
                     assert self._host is not None  # noqa: S101 - one of both, says the constructor
-                    await loop.create_connection(lambda: link, self._host, self._port or 0)
+                    await loop.create_connection(
+                        lambda: link, self._host, self._port or 0, ssl=tls, server_hostname=name
+                    )
         except (OSError, TimeoutError) as error:
             self._open -= 1
             user.unlinked(error)
