@@ -18,11 +18,14 @@ log = logging.getLogger(__name__)
 
 _Result = TypeVar("_Result")
 
-# The loop runs the model's traffic as well: encoding lets go of it after that much.
+# The loop runs the model's traffic as well: encoding lets go of it after that much. While memory
+# fills it keeps it for longer, about a millisecond: in a turn that brings more exchanges than it
+# encodes, events would be dropped although there is a disk.
 _SLICE_EXCHANGES: Final = 16
 _SLICE_BYTES: Final = 128 * 1024
-_SPILL_EVENTS: Final = 1024
-_SPILL_BYTES: Final = 1 << 20
+_HURRIED: Final = 8
+_SPILL_EVENTS: Final = 4096
+_SPILL_BYTES: Final = 4 << 20
 
 
 class Backlog:
@@ -39,7 +42,7 @@ class Backlog:
     accounting : Accounting
         Learns what is seen and what is dropped here.
     max_memory_bytes : int
-        Bound; half of it sets ``pressure``.
+        Bound; a quarter of it sets ``pressure``.
     drops_oldest : bool, default False
         Which events make room when the memory is full: those that wait longest, but none that is
         on its way, or those that come.
@@ -72,7 +75,7 @@ class Backlog:
         self._accounting = accounting
         self._spool: Spool | None = None
         self._max_bytes = max_memory_bytes
-        self._high_bytes = max_memory_bytes // 2
+        self._high_bytes = max_memory_bytes // 4
         self._drops_oldest = drops_oldest
         self._raw: deque[EventPair] = deque()
         self._ready: deque[tuple[CapturedEvent, int]] = deque()
@@ -300,7 +303,8 @@ class Backlog:
             n_bytes -= cost
             n_slice += pair.cost
             n_exchanges += 1
-            if n_exchanges >= _SLICE_EXCHANGES or n_slice >= _SLICE_BYTES:
+            hurry = _HURRIED if self.memory_bytes > self._high_bytes else 1
+            if n_exchanges >= _SLICE_EXCHANGES * hurry or n_slice >= _SLICE_BYTES * hurry:
                 n_exchanges = n_slice = 0
                 await asyncio.sleep(0)
 
