@@ -7,7 +7,7 @@ from typing import Any, Final
 from sidelight.logger._json_path import DROPPED
 from sidelight.logger._redaction_rule import Half, RedactionRule, matching_places
 from sidelight.logger._redaction_tensors import is_tensor, redact_json_tensors
-from sidelight.logger._redaction_values import Change, Pseudonyms, change_of, each
+from sidelight.logger._redaction_values import Change, Pseudonyms, as_text, change_of, each
 from sidelight.logger.errors import RedactionError
 
 # Names of columns that nobody names: prefix, and that of one which is alone.
@@ -177,11 +177,15 @@ class NamedValues:
             if self._rule.names(name):
                 self._replace(columns, name, value)
                 continue
-            for row in value if isinstance(value, list) else ():
+            rows = value if isinstance(value, list) else []
+            for row in rows:
                 if isinstance(row, list):
                     self._places(row, list(self._matching(f"{name}_", len(row))))
                 elif isinstance(row, dict):
                     self._record(row)
+            if self._rule.action in ("hmac", "mask") and _is_mixed(rows):
+                # One tensor has values of one kind.
+                columns[name] = each(rows, as_text)
 
     def _inner(self, items: list[Any]) -> None:
         """Look for records further in: nobody names them, but their keys may be meant."""
@@ -234,6 +238,11 @@ def _are_asked_for(items: Any) -> bool:
         isinstance(item, dict) and item.keys() <= {"name", "parameters"} and "name" in item
         for item in items
     )
+
+
+def _is_mixed(rows: list[Any]) -> bool:
+    kinds = {type(value) for row in rows if isinstance(row, list) for value in row}
+    return str in kinds and not kinds.isdisjoint((int, float, bool))
 
 
 def _is_encoded(value: dict[str, Any]) -> bool:

@@ -7,7 +7,7 @@ from typing import Any, Final
 from google.protobuf.message import DecodeError
 
 from sidelight.logger._binary_tensors import count_of, decode
-from sidelight.logger._envelope_inflate import InflateError, inflate
+from sidelight.logger._envelope_inflate import inflate
 from sidelight.logger._grpc_frames import Frame, frame, frames
 from sidelight.logger._open_inference import (
     ModelInferRequest,
@@ -60,12 +60,12 @@ def redact_messages(
         When it holds no such message, or one that contradicts itself.
 
     """
+    # Field number zero does not exist, so no message begins with 0 or 1.
+    if data[:1] not in (b"\x00", b"\x01"):
+        return _redacted(data, half, rules, pseudonyms)
     try:
-        # Field number zero does not exist, so no message begins with 0 or 1.
-        if data[:1] not in (b"\x00", b"\x01"):
-            return _redacted(data, half, rules, pseudonyms)
         parts = [_inflated(part, max_inflated_bytes) for part in frames(data)]
-    except (DecodeError, InflateError, ValueError):
+    except ValueError:
         raise RedactionError("unreadable") from None
     return b"".join(frame(_redacted(part, half, rules, pseudonyms)) for part in parts)
 

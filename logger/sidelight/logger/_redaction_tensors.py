@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 from sidelight.logger._binary_tensors import BinaryBody, count_of, decode, encode
 from sidelight.logger._json_path import DROPPED
 from sidelight.logger._redaction_rule import RedactionRule, matching_places
-from sidelight.logger._redaction_values import Pseudonyms, change_of, number_text
+from sidelight.logger._redaction_values import Pseudonyms, as_text, change_of
 from sidelight.logger.errors import RedactionError, TensorError
 
 FLOATS: Final = frozenset({"FP16", "BF16", "FP32", "FP64"})
@@ -75,7 +75,7 @@ def redact_tensor(
 def settled(datatype: str, items: list[Any]) -> Tensor:
     """Return the tensor in the narrowest datatype that holds what its items have become."""
     if datatype == BYTES:
-        return Tensor(BYTES, [_text_if_number(item) for item in items])
+        return Tensor(BYTES, [_text(item, "") for item in items])
     if any(isinstance(item, (str, bytes, list, dict)) for item in items):
         return Tensor(BYTES, [_text(item, datatype) for item in items])
     limits = _INTEGERS.get(datatype)
@@ -263,15 +263,7 @@ def _fits(item: Any, limits: tuple[int, int]) -> bool:
     return item == item // 1 and limits[0] <= item <= limits[1] and not isinstance(item, float)
 
 
-def _text_if_number(item: Any) -> Any:
-    return item if item is None or isinstance(item, (str, bytes)) else _text(item, "")
-
-
 def _text(item: Any, datatype: str) -> Any:
-    if item is None or isinstance(item, (str, bytes)):
-        return item
-    if isinstance(item, bool):
-        return "true" if item else "false"
-    if isinstance(item, (int, float)):
-        return number_text(item, datatype)
-    raise RedactionError("unknown")
+    if isinstance(item, (list, dict)):
+        raise RedactionError("unknown")
+    return as_text(item, datatype)

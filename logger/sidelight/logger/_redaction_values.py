@@ -135,6 +135,11 @@ def change_of(rule: RedactionRule, pseudonyms: Pseudonyms | None, datatype: str 
     return lambda value: each(value, change)
 
 
+def as_text(value: Any, datatype: str = "") -> Any:
+    """Return a number or a boolean as the text by which it is hashed, anything else as it is."""
+    return canonical(value, datatype).decode() if isinstance(value, (bool, int, float)) else value
+
+
 def each(value: Any, change: Change) -> Any:
     """Apply a change to the values of nested lists."""
     if isinstance(value, list):
