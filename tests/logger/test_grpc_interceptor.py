@@ -175,8 +175,8 @@ async def called(channel: Any, shape: str, path: str, names: list[str], **call: 
         pass
     seen.code = (await stream.code()).value[0]
     seen.details = await stream.details()
-    seen.initial = dict(await stream.initial_metadata())
-    seen.trailing = dict(await stream.trailing_metadata())
+    seen.initial = dict(tuple(await stream.initial_metadata()))
+    seen.trailing = dict(tuple(await stream.trailing_metadata()))
     return seen
 
 

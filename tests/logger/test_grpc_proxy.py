@@ -166,7 +166,12 @@ def test_a_caller_sees_what_it_sees_without_the_proxy(
         for timeout in (None, 15):
             call = {"metadata": asked, "timeout": timeout}
             through = await seen(setup.proxy.address, path, messages, **call)
-            assert through == await seen(setup.model, path, messages, **call)
+            without = await seen(setup.model, path, messages, **call)
+            if ("fails", "first") in metadata and ("early", "1") in metadata:
+                # When the end comes right behind the beginning, grpc.aio may give an empty
+                # beginning to the proxy, too.
+                del through["initial"], without["initial"]
+            assert through == without
 
     loop(run(echo, check))
 

@@ -97,6 +97,7 @@ class _Context:
         self._initial: Metadata | None = None
         self._trailing: tuple[tuple[str, str | bytes], ...] = ()
         self._code = OK
+        self._has_ended = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._context, name)
@@ -146,24 +147,29 @@ class _Context:
         self._context.send_initial_metadata((*self._initial, *told))
 
     def set_trailing_metadata(self, metadata: Metadata) -> None:
-        self._trailing = tuple(metadata)
-        self._context.set_trailing_metadata(self._trailing)
+        # A server of grpc.aio 1.60 lets a handler in a thread go on after `abort`.
+        if not self._has_ended:
+            self._trailing = tuple(metadata)
+            self._context.set_trailing_metadata(self._trailing)
 
     def set_code(self, code: Any) -> None:
-        self._code = code_number(code)
-        self._context.set_code(code)
+        if not self._has_ended:
+            self._code = code_number(code)
+            self._context.set_code(code)
 
     def abort(self, code: Any, details: str = "", *trailing: Metadata) -> None:
         self._code = code_number(code)
         if trailing:
             self._trailing = tuple(trailing[0])
         self._tell_behind()
+        self._has_ended = True
         self._context.abort(code, details)
 
     def abort_with_status(self, status: Any) -> None:
         self._code = code_number(status.code)
         self._trailing = tuple(status.trailing_metadata or ()) or self._trailing
         self._tell_behind()
+        self._has_ended = True
         self._context.abort(status.code, status.details)
 
     def _told(self) -> tuple[tuple[str, str], ...]:
@@ -172,6 +178,8 @@ class _Context:
 
     def _tell_behind(self) -> None:
         """Tell the id behind a failure, which has nothing in front."""
+        if self._has_ended:
+            return
         if told := self._told():
             self._context.set_trailing_metadata((*self._trailing, *told))
         elif self._trailing:

@@ -11,7 +11,7 @@ from sidelight.logger._grpc_forwarding import (
     forwarded,
     is_failure,
 )
-from sidelight.logger._grpc_recorder import Defer, Recorder, returned_id
+from sidelight.logger._grpc_recorder import CallRecording, Defer, Recorder, returned_id
 from sidelight.logger._grpc_status import OK
 
 
@@ -57,12 +57,7 @@ class UnaryCalls:
             response: bytes = await call
             if recording is not None:
                 recording.arrived()
-            initial = tuple(await call.initial_metadata())
-            trailing = tuple(await call.trailing_metadata())
-            if first := (*initial, *returned_id(recording, (*initial, *trailing))):
-                await context.send_initial_metadata(first)
-            if trailing:
-                context.set_trailing_metadata(trailing)
+            trailing = await _pass_metadata_on(call, context, recording)
         except grpc.aio.AioRpcError as error:
             self._counts.upstream_errors += is_failure(error.code())
             behind = (*(error.initial_metadata() or ()), *(error.trailing_metadata() or ()))
@@ -77,7 +72,23 @@ class UnaryCalls:
                 recording.end(code_of_cancelled(context), aborted_by="client")
             raise
         if recording is not None:
-            recording.initial(initial)
             recording.response(response)
             recording.end(OK, metadata=trailing)
         return response
+
+
+async def _pass_metadata_on(
+    call: Any, context: Any, recording: CallRecording | None
+) -> tuple[tuple[str, str | bytes], ...]:
+    """Pass on what came around an answer; return what came behind it."""
+    initial = tuple(await call.initial_metadata())
+    trailing = tuple(await call.trailing_metadata())
+    if recording is not None:
+        recording.initial(initial)
+    if first := (*initial, *returned_id(recording, (*initial, *trailing))):
+        await context.send_initial_metadata(first)
+    if trailing:
+        context.set_trailing_metadata(trailing)
+    if details := await call.details():
+        context.set_details(details)
+    return trailing

@@ -144,6 +144,8 @@ class _Answer:
         trailing = tuple(await self._call.trailing_metadata())
         if left := (*trailing, *self.untold(trailing)):
             self._context.set_trailing_metadata(left)
+        if details := await self._call.details():
+            self._context.set_details(details)
         if self._recording is not None:
             self._recording.end(OK, metadata=trailing)
 

@@ -9,7 +9,8 @@ try:
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
         "sidelight.logger.grpc: expected the package grpcio, got none; "
-        "install it with: pip install 'sidelight[grpc]'"
+        "install it with: pip install 'sidelight[grpc]'",
+        name=error.name,
     ) from error
 
 from sidelight.logger._grpc_body import GrpcCounts, GrpcLimits
