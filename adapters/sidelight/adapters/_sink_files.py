@@ -22,8 +22,12 @@ log = logging.getLogger(__name__)
 
 FileFormat = Literal["parquet", "jsonl", "jsonl.gz"]
 
-FILE_LIMITS: Final = EmitterLimits(batch_events=20_000, batch_bytes=32 << 20, linger_s=30.0)
-"""Limits of an emitter for this sink: few large files. Events wait in its spool until then."""
+FILE_LIMITS: Final = EmitterLimits(batch_events=20_000, batch_bytes=16 << 20, linger_s=30.0)
+"""Limits of an emitter for this sink: few large files. Events wait in its spool until then.
+
+A batch is in memory while it is written, with up to 40 MiB for Parquet besides; more bytes make
+larger files for more memory.
+"""
 
 _WRITERS: Final[Mapping[str, Callable[[Iterable[CapturedEvent], BinaryIO], None]]] = {
     "parquet": write_parquet,

@@ -14,7 +14,7 @@ from sidelight.logger import CapturedEvent, deployment_name
 
 _ROW_GROUP_ROWS: Final = 16_384
 # So much of payload makes a row group too; what waits for it is in memory twice.
-_ROW_GROUP_BYTES: Final = 8 << 20
+_ROW_GROUP_BYTES: Final = 4 << 20
 _SLICE_ROWS: Final = 256
 _SLICE_BYTES: Final = 1 << 20
 _MAX_DIGITS: Final = 9
