@@ -29,6 +29,7 @@ _INTEGERS: Final = {
 }
 _ABSENT: Final = type(None)
 _NUMBERS: Final = frozenset({int, float, _ABSENT})
+_REAL: Final = _NUMBERS | {bool}
 _WHOLE: Final = frozenset({int, _ABSENT})
 _BITS: Final = frozenset({0, 1, None})
 
@@ -148,12 +149,12 @@ def _typed(datatype: str, values: list[Any]) -> pa.Array:
 
 
 def _floats(values: list[Any], kind: pa.DataType) -> pa.Array:
-    kinds = frozenset(map(type, values))
-    if not kinds <= _NUMBERS:
-        raise TypeError("a number was expected")
     try:
+        # A flag among numbers is 0 or 1.
         array = pa.array(values, type=kind)
     except (pa.ArrowInvalid, OverflowError):
+        if not frozenset(map(type, values)) <= _REAL:
+            raise TypeError("a number was expected") from None
         # Integers that a float cannot hold exactly: the declared type says to round them.
         array = pa.array([None if value is None else float(value) for value in values], type=kind)
     return _finite(array)
@@ -180,12 +181,13 @@ def _integers(values: list[Any], kind: pa.DataType) -> pa.Array:
 
 def _numbers(values: list[Any]) -> pa.Array:
     """Return int64 when all are integers, else float64."""
-    if frozenset(map(type, values)) <= _WHOLE:
-        try:
-            return pa.array(values, type=pa.int64())
-        except (pa.ArrowInvalid, OverflowError):
-            pass
-    return _floats(values, pa.float64())
+    try:
+        array = pa.array(values)
+    except (pa.ArrowInvalid, OverflowError):
+        return _floats(values, pa.float64())
+    if pa.types.is_floating(array.type):
+        return _finite(array)
+    return array.cast(pa.int64())
 
 
 def _booleans(values: list[Any]) -> pa.Array:
