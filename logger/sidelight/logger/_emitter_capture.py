@@ -90,7 +90,7 @@ class Capture:
         self._request = b"{" + shared % (orjson.dumps(source), orjson.dumps(REQUEST_TYPE))
         self._response = b"{" + shared % (orjson.dumps(source), orjson.dumps(RESPONSE_TYPE))
         self._routes: dict[tuple[bytes, bytes, Claims], _Route] = {}
-        self._second = (0, b"")
+        self._second = (-1, b"")
         self._ids = RequestIds()
 
     def identify(self, exchange: Exchange) -> bytes:
