@@ -741,18 +741,21 @@ def test_after_any_fault_of_a_real_sink_everything_arrives_in_order(
         sink = HttpSink(f"http://127.0.0.1:{port}/", mode=mode, timeout_s=0.1)
         emitter = Emitter.of(sink, spool=SpoolFolder(folder=tmp_path), limits=FAST)
         await emitter.start()
-        for number in range(150):
-            emitter.offer(exchange(number))
-        await until(lambda: sum(emitter.accounts()["sink"].sink_errors.values()) > 1)
-        await until(lambda: emitter.accounts()["sink"].spool_events == 300)
-        receiver.fault = ""
-        if fault == "dead":
-            server = await asyncio.start_server(receiver, "127.0.0.1", port)
-        for number in range(150, 200):
-            emitter.offer(exchange(number))
-        await until(lambda: settled(emitter.accounts()["sink"]))
-        await emitter.flush()
-        server.close()
+        try:
+            for number in range(150):
+                emitter.offer(exchange(number))
+            await until(lambda: sum(emitter.accounts()["sink"].sink_errors.values()) > 1)
+            await until(lambda: emitter.accounts()["sink"].spool_events == 300)
+            receiver.fault = ""
+            if fault == "dead":
+                server = await asyncio.start_server(receiver, "127.0.0.1", port)
+            for number in range(150, 200):
+                emitter.offer(exchange(number))
+            await until(lambda: settled(emitter.accounts()["sink"]))
+            await emitter.flush()
+        finally:
+            # uvloop waits for ever for a server that is open when its loop is closed.
+            server.close()
 
         assert receiver.taken == expected(range(200))
         assert emitter.accounts()["sink"].sent == 400

@@ -529,3 +529,31 @@ def test_a_flush_while_outlets_are_replaced_loses_nothing(tmp_path: Path) -> Non
         assert "late" not in emitter.accounts()
 
     run(work())
+
+
+@pytest.mark.parametrize("how", ["raises", "hangs"])
+def test_a_sink_that_cannot_be_closed_costs_no_event_and_no_other_outlet(
+    tmp_path: Path, how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Stuck(Scripted):
+        async def close(self) -> None:
+            if how == "raises":
+                raise RuntimeError("stuck")
+            await asyncio.sleep(PATIENCE_S * 9)
+
+    async def work() -> None:
+        up = Scripted()
+        stuck = Stuck(is_up=False)
+        emitter = Emitter([outlet("stuck", stuck, tmp_path), outlet("up", up)])
+        await emitter.start()
+        for number in range(50):
+            emitter.offer(exchange(number))
+        await emitter.flush(1)
+
+        assert checked(emitter)["stuck"].spool_events == 100
+        assert up.taken == expected(range(50))
+        assert Spool(tmp_path).recovered == 100
+
+    run(work())
+    said = {record.getMessage() for record in caplog.records}
+    assert ("a sink could not be closed" in said) == (how == "raises")

@@ -12,7 +12,7 @@ from sidelight.logger._emitter_capture import Capture
 from sidelight.logger._emitter_pair import Encoder, EventPair
 from sidelight.logger._exchange import Exchange
 from sidelight.logger._outlet import EmitterLimits, Outlet, SpoolFolder, check_outlets
-from sidelight.logger._outlet_lane import Lane
+from sidelight.logger._outlet_lane import Lane, close_sink
 from sidelight.logger._sampling import Sampling
 from sidelight.logger._selection import Selection
 from sidelight.logger._sink import Sink
@@ -177,7 +177,7 @@ class Emitter:
                 lane = before.get(outlet.name)
                 if lane is not None and lane.outlet.is_same(outlet):
                     if lane.outlet.sink is not outlet.sink:
-                        unused.append(outlet.sink)
+                        unused.append(outlet)
                     del before[outlet.name]
                     lanes.append(lane)
                 else:
@@ -186,7 +186,7 @@ class Emitter:
             self._former += before.values()
             self._lanes = tuple(lanes)
             await asyncio.gather(
-                *(sink.close() for sink in unused),
+                *map(close_sink, unused),
                 *(
                     lane.flush(grace_s, disk_s=_DISK_PATIENCE_S, reason="outlet_removed")
                     for lane in before.values()

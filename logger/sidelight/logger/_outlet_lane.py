@@ -25,6 +25,8 @@ _PROBE_EVENTS: Final = 8
 # So many rejected in a row, and it is not they that are bad: what comes then waits in between.
 _MAX_REJECTED: Final = 32
 _REJECTED_PAUSE_S: Final = 1.0
+# Nothing waits for a sink that is closed: what it has taken is safe there.
+_CLOSING_S: Final = 5.0
 
 
 class Lane:
@@ -163,7 +165,7 @@ class Lane:
         for task in (ending, self._sender, self._spiller):
             if task is not None and not task.done():
                 log.error(
-                    "the disk did not answer within the grace period",
+                    "disk and sink did not end within the grace period",
                     extra={"sink": self.outlet.name},
                 )
                 task.cancel()
@@ -171,12 +173,16 @@ class Lane:
     async def _end(self, reason: str) -> None:
         tasks = [task for task in (self._sender, self._spiller) if task is not None]
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self._sink.close()
-        await self.backlog.spill(self.backlog.n_memory)
-        self._is_closed = True
-        if n_lost := self.backlog.give_up(reason):
-            log.error("events are lost", extra={"sink": self.outlet.name, "events": n_lost})
-        await self.backlog.close()
+        try:
+            await self.backlog.spill(self.backlog.n_memory)
+            self._is_closed = True
+            if n_lost := self.backlog.give_up(reason):
+                log.error("events are lost", extra={"sink": self.outlet.name, "events": n_lost})
+            await self.backlog.close()
+        except Exception:
+            log.exception("a spool could not be closed", extra={"sink": self.outlet.name})
+        # Last: what waits must not wait for it.
+        await close_sink(self.outlet)
 
     async def _deliver(self) -> None:
         while not self._stop.is_set():
@@ -276,6 +282,15 @@ class Lane:
                 self.accounting.fail_spool()
             if backlog.is_refused:
                 await _wait(self._stop, period_s)
+
+
+async def close_sink(outlet: Outlet) -> None:
+    """Close the sink of an outlet; what goes wrong is only said."""
+    try:
+        async with asyncio.timeout(_CLOSING_S):
+            await outlet.sink.close()
+    except Exception:
+        log.exception("a sink could not be closed", extra={"sink": outlet.name})
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> bool:
