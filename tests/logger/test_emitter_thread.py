@@ -292,6 +292,17 @@ def test_an_emitter_that_cannot_be_made_loses_events_and_nothing_else() -> None:
     assert sum(thread.name == "sidelight-emitter" for thread in threading.enumerate()) == 0
 
 
+def test_metrics_tell_what_the_accounts_do(make: Make) -> None:
+    emitter = make(Kept())
+    emitter.offer(exchange("a"))
+    assert emitter.close()
+
+    text = emitter.prometheus(namespace="prod", deployment="flights").decode()
+
+    sample = 'namespace="prod",deployment="flights",sink="sink",outcome="sent",reason=""'
+    assert f"sidelight_capture_events_total{{{sample}}} 2\n" in text
+
+
 def test_ids_are_unique(make: Make) -> None:
     emitter = make(Kept())
 

@@ -186,6 +186,25 @@ def test_a_second_head_with_an_error_replaces_the_first() -> None:
     assert tap.one().response_head == b"HTTP/1.1 503 Busy\r\nX-B: 2\r\n\r\n"
 
 
+def test_every_head_of_an_answer_tells_the_same_id() -> None:
+    told: list[Any] = []
+
+    def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        start_response("200 OK", [])
+        start_response("500 Oops", [], (None, None, None))
+        return [b""]
+
+    def begin(_: str, headers: Any, *__: Any) -> Callable[[bytes], None]:
+        told.append(headers)
+        return lambda _: None
+
+    tap = Kept()
+    list(CaptureWsgiMiddleware(app, sink=tap)(environment(), begin))
+
+    assert told == [[("X-Request-Id", "own-1")]] * 2
+    assert tap.one().request_id == b"own-1"
+
+
 def test_an_error_before_the_answer_is_raised_untouched_and_recorded_as_500() -> None:
     error = RuntimeError("secret")
 

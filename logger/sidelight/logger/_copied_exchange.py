@@ -53,6 +53,7 @@ class CopiedExchange:
         "_is_ended",
         "_lowered",
         "_method",
+        "_own_id",
         "_request_id",
         "_response_head",
         "_started",
@@ -80,7 +81,7 @@ class CopiedExchange:
         self._head = head
         self._lowered = head.lower()
         self._response_head = b""
-        self._request_id = b""
+        self._request_id = self._own_id = b""
         self._is_ended = False
         self._started_ns = time.time_ns()
         self._started = time.perf_counter()
@@ -97,16 +98,17 @@ class CopiedExchange:
             Of the answer: what the application says there itself is told already.
 
         """
+        if self._own_id:
+            # An answer that takes the place of an earlier one tells the same.
+            return self._own_id
         self._request_id = (
-            self._request_id
-            or id_in_head(self._head, self._lowered)
+            id_in_head(self._head, self._lowered)
             or id_in_body(self.request.peek())
             or header(answer_head, answer_head.lower(), b"\r\nx-request-id:")
         )
-        if self._request_id:
-            return b""
-        self._request_id = self._tap.new_id()
-        return self._request_id
+        if not self._request_id:
+            self._request_id = self._own_id = self._tap.new_id()
+        return self._own_id
 
     def answer(self, status: int, head: bytes) -> None:
         """Note the head of the answer; a later one replaces it."""

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any, Final
 from weakref import WeakSet
 
+from sidelight.logger._accounting import AddedTime
+from sidelight.logger._accounting_text import capture_metrics
 from sidelight.logger._emitter_worker import AccountsBySink, EmitterWorker, MakeEmitter
 from sidelight.logger._exchange import Exchange
 from sidelight.logger._selection import Selection
@@ -119,6 +121,25 @@ class ThreadedEmitter:
         """
         worker = self._workers.get(os.getpid())
         return worker.accounts(_ANSWER_S) if worker is not None else {}
+
+    def prometheus(self, *, namespace: str, deployment: str) -> bytes:
+        """Return the metrics of this process in the Prometheus text format 0.0.4.
+
+        Parameters
+        ----------
+        namespace, deployment : str
+            Labels of every sample; ``deployment`` is the bare name.
+
+        Raises
+        ------
+        TimeoutError
+            When the thread does not answer.
+
+        """
+        # What capture adds to an answer is measured at the proxy only.
+        return capture_metrics(
+            self.accounts(), AddedTime(), namespace=namespace, deployment=deployment
+        )
 
     def flush(self, grace_s: float | None = None) -> bool:
         """Deliver what was offered, keep the rest in the spool, and end the thread.
