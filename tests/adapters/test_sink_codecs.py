@@ -4,8 +4,10 @@ import base64
 import gzip
 import io
 import json
+import re
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -13,12 +15,12 @@ import pyarrow.parquet as pq
 import pytest
 from cloudevents.core.bindings.kafka import KafkaMessage, from_kafka
 from cloudevents.core.formats.json import JSONFormat
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.adapters.captured_events import ATTRIBUTES, captured, event_of
 
 from sidelight.adapters._sink_files_lines import line, write_lines, write_zipped_lines
-from sidelight.adapters._sink_files_parquet import COLUMNS, records_of, write_parquet
+from sidelight.adapters._sink_files_parquet import COLUMNS, SCHEMA, records_of, write_parquet
 from sidelight.adapters._sink_kafka_record import KafkaKey, KafkaMode, KafkaRecord, record_of
 from sidelight.logger import CapturedEvent
 
@@ -70,6 +72,7 @@ def as_bytes(data: Any, content_type: str) -> Any:
     return data.encode() if isinstance(data, str) and content_type == BYTES else data
 
 
+@settings(deadline=None)
 @given(ATTRIBUTES, PAYLOADS, st.sampled_from(["binary", "structured"]))
 def test_the_sdk_reads_from_a_record_what_was_captured(
     attributes: dict[str, str], payload: tuple[str, bytes], mode: KafkaMode
@@ -84,6 +87,7 @@ def test_the_sdk_reads_from_a_record_what_was_captured(
         assert as_bytes(value, content_type) == meaning(content_type, data)
 
 
+@settings(deadline=None)
 @given(ATTRIBUTES)
 def test_a_key_depends_on_nothing_but_the_deployment_or_the_request(
     attributes: dict[str, str],
@@ -135,6 +139,7 @@ def test_a_payload_that_is_a_cloudevent_itself_does_not_pass_for_the_event() -> 
     assert attributes["id"] == "1"
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(ATTRIBUTES, PAYLOADS), min_size=1, max_size=4))
 def test_the_sdk_reads_from_a_line_what_was_captured(
     content: list[tuple[dict[str, str], tuple[str, bytes]]],
@@ -179,6 +184,7 @@ def test_many_lines_are_written_in_pieces_and_compress_to_the_same_bytes_each_ti
     assert zipped == written(write_zipped_lines, events)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(ATTRIBUTES, st.binary(max_size=20)), min_size=1, max_size=4))
 def test_an_event_can_be_made_again_from_its_row(
     content: list[tuple[dict[str, str], bytes]],
@@ -249,6 +255,15 @@ def test_an_attribute_with_another_spelling_is_kept_as_it_came(
 
     assert row[column] == value
     assert json.loads(row["attributes"])[name] == text
+
+
+def test_the_page_on_sinks_names_every_column_and_its_attribute() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "sinks.md").read_text()
+    documented = dict(re.findall(r"^\| `(\w+)` \| [^|]+ \| (.*) \|$", page, re.MULTILINE))
+
+    assert set(documented) >= set(SCHEMA.names)
+    for column in COLUMNS:
+        assert f"`{column.attribute}`" in documented[column.name]
 
 
 def test_a_file_of_many_large_rows_has_several_groups() -> None:

@@ -2,7 +2,7 @@ from pathlib import PurePosixPath
 from urllib.parse import unquote
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.adapters.captured_events import ATTRIBUTES, captured, event_of
 
@@ -11,6 +11,7 @@ from sidelight.adapters._sink_files_place import Place, file_name, place_of, pla
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), max_size=300)
 
 
+@settings(deadline=None)
 @given(NAMES, NAMES)
 def test_no_name_leaves_its_folder_or_grows_too_long_for_one(namespace: str, name: str) -> None:
     folder = Place(namespace=namespace, name=name, date="2026-01-31").folder()
@@ -21,6 +22,7 @@ def test_no_name_leaves_its_folder_or_grows_too_long_for_one(namespace: str, nam
     assert ".." not in parts
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(NAMES, NAMES), unique=True, max_size=5))
 def test_every_deployment_has_a_folder_of_its_own(names: list[tuple[str, str]]) -> None:
     folders = {Place(namespace=namespace, name=name, date="").folder() for namespace, name in names}
@@ -28,6 +30,7 @@ def test_every_deployment_has_a_folder_of_its_own(names: list[tuple[str, str]]) 
     assert len(folders) == len(names)
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=16))
 def test_a_name_can_be_read_from_its_folder(name: str) -> None:
     part = Place(namespace="n", name=name, date="").folder().split("/")[1]
@@ -78,6 +81,7 @@ def test_events_keep_their_order_in_their_places() -> None:
     assert list(found.values()) == [[events[0], events[2], events[4]], [events[1], events[3]]]
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(ATTRIBUTES, st.binary(max_size=9)), min_size=1, max_size=4))
 def test_a_name_depends_on_the_first_event_alone(
     content: list[tuple[dict[str, str], bytes]],
