@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sidelight.logger._emitter_route import route_of
 from sidelight.logger._grpc_head import given_id, request_head, response_head
+from sidelight.logger._grpc_message import Called
 from sidelight.logger._grpc_method import METHODS
 from sidelight.logger._grpc_status import http_status
 from sidelight.logger._request_id import header
@@ -72,3 +74,29 @@ def test_what_is_missing_is_named_with_what_to_install() -> None:
 
     assert done.returncode == 1
     assert "pip install 'sidelight[grpc]'" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("path", "protocol"),
+    [
+        ("/inference.GRPCInferenceService/ModelInfer", "v2"),
+        ("/inference.GRPCInferenceService/ModelStreamInfer", "v2"),
+        ("/seldon.protos.Seldon/Predict", "seldon"),
+        ("/seldon.protos.Model/Predict", "seldon"),
+        ("/tensorflow.serving.PredictionService/Predict", "tensorflow"),
+    ],
+)
+def test_every_captured_method_has_a_route(path: str, protocol: str) -> None:
+    target = METHODS[path].target(Called(b"half plus/two", b"3"))
+    route = route_of(target, deployment=None, namespace="prod")
+
+    assert (route.path, route.protocol) == (path, protocol)
+    assert (route.namespace, route.name, route.version) == ("prod", "half plus/two", "3")
+    assert set(METHODS) >= {path}
+    assert len(METHODS) == 5
+
+
+def test_methods_of_no_inference_have_no_route() -> None:
+    route = route_of(b"/a.B/C?model=x", deployment=None, namespace="prod")
+
+    assert (route.name, route.model, route.protocol) == ("model", "", "")

@@ -189,10 +189,11 @@ def test_a_caller_of_one_message_sees_what_it_sees_without_the_proxy(path: str, 
         if kind == "empty":
             return b""
         context.set_details("said with OK")
-        return request * 2
+        said = [item for item in context.invocation_metadata() if item[0] != "user-agent"]
+        return request * 2 + repr([tuple(item) for item in said]).encode()
 
     async def check(setup: Setup) -> None:
-        call = {"metadata": [("x-request-id", "given")]}
+        call = {"metadata": [("x-request-id", "given"), ("m", "1"), ("m-bin", b"\0\xff")]}
         through = await seen(setup.proxy.address, path, [b"abc"], **call)
         assert through == await seen(setup.model, path, [b"abc"], **call)
         assert (through["code"] is grpc.StatusCode.OK) == (not kind.endswith("failure"))
