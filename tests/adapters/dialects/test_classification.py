@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 
 from sidelight.adapters.dialects import DIALECTS, Half, Side, read_payload
+from sidelight.logger._open_inference import ModelInferRequest
 from sidelight.payloads import Event
 
 BODY = json.dumps({"predictions": [[0.25, 0.75]]}).encode()
@@ -139,3 +140,13 @@ def test_json_that_nests_deeply_is_no_error(depth: int) -> None:
     for key in (b"instances", b"jsonData", b"inputs", b"dataframe_records"):
         half = read(b'{"%b": %b}' % (key, nested), "request")
         assert half.rows >= 1
+
+
+def test_frames_share_the_bound_of_their_body() -> None:
+    message = ModelInferRequest(raw_input_contents=[bytes(400 << 10)])
+    message.inputs.add(name="x", datatype="UINT8", shape=[1, 400 << 10])
+    packed = gzip.compress(message.SerializeToString())
+    body = b"".join(b"\x01" + len(packed).to_bytes(4, "big") + packed for _ in range(3))
+
+    assert read(body[: len(body) // 3], "request", "application/grpc").reason is None
+    assert read(body, "request", "application/grpc").reason == "encoding_too_large"

@@ -1,6 +1,7 @@
 """Seldon Core 1: each kind of data as JSON and as protobuf, against encoders of the tests' own."""
 
 import base64
+import gzip
 import json
 import math
 import struct
@@ -344,3 +345,23 @@ def test_a_message_that_was_cut_costs_nothing(length: int, protocol: str) -> Non
     whole = default_data(2, tensor_message([[1.0, 2.0], [3.0, 4.0]]), ["a", "b"])
 
     assert read(whole[:length], protocol=protocol).rows >= 1
+
+
+def framed(*messages: bytes, compressed: bool = False) -> bytes:
+    bodies = [gzip.compress(message) if compressed else message for message in messages]
+    return b"".join(struct.pack(">BI", compressed, len(body)) + body for body in bodies)
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_message_in_a_frame_of_grpc_is_read(compressed: bool) -> None:  # noqa: FBT001
+    message = default_data(2, tensor_message([[1.0, 2.0]]), ["a", "b"])
+
+    assert table(read(framed(message, compressed=compressed))) == [[1.0, 2.0]]
+
+
+@pytest.mark.parametrize("protocol", ["seldon", "tensorflow"])
+def test_several_messages_are_not_one(protocol: str) -> None:
+    message = field(5, "x")
+
+    assert read(framed(message, message), protocol=protocol).reason == "frames"
+    assert read(framed(message)[:-1], protocol=protocol).reason == "not_protobuf"

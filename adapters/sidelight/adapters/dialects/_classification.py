@@ -11,6 +11,7 @@ from typing import Any, Final
 import orjson
 
 from sidelight.adapters.dialects._encodings import coding_of, inflated
+from sidelight.adapters.dialects._frames import unframed
 from sidelight.adapters.dialects._half import Dialect, Half, Side, Undecodable
 from sidelight.adapters.dialects._lenient_json import lenient_json
 from sidelight.adapters.dialects._lines import csv_table, json_lines
@@ -193,11 +194,11 @@ def _head_bytes(attributes: Mapping[str, str]) -> int | None:
 
 def _protobuf(data: bytes, side: Side, media: str, protocol: str, max_bytes: int) -> Half:
     if protocol == "tensorflow":
-        return predict(data, side)
+        return predict(unframed(data, max_bytes=max_bytes), side)
     if _MESSAGES.claims(data, media=media, protocol=protocol):
         return _MESSAGES.decode(data, side, max_inflated_bytes=max_bytes)
     if protocol == "seldon":
-        return seldon_protobuf(data)
+        return seldon_protobuf(unframed(data, max_bytes=max_bytes))
     try:
         # No content type, or another one's: the message must say for itself what it is.
         return _MESSAGES.decode(data, side, max_inflated_bytes=max_bytes)

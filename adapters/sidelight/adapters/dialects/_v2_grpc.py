@@ -103,7 +103,16 @@ def _messages(data: bytes, *, max_bytes: int) -> Iterator[bytes]:
         parts = list(frames(data))
     except ValueError:
         return iter((_without_schema(data),))
-    return (_inflated(part, max_bytes) for part in parts)
+    return _all_inflated(parts, max_bytes)
+
+
+def _all_inflated(parts: Sequence[Frame], max_bytes: int) -> Iterator[bytes]:
+    # The bound is that of the body: a thousand small frames must not each inflate to it.
+    left = max_bytes
+    for part in parts:
+        message = _inflated(part, left)
+        left -= len(message) if part.is_compressed else 0
+        yield message
 
 
 def _inflated(part: Frame, max_bytes: int) -> bytes:
