@@ -257,3 +257,7 @@ def test_no_record_makes_the_parser_raise(
     assert len(events) + len(rejected) == 1
     for event in events:
         assert identity(event)
+
+
+def test_a_topic_that_no_kafka_has_is_not_searched() -> None:
+    assert wrapped({}, topic="a.model." * 7000).type == "dev.knative.kafka.event"

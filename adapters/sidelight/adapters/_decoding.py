@@ -22,7 +22,7 @@ from sidelight.adapters.dialects import (
     read_payload,
 )
 from sidelight.adapters.dialects._half import NOTHING
-from sidelight.logger import Pair, Rejected, identity
+from sidelight.logger import Pair, Rejected
 from sidelight.payloads import Batch, Event, Schema
 
 log = logging.getLogger(__name__)
@@ -96,9 +96,7 @@ class Decoder:
 
     def labels(self, event: Event) -> tuple[Labels, list[Rejected]]:
         """Return the labels of a feedback event, and what of it is none; see ``labels``."""
-        deployment = identity(event).deployment
-        schema = self._schema(deployment) if self._schema else None
-        return labels(event, schema, max_inflated_bytes=self._max_inflated_bytes)
+        return labels(event, self._schema, max_inflated_bytes=self._max_inflated_bytes)
 
     def _half(self, event: Event | None, side: Side) -> Half | None:
         if event is None:

@@ -1,6 +1,6 @@
 """Labels that arrive as feedback: in the form of the API, or as Seldon's."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -22,7 +22,10 @@ Labels = list[dict[str, Any]]
 
 
 def labels(
-    event: Event, schema: Schema | None = None, *, max_inflated_bytes: int = 64 << 20
+    event: Event,
+    schema: Callable[[str], Schema | None] | None = None,
+    *,
+    max_inflated_bytes: int = 64 << 20,
 ) -> tuple[Labels, list[Rejected]]:
     """Return the labels of a feedback event, and what of it is none.
 
@@ -34,24 +37,25 @@ def labels(
     ----------
     event : Event
         Of our own feedback type or of Seldon's.
-    schema : Schema or None
-        Registered for the deployment.
+    schema : callable of str to Schema or None, optional
+        Returns what is registered for a deployment.
     max_inflated_bytes : int, default 64 MiB
         Bound of a compressed body.
 
     """
     if event.type != _SELDON_TYPE:
         return feedback(event)
+    key = identity(event)
+    registered = schema(key.deployment) if schema else None
     try:
         body = _body(event.data, max_inflated_bytes)
-        rows = list(_truth(body.get("truth"), schema))
+        rows = list(_truth(body.get("truth"), registered))
     except (Undecodable, *CONVERSION_ERRORS, RecursionError):
         return [], [_rejected(event, "a Feedback with truth or reward", "something else")]
     reward = body.get(_REWARD)
     if isinstance(reward, int | float) and not isinstance(reward, bool):
         rows = rows or [{}]
         rows[0] = {_REWARD: reward, **rows[0]}
-    key = identity(event)
     time = event.time or datetime.fromtimestamp(event.received_ns / _NANOSECONDS, UTC).isoformat()
     found = [
         {

@@ -17,6 +17,8 @@ from sidelight.logger._identity import (
 # Seldon Core 2: <prefix>.<namespace>.model|pipeline.<name>.inputs|outputs; a prefix may have dots.
 _CORE2: Final = re.compile(r"(?:.*\.)?([^.]+)\.(model|pipeline)\.(.+)\.(inputs|outputs)")
 _CORE2_ERRORS: Final = re.compile(r"(?:.*\.)?([^.]+)\.errors\.errors")
+# Kafka's own bound; what Knative names may be longer, and patterns would search it for long.
+_MAX_TOPIC_CHARS: Final = 249
 _KINDS: Final = {"inputs": "request", "outputs": "response"}
 _NOT_IN_NAMES: Final = re.compile(r"[^a-z0-9]")
 _MLSERVER_MODEL: Final = "mlservermodel"
@@ -63,6 +65,8 @@ def record_attributes(topic: str, key: str, headers: Mapping[str, str]) -> dict[
     if is_known_type(headers.get("type", "")):
         # Seldon Core 1 writes the attributes as headers of their own names.
         return dict(headers)
+    if len(topic) > _MAX_TOPIC_CHARS:
+        return None
     if found := _CORE2.fullmatch(topic):
         namespace, resource, name, end = found.groups()
         return _core2(namespace, name, resource, _KINDS[end], key, headers)
