@@ -140,19 +140,33 @@ def test_a_sink_that_changed_is_made_anew(change: dict[str, Any], tmp_path: Path
     assert not after.outlets[0].is_same(before.outlets[0])
 
 
-def test_a_secret_that_changed_where_it_is_makes_the_sink_anew(tmp_path: Path) -> None:
-    (tmp_path / "token").write_text("first-token")
-    http = {"url": "http://c/", "headers_from": {"Authorization": str(tmp_path / "token")}}
-    settings = _settings(tmp_path, sinks=[{"name": "a", "http": http}])
+def test_a_secret_of_kafka_that_changed_where_it_is_makes_the_sink_anew(tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("first-password")
+    kafka = {"brokers": "127.0.0.1:1", "topic": "t"}
+    kafka_from = {"sasl.password": str(tmp_path / "password")}
+    sink = {"name": "a", "kafka": kafka | {"config_from": kafka_from}}
+    settings = _settings(tmp_path, sinks=[sink])
     before = build_parts(settings)
     same = _again(before, settings)
-    (tmp_path / "token").write_text("second-token")
+    (tmp_path / "password").write_text("second-password")
 
     after = _again(before, settings)
 
     assert same.outlets[0] is before.outlets[0]
     assert not after.outlets[0].is_same(before.outlets[0])
-    assert "first-token" not in repr(before.outlets)
+    assert "first-password" not in repr(before.outlets)
+
+
+def test_a_token_of_a_sink_of_http_is_its_own_affair(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("first-token")
+    http = {"url": "http://c/", "headers_from": {"Authorization": str(tmp_path / "token")}}
+    settings = _settings(tmp_path, sinks=[{"name": "a", "http": http}])
+    before = build_parts(settings)
+    (tmp_path / "token").write_text("second-token")
+
+    after = _again(before, settings)
+
+    assert after.outlets[0] is before.outlets[0]
 
 
 def test_what_could_not_be_had_is_tried_again(tmp_path: Path) -> None:

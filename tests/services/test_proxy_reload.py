@@ -1,6 +1,8 @@
 """SIGHUP under load: what is captured changes, no request fails, every event has its account."""
 
 import asyncio
+import ssl
+import subprocess
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -29,7 +31,7 @@ _Take = Callable[[Any, bytes], bytes]
 """Takes headers and body of a request and gives the body of the answer."""
 
 
-def _server(take: _Take) -> ThreadingHTTPServer:
+def _server(take: _Take, tls: ssl.SSLContext | None) -> ThreadingHTTPServer:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         # Head and body of an answer go at once.
@@ -48,16 +50,18 @@ def _server(take: _Take) -> ThreadingHTTPServer:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return server
 
 
 @pytest.fixture
-def serve() -> Iterator[Callable[[_Take], str]]:
+def serve() -> Iterator[Callable[..., str]]:
     servers: list[ThreadingHTTPServer] = []
 
-    def start(take: _Take) -> str:
-        servers.append(_server(take))
+    def start(take: _Take, tls: ssl.SSLContext | None = None) -> str:
+        servers.append(_server(take, tls))
         return f"http://127.0.0.1:{servers[-1].server_address[1]}"
 
     yield start
@@ -188,7 +192,7 @@ def configured(
 ) -> Callable[[dict[str, Any]], _Configured]:
     def start(section: dict[str, Any]) -> _Configured:
         path = tmp_path / "sidelight.yaml"
-        section["upstream"] = serve(lambda *_: _ANSWER)
+        section.setdefault("upstream", serve(lambda *_: _ANSWER))
         path.write_bytes(_file(section))
         return _Configured(start_proxy(config=path), path)
 
@@ -321,6 +325,83 @@ def test_a_key_that_needs_a_restart_keeps_its_value_and_the_others_change(
     assert "key='proxy.grpc'" in running.proxy.log.read_text()
 
 
+def test_the_id_that_a_caller_is_told_is_that_of_the_events_until_it_is_turned_off(
+    configured: Any, receiver: Any
+) -> None:
+    received = receiver()
+    section = {"sinks": [_sink("only", received)]}
+    running = configured(section)
+    url = f"{running.proxy.url}/v1/models/m:predict"
+
+    told = httpx.post(url, json={"instances": [[1]]}).headers["x-request-id"]
+    given = httpx.post(url, json={"instances": [[1]]}, headers={"X-Request-Id": "mine"})
+    running.change(section | {"request_id": False})
+    untold = httpx.post(url, json={"instances": [[1]]})
+    running.wait_until_sent("only")
+
+    assert "x-request-id" not in given.headers
+    assert "x-request-id" not in untold.headers
+    assert [event["id"] for event in received.events][:4] == [told, told, "mine", "mine"]
+    assert len({event["id"] for event in received.events}) == 3
+
+
+def test_new_connections_go_to_a_new_upstream_and_those_that_are_open_stay(
+    configured: Any, receiver: Any, serve: Any
+) -> None:
+    received = receiver()
+    section = {"sinks": [_sink("only", received)]}
+    running = configured(section)
+    url = f"{running.proxy.url}/v1/models/m:predict"
+    other = serve(lambda *_: b"{}")
+
+    with httpx.Client() as kept:
+        before = kept.post(url, json={"instances": [[1]]}).content
+        outcome = running.change(section | {"upstream": other})
+        after = kept.post(url, json={"instances": [[1]]}).content
+        fresh = httpx.post(url, json={"instances": [[1]]}).content
+
+    assert outcome == "applied"
+    assert (before, after, fresh) == (_ANSWER, _ANSWER, b"{}")
+    assert running.wait_until_sent("only")["sent"] == 6
+
+
+def test_an_upstream_is_spoken_to_by_tls_and_its_certificate_is_checked(
+    configured: Any, receiver: Any, serve: Any, tmp_path: Path
+) -> None:
+    key, certificate = _certificate(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    model = serve(lambda *_: b'{"by":"tls"}', context).replace("http:", "https:")
+    received = receiver()
+    section: dict[str, Any] = {"sinks": [_sink("only", received)]}
+    running = configured(section)
+    url = f"{running.proxy.url}/v1/models/m:predict"
+
+    running.change(section | {"upstream": model})
+    unknown = httpx.post(url, json={"instances": [[1]]})
+    tls = {"ca": str(certificate), "server_name": "model.test"}
+    outcome = running.change(section | {"upstream": model, "tls": tls})
+    known = httpx.post(url, json={"instances": [[1]]})
+    running.wait_until_sent("only")
+
+    assert unknown.status_code == 502
+    assert outcome == "applied"
+    assert (known.status_code, known.content) == (200, b'{"by":"tls"}')
+    statuses = [event.get("statuscode") for event in received.events]
+    assert statuses == [None, "502", None, "200"]
+
+
+def _certificate(folder: Path) -> tuple[Path, Path]:
+    key, certificate = folder / "key.pem", folder / "certificate.pem"
+    command = (
+        *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"),
+        *("-subj", "/CN=model.test", "-addext", "subjectAltName=DNS:model.test"),
+        *("-keyout", str(key), "-out", str(certificate)),
+    )
+    subprocess.run(command, check=True, capture_output=True)
+    return key, certificate
+
+
 def test_a_storm_of_signals_costs_no_request_and_the_last_file_wins(
     configured: Any, receiver: Any
 ) -> None:
@@ -343,7 +424,7 @@ def test_a_storm_of_signals_costs_no_request_and_the_last_file_wins(
     assert status == 0
 
 
-def test_a_token_that_was_changed_in_its_file_is_sent_from_the_next_reload_on(
+def test_a_token_that_was_changed_in_its_file_is_sent_without_a_reload(
     configured: Any, serve: Any, tmp_path: Path
 ) -> None:
     token = tmp_path / "token"
@@ -360,7 +441,6 @@ def test_a_token_that_was_changed_in_its_file_is_sent_from_the_next_reload_on(
 
     for value in ("first-token", "second-token"):
         token.write_text(value)
-        running.change(section)
         httpx.post(f"{running.proxy.url}/v1/models/m:predict", json={"instances": [[1]]})
         running.wait_until_sent("only")
 

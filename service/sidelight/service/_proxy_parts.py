@@ -80,7 +80,12 @@ def build_parts(
     selection = replace(selection, skip_paths=(*selection.skip_paths, *settings.skip.paths))
     return ProxyParts(
         settings=settings,
-        limits=Limits(capture_limit=settings.body_limit, max_captured_bytes=settings.memory),
+        limits=Limits(
+            capture_limit=settings.body_limit,
+            max_captured_bytes=settings.memory,
+            answer_s=settings.answer_within,
+            gives_request_id=settings.request_id,
+        ),
         capture=_capture(settings),
         selection=selection,
         sampling=_sampling(settings.sampling),

@@ -233,11 +233,16 @@ def _upstream(parts: ProxyParts) -> Upstream | None:
     if text is None:
         return None
     address = Address.read_upstream(text)
-    if address.is_tls:
-        raise ServiceError("proxy.upstream: TLS to the model is not there yet")
     if address.path:
         return Upstream(path=address.path, max_connections=_MAX_CONNECTIONS)
-    return Upstream(address.host, address.port, max_connections=_MAX_CONNECTIONS)
+    tls = parts.settings.tls
+    return Upstream(
+        address.host,
+        address.port,
+        tls=parts.upstream_tls,
+        server_name=tls.server_name if tls is not None else None,
+        max_connections=_MAX_CONNECTIONS,
+    )
 
 
 def _open_files() -> None:

@@ -18,6 +18,11 @@ def is_telling(name: str) -> bool:
     return _TELLING.search(name) is not None
 
 
+def is_variable(place: str) -> bool:
+    """Whether a place is in the environment, not a file."""
+    return place.startswith(_ENVIRONMENT)
+
+
 def read_secret(key: str, place: str) -> str:
     """Return the secret that stands in a file, or behind ``env:NAME`` in the environment.
 
@@ -46,7 +51,7 @@ def read_secret(key: str, place: str) -> str:
 
 def read_key(key: str, place: str) -> bytes:
     """Return the same as bytes, which need not be a text; line ends behind them do not count."""
-    if place.startswith(_ENVIRONMENT):
+    if is_variable(place):
         secret = os.environ.get(place.removeprefix(_ENVIRONMENT), "").encode()
         why = "no such variable, or it is empty"
     else:

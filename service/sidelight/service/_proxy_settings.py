@@ -173,6 +173,9 @@ class ProxySettings(BaseModel):
     grace: Duration = Field(default=10.0, gt=0)
     """Time from SIGTERM to the end."""
 
+    answer_within: Duration | None = Field(default=None, gt=0)
+    """How long the model may take to begin its answer before 504; for ever when absent."""
+
     request_id: bool = True
     """Whether answers to callers that gave no request id tell it in ``X-Request-Id``."""
 

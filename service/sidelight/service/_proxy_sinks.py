@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sidelight.logger import EmitterLimits, HttpSink, Outlet, Sink, SpoolFolder
-from sidelight.service._proxy_secrets import read_secret
+from sidelight.service._proxy_secrets import is_variable, read_secret
 from sidelight.service._proxy_settings import ProxySettings
 from sidelight.service._proxy_settings_sinks import (
     FileSinkSettings,
@@ -14,8 +14,9 @@ from sidelight.service._proxy_settings_sinks import (
     KafkaSinkSettings,
     S3Settings,
     SinkSettings,
+    TlsSettings,
 )
-from sidelight.service._proxy_tls import tls_context, tls_files
+from sidelight.service._proxy_tls import tls_context
 from sidelight.service.errors import ConfigurationError
 
 Secrets = Mapping[str, str]
@@ -63,9 +64,8 @@ def _making(settings: ProxySettings, number: int, attempt: int) -> tuple[str, _M
     secrets: dict[str, str] = {}
     files: list[Path] = []
     match sink.http or sink.kafka or sink.files:
-        case HttpSinkSettings(headers_from=places, tls=tls):
+        case HttpSinkSettings(headers_from=places):
             secrets = _read(f"{key}.http.headers_from", places)
-            files = tls_files(tls)
         case KafkaSinkSettings(config_from=places):
             secrets = _read(f"{key}.kafka.config_from", places)
         case FileSinkSettings(s3=S3Settings() as s3):
@@ -78,9 +78,9 @@ def _making(settings: ProxySettings, number: int, attempt: int) -> tuple[str, _M
         spool = SpoolFolder(
             folder=settings.spool_of(sink), max_bytes=sink.spool_max or settings.spool_max
         )
-    making = _Making(
-        sink=sink, spool=spool, fingerprint=_fingerprint(secrets, files), attempt=attempt
-    )
+    # The sink for HTTP looks itself whether a file was changed.
+    fingerprint = "" if sink.http is not None else _fingerprint(secrets, files)
+    making = _Making(sink=sink, spool=spool, fingerprint=fingerprint, attempt=attempt)
     return key, making, secrets
 
 
@@ -147,12 +147,25 @@ def _http_sink(key: str, http: HttpSinkSettings, secrets: Secrets) -> HttpSink:
     is_tls = http.url.startswith("https:")
     if http.tls is not None and not is_tls:
         raise ConfigurationError(f"{key}.tls: expected https in {key}.url, got {http.url!r}")
+    in_files = {
+        name: Path(place) for name, place in http.headers_from.items() if not is_variable(place)
+    }
+    in_environment = {name: secrets[name] for name in http.headers_from if name not in in_files}
+    tls = http.tls or TlsSettings()
+    if is_tls:
+        # Only to name the key of a file that cannot be used; unless it is not to check anything.
+        context = tls_context(f"{key}.tls", http.tls)
     return HttpSink(
         http.url,
         mode=http.mode,
         timeout_s=http.timeout,
-        headers={**http.headers, **secrets},
-        tls=tls_context(f"{key}.tls", http.tls) if is_tls else None,
+        headers={**http.headers, **in_environment},
+        header_files=in_files,
+        tls=context if is_tls and not tls.verify else None,
+        ca_file=tls.ca,
+        certificate_file=tls.certificate,
+        key_file=tls.key,
+        server_name=tls.server_name,
     )
 
 

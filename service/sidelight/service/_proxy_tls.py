@@ -43,12 +43,6 @@ def tls_context(key: str, settings: TlsSettings | None) -> ssl.SSLContext:
     return context
 
 
-def tls_files(settings: TlsSettings | None) -> list[Path]:
-    """Return the files that the context is made from."""
-    given = settings or TlsSettings()
-    return [path for path in (given.ca, given.certificate, given.key) if path is not None]
-
-
 def _trusting(key: str, ca: Path | None) -> ssl.SSLContext:
     try:
         return ssl.create_default_context(cafile=ca)
