@@ -22,10 +22,10 @@ _MAX_REMEMBERED_BYTES: Final = 512
 _FIRST_ERROR: Final = 400
 # The known servers write it first; further in it is not worth the search.
 _VERSION_KEY: Final = b'"model_version"'
-_VERSION: Final = re.compile(
-    rb'"model_version"[ \t\r\n]*:[ \t\r\n]*("[\x20\x21\x23-\x5b\x5d-\x7e]{1,128}")'
-)
+_VERSION: Final = re.compile(rb'[ \t\r\n]*:[ \t\r\n]*("[\x20\x21\x23-\x5b\x5d-\x7e]{1,128}")')
 _VERSION_BYTES: Final = 256
+_ALL: Final = b',"samplingrate":"1"'
+_KEYED: Final = "hmac-sha-256"
 
 
 class Capture:
@@ -86,6 +86,7 @@ class Capture:
         }
         self._heads = Heads(headers)
         self._answers = Heads(response_headers)
+        self._known_heads, self._known_answers = self._heads.known, self._answers.known
         shared = b'"specversion":"1.0","source":%b,"type":%b'
         self._request = b"{" + shared % (orjson.dumps(source), orjson.dumps(REQUEST_TYPE))
         self._response = b"{" + shared % (orjson.dumps(source), orjson.dumps(RESPONSE_TYPE))
@@ -108,7 +109,7 @@ class Capture:
         """Return the deployment that an exchange belongs to, ``namespace/name``."""
         if self._deployment is not None:
             return self._deployment
-        facts, _, _ = _read(self._heads, exchange.request_head)
+        facts, _, _ = self._heads.read(exchange.request_head)
         return self._route(exchange.method, exchange.target, facts.claims).deployments[0]
 
     def events(self, exchange: Exchange, rate: float = 1.0) -> tuple[CapturedEvent, CapturedEvent]:
@@ -122,99 +123,64 @@ class Capture:
             The probability with which it was kept, attribute ``samplingrate``.
 
         """
-        asked, given, trace = _read(self._heads, exchange.request_head)
-        answered, _, _ = _read(self._answers, exchange.response_head)
+        # Without a call for what is known: this runs for every captured request.
+        given = trace = b""
+        asked = self._known_heads.get(exchange.request_head)
+        if asked is None:
+            asked, given, trace = self._heads.read(exchange.request_head)
+        answered = self._known_answers.get(exchange.response_head)
+        if answered is None:
+            answered, _, _ = self._answers.read(exchange.response_head)
         route = self._routes.get((exchange.method, exchange.target, asked.claims))
         if route is None:
             route = self._route(exchange.method, exchange.target, asked.claims)
-        known = exchange.request_id
-        if known:
-            given = string(known)
-        elif not given:
-            given = string(id_in_body(exchange.request_body) or self._ids.new())
-        shared = b'%b,"samplingrate":"%b"%b' % (
-            given,
-            b"1" if rate == 1 else b"%.10g" % rate,
-            trace,
+        request_id = (
+            exchange.request_id or given or id_in_body(exchange.request_body) or self._ids.new()
+        )
+        shared = (
+            string(request_id) + (_ALL if rate == 1 else b',"samplingrate":"%.10g"' % rate) + trace
         )
         if asked.headers:
             shared += self._headers("request", asked, route)
         if exchange.aborted_by:
             shared += b',"abortedby":' + orjson.dumps(exchange.aborted_by)
-        begun = b'%b%b,"time":"%b"' % (route.request, shared, self._time(exchange.started_ns))
-        ended = b'%b%b,"time":"%b","statuscode":"%d","latencyms":"%.3f"' % (
+        redaction = self._redaction
+        attributes = b'%b%b,"time":"%b","datasize":"%d"%b' % (
+            route.request,
+            shared,
+            self._time(exchange.started_ns),
+            len(exchange.request_body) + exchange.request_cut,
+            asked.tail if redaction is None else asked.media_tail,
+        )
+        if redaction is None:
+            request = _plain(
+                attributes,
+                asked,
+                exchange.request_body,
+                exchange.request_cut,
+                exchange.request_digest,
+            )
+        else:
+            request = _redacted(attributes, redaction, "request", route, asked, exchange)
+        body = exchange.response_body
+        attributes = b'%b%b,"time":"%b","statuscode":"%d","latencyms":"%.3f","datasize":"%d"%b' % (
             route.response,
             shared,
             self._time(exchange.finished_ns),
             exchange.status,
             exchange.latency_ms,
+            len(body) + exchange.response_cut,
+            answered.tail if redaction is None else answered.media_tail,
         )
         if answered.headers:
-            ended += self._headers("response", answered, route)
-        if self._redaction is not None:
-            return (
-                self._redacted(begun, "request", route, asked, exchange),
-                self._redacted(ended, "response", route, answered, exchange),
-            )
-        body = exchange.response_body
-        if not route.has_version and body.find(_VERSION_KEY, 0, _VERSION_BYTES) >= 0:
-            ended += _version(body)
-        return (
-            _event(
-                begun, asked, exchange.request_body, exchange.request_cut, exchange.request_digest
-            ),
-            _event(ended, answered, body, exchange.response_cut, exchange.response_digest),
+            attributes += self._headers("response", answered, route)
+        if redaction is not None:
+            return request, _redacted(attributes, redaction, "response", route, answered, exchange)
+        if not route.has_version:
+            attributes += _version(body)
+        return request, _plain(
+            attributes, answered, body, exchange.response_cut, exchange.response_digest
         )
-
-    def _redacted(
-        self, attributes: bytes, half: Half, route: "_Route", facts: Facts, exchange: Exchange
-    ) -> CapturedEvent:
-        redaction = self._redaction
-        is_request = half == "request"
-        body, cut, digest = (
-            (exchange.request_body, exchange.request_cut, exchange.request_digest)
-            if is_request
-            else (exchange.response_body, exchange.response_cut, exchange.response_digest)
-        )
-        is_failure = not is_request and (
-            exchange.status >= _FIRST_ERROR or bool(exchange.aborted_by)
-        )
-        quotes = is_failure and redaction is not None and bool(body)
-        if redaction is None or not (
-            redaction.is_about(half, route.deployments)
-            or (quotes and redaction.is_about("request", route.deployments))
-        ):
-            if not is_request and not route.has_version:
-                attributes += _version(body)
-            return _event(attributes, facts, body, cut, digest)
-        left = redaction.body(
-            half,
-            route.deployments,
-            Body(
-                data=body,
-                media=facts.media,
-                coding=facts.coding,
-                head_bytes=facts.head_bytes,
-                is_cut=cut > 0,
-                is_failure=is_failure,
-            ),
-        )
-        size = len(body) + cut
-        attributes = b'%b,"datasize":"%d"%b' % (attributes, size, facts.media_tail)
-        if left.withheld:
-            # What may not be read may not be counted either, but who has the key can compare.
-            keyed = (
-                redaction.digest(body) if not cut else redaction.digest_of(digest) if digest else ""
-            )
-            attributes += b',"redacted":"withheld","redactionreason":' + orjson.dumps(left.withheld)
-            attributes += _cut(size, keyed, "hmac-sha-256") if cut else _digest(keyed)
-            return CapturedEvent(attributes, b"", False)  # noqa: FBT003 - the third of three
-        attributes += b',"redacted":"applied"'
-        if left.head_bytes is not None:
-            attributes += b',"inferenceheadercontentlength":"%d"' % left.head_bytes
-        if not is_request and not route.has_version:
-            attributes += _version(left.data)
-        return CapturedEvent(attributes, left.data, facts.is_json and is_embeddable(left.data))
 
     def _headers(self, half: Half, facts: Facts, route: "_Route") -> bytes:
         names, redaction = self._names[half], self._redaction
@@ -268,11 +234,11 @@ class Capture:
         )
 
     def _time(self, nanoseconds: int) -> bytes:
-        second, micro = divmod(nanoseconds // 1000, 1_000_000)
+        second, rest = divmod(nanoseconds, 1_000_000_000)
         if second != self._second[0]:
             text = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
             self._second = (second, text.encode())
-        return b"%b.%06dZ" % (self._second[1], micro)
+        return b"%b.%06dZ" % (self._second[1], rest // 1000)
 
 
 class _Route(NamedTuple):
@@ -284,21 +250,61 @@ class _Route(NamedTuple):
     has_version: bool
 
 
-def _read(heads: Heads, head: bytes) -> tuple[Facts, bytes, bytes]:
-    facts = heads.known.get(head)
-    return heads.read(head) if facts is None else (facts, b"", b"")
-
-
-def _event(attributes: bytes, facts: Facts, body: bytes, cut: int, digest: bytes) -> CapturedEvent:
-    attributes = b'%b,"datasize":"%d"%b' % (attributes, len(body) + cut, facts.tail)
+def _plain(attributes: bytes, facts: Facts, body: bytes, cut: int, digest: bytes) -> CapturedEvent:
     if cut:
         attributes += _cut(len(body) + cut, digest.hex(), "sha-256")
     return CapturedEvent(attributes, body, facts.is_json and is_embeddable(body))
 
 
+def _redacted(
+    attributes: bytes,
+    redaction: Redaction,
+    half: Half,
+    route: "_Route",
+    facts: Facts,
+    exchange: Exchange,
+) -> CapturedEvent:
+    is_request = half == "request"
+    data, cut, digest = (
+        (exchange.request_body, exchange.request_cut, exchange.request_digest)
+        if is_request
+        else (exchange.response_body, exchange.response_cut, exchange.response_digest)
+    )
+    is_failure = exchange.status >= _FIRST_ERROR or bool(exchange.aborted_by)
+    body = Body(
+        data=data,
+        media=facts.media,
+        coding=facts.coding,
+        head_bytes=facts.head_bytes,
+        is_cut=cut > 0,
+        is_failure=is_failure and not is_request,
+    )
+    names_version = not is_request and not route.has_version
+    if not redaction.is_about_body(half, route.deployments, body):
+        attributes += facts.tail.removeprefix(facts.media_tail)
+        attributes += _version(data) if names_version else b""
+        return _plain(attributes, facts, data, cut, digest)
+    left = redaction.body(half, route.deployments, body)
+    if left.withheld:
+        # What may not be read may not be guessed either, but who has the key can compare.
+        keyed = redaction.digest_of(digest) if cut else redaction.digest(data)
+        attributes += b',"redacted":"withheld","redactionreason":' + orjson.dumps(left.withheld)
+        attributes += _cut(len(data) + cut, keyed, _KEYED) if cut else _digest(keyed, _KEYED)
+        return CapturedEvent(attributes, b"", False)  # noqa: FBT003 - the third of three
+    attributes += b',"redacted":"applied"'
+    if left.head_bytes is not None:
+        attributes += b',"inferenceheadercontentlength":"%d"' % left.head_bytes
+    if names_version:
+        attributes += _version(left.data)
+    return CapturedEvent(attributes, left.data, facts.is_json and is_embeddable(left.data))
+
+
 def _version(body: bytes) -> bytes:
     """Return the attribute of the version that an answer of V2 names at its beginning."""
-    match = _VERSION.search(body, 0, _VERSION_BYTES)
+    start = body.find(_VERSION_KEY, 0, _VERSION_BYTES)
+    if start < 0:
+        return b""
+    match = _VERSION.match(body, start + len(_VERSION_KEY))
     return b',"modelversion":' + match[1] if match else b""
 
 
@@ -306,5 +312,5 @@ def _cut(size: int, digest: str, algorithm: str) -> bytes:
     return b',"truncated":"true","datalength":"%d"%b' % (size, _digest(digest, algorithm))
 
 
-def _digest(digest: str, algorithm: str = "hmac-sha-256") -> bytes:
+def _digest(digest: str, algorithm: str) -> bytes:
     return b',"datadigest":"%b=%b"' % (algorithm.encode(), digest.encode()) if digest else b""

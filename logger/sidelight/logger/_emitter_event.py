@@ -139,16 +139,14 @@ def is_embeddable(data: bytes) -> bool:
         or data == b"null"
     ):
         return False
-    if not _is_json(data):
+    try:
+        orjson.loads(data)
+    except orjson.JSONDecodeError:
         return False
     if len(data) <= 2 * _FREE_NESTING or data.count(b"[") + data.count(b"{") <= _FREE_NESTING:
         return True
-    return _is_json(_OPENING + data + _CLOSING)
-
-
-def _is_json(data: bytes) -> bool:
     try:
-        orjson.loads(data)
+        orjson.loads(_OPENING + data + _CLOSING)
     except orjson.JSONDecodeError:
         return False
     return True

@@ -77,31 +77,37 @@ class Heads:
     def __init__(self, allowed: Iterable[str] = ()) -> None:
         self._allowed = [(name, b"\r\n%b:" % name.lower().encode()) for name in allowed]
         names = {key for _, key in self._allowed}
-        self._varying = [key for key in (*ID_HEADERS, _TRACEPARENT) if key not in names]
+        own = (*ID_HEADERS, _TRACEPARENT)
+        self._varying = [key for key in own if key not in names]
+        # Those on the allow-list are read like all others.
+        self._has_ids = len(self._varying) < len(own)
         self.known: dict[bytes, Facts] = {}
 
     def read(self, head: bytes) -> tuple[Facts, bytes, bytes]:
-        """Return what a raw head says; the caller's id as a JSON string, and the trace.
+        """Return what a raw head says; the caller's id, raw, and the trace.
 
         The trace is an attribute, as JSON; empty like the id when there is none.
         """
-        lowered = head.lower()
-        request_id = id_in_head(head, lowered)
-        trace = header(head, lowered, _TRACEPARENT)
-        rest = head
-        # Without them the head is the one of the last time.
+        rest, lowered = head, head.lower()
+        request_id = trace = b""
         for key in self._varying:
             start = lowered.find(key)
-            end = lowered.find(b"\r\n", start + 2)
-            if start >= 0 and end >= 0:
+            if start >= 0:
+                # A head without an end, which nobody should make, ends here.
+                end = lowered.find(b"\r\n", start + 2) % (len(lowered) + 1)
+                value = rest[start + len(key) : end].strip(b" \t")
+                if key is _TRACEPARENT:
+                    trace = value
+                elif not request_id:
+                    request_id = value
                 rest = rest[:start] + rest[end:]
                 lowered = lowered[:start] + lowered[end:]
+        if self._has_ids:
+            lowered_head = head.lower()
+            request_id = id_in_head(head, lowered_head)
+            trace = header(head, lowered_head, _TRACEPARENT)
         facts = self.known.get(rest) or self._learn(rest, lowered)
-        return (
-            facts,
-            string(request_id) if request_id else b"",
-            b',"traceparent":' + string(trace) if trace else b"",
-        )
+        return facts, request_id, b',"traceparent":' + string(trace) if trace else b""
 
     def _learn(self, head: bytes, lowered: bytes) -> Facts:
         media = header(head, lowered, _CONTENT_TYPE)

@@ -53,8 +53,8 @@ class Redaction:
     A body that a rule is about and that cannot be read, because it was cut, is compressed in an
     unknown way, is written in no dialect that is known, or makes anything fail, does not leave at
     all. Neither does the text of an error whose request rules are about: it may quote the request.
-    What is read is written anew: white space, the order of doubled keys and the spelling of
-    numbers do not stay, values do.
+    What is read is written anew: white space, doubled keys and the spelling of numbers do not stay,
+    values do. The id of an inference was read before that, and stays.
 
     Parameters
     ----------
@@ -105,6 +105,12 @@ class Redaction:
         """Whether a rule is about the bodies of that half."""
         return bool(self._applicable(half, deployments).rules)
 
+    def is_about_body(self, half: Half, deployments: tuple[str, ...], body: Body) -> bool:
+        """Whether a body must not leave as it is: a rule is about it, or about what it quotes."""
+        return self.is_about(half, deployments) or (
+            half == "response" and body.is_failure and self.is_about("request", deployments)
+        )
+
     def is_hashed(self, header: str) -> bool:
         """Whether a header leaves as a pseudonym only, whatever the exchange."""
         return any(
@@ -127,10 +133,11 @@ class Redaction:
 
         """
         applicable = self._applicable(half, deployments)
-        quotes = half == "response" and body.is_failure
-        if quotes and body.data and self.is_about("request", deployments):
+        if not (body.data or body.is_cut):
+            return Redacted(b"", body.head_bytes)
+        if half == "response" and body.is_failure and self.is_about("request", deployments):
             return Redacted(b"", withheld="error")
-        if not applicable.rules or not (body.data or body.is_cut):
+        if not applicable.rules:
             return Redacted(body.data, body.head_bytes)
         return self._guarded(half, applicable, body)
 

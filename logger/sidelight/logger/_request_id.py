@@ -58,14 +58,18 @@ def id_in_head(head: bytes, lowered: bytes) -> bytes:
 
 def id_in_body(body: bytes) -> bytes:
     """Return the id that a body of the Open Inference Protocol gives; empty when there is none."""
+    if b'"id"' not in body:
+        return b""
     if match := _FIRST.match(body, 0, 512):
         try:
             orjson.loads(match[1])
         except orjson.JSONDecodeError:  # bytes that are no UTF-8, or control characters
             return b""
         return match[1][1:-1]
-    if len(body) > _MAX_SEARCHED_BYTES or b'"id"' not in body:
-        return b""
+    return _searched(body) if len(body) <= _MAX_SEARCHED_BYTES else b""
+
+
+def _searched(body: bytes) -> bytes:
     try:
         found = orjson.loads(body)
     except orjson.JSONDecodeError:
