@@ -2,7 +2,7 @@
 
 import logging
 import time
-from typing import Final, Literal
+from typing import Literal
 
 from sidelight.logger._connections import Connections, Limits
 from sidelight.logger._exchange import Exchange, Tap
@@ -11,9 +11,6 @@ from sidelight.logger._request_id import id_in_body
 from sidelight.logger._tap_body import Kept
 
 log = logging.getLogger(__name__)
-
-# An id further behind is not looked for; see `id_in_body`.
-_SEARCHED_BYTES: Final = 64 * 1024
 
 
 class Capture:
@@ -101,9 +98,7 @@ class Capture:
             upstream's, or is not to be told.
         """
         if not self._request_id and is_whole:
-            request = self.request
-            is_short = request.size <= _SEARCHED_BYTES
-            self._request_id = id_in_body(request.beginning(request.size if is_short else 512))
+            self._request_id = id_in_body(self.request.beginning())
         if not self._request_id and answer is not None:
             self._request_id = answer.request_id or b""
         if self._request_id or not self._gives_id:

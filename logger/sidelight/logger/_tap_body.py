@@ -1,8 +1,13 @@
 """A bounded copy of one body, with the digest of what the bound cut."""
 
 import hashlib
+from typing import Final
 
 from sidelight.logger._connections import Connections, Limits
+
+# As far as an id is looked for in a body, and in a longer one; see `id_in_body`.
+_SEARCHED_BYTES: Final = 64 * 1024
+_BEGINNING_BYTES: Final = 512
 
 
 class Kept:
@@ -46,46 +51,43 @@ class Kept:
     def add(self, data: bytes) -> None:
         """Keep as much of this as there is room for; nothing behind a cut."""
         connections = self._connections
-        size = len(data)
-        room = min(self._limit - self._size, self._limit_of_all - connections.captured_bytes)
-        if size > room or self.cut:
-            room = 0 if self.cut else max(room, 0)
-            self._hash_cut(data)
-            self.cut += size - room
-            data = data[:room]
-            size = room
-        elif self._hash is not None:
-            self._hash.update(data)
-        if size:
-            self._size += size
-            connections.captured_bytes += size
-            self._parts.append(data)
+        size = self._size + len(data)
+        all_size = connections.captured_bytes + len(data)
+        if size > self._limit or all_size > self._limit_of_all or self._hash is not None:
+            self._add_hashed(data)
+            return
+        self._size = size
+        connections.captured_bytes = all_size
+        self._parts.append(data)
 
-    def _hash_cut(self, data: bytes) -> None:
+    def _add_hashed(self, data: bytes) -> None:
+        connections = self._connections
+        room = min(self._limit - self._size, self._limit_of_all - connections.captured_bytes)
+        room = 0 if self.cut else min(max(room, 0), len(data))
         if self._hash is None:
             self._hash = hashlib.sha256()
             for part in self._parts:
                 self._hash.update(part)
         self._hash.update(data)
+        self.cut += len(data) - room
+        if room:
+            self._size += room
+            connections.captured_bytes += room
+            self._parts.append(data[:room])
 
-    def beginning(self, n_bytes: int) -> bytes:
-        """Give the first bytes of what is kept, at least so many if there are."""
+    def beginning(self) -> bytes:
+        """Give what is kept; of more than 64 KiB in pieces the first 512 bytes, at least."""
         parts = self._parts
-        if len(parts) < 2:  # noqa: PLR2004 - nothing to join
-            return parts[0] if parts else b""
-        if self._size <= n_bytes:
+        if len(parts) == 1:
+            return parts[0]
+        if self._size <= _SEARCHED_BYTES:
             return b"".join(parts)
         joined = b""
         for part in parts:
             joined += part
-            if len(joined) >= n_bytes:
+            if len(joined) >= _BEGINNING_BYTES:
                 break
         return joined
-
-    @property
-    def size(self) -> int:
-        """Bytes that are kept."""
-        return self._size
 
     @property
     def digest(self) -> bytes:
@@ -96,13 +98,10 @@ class Kept:
         """Give out what was kept, and begin anew."""
         parts = self._parts
         kept = parts[0] if len(parts) == 1 else b"".join(parts)
-        self.clear()
-        return kept
-
-    def clear(self) -> None:
-        """Forget everything."""
+        parts.clear()
         self._connections.captured_bytes -= self._size
-        self._parts.clear()
         self._size = 0
-        self._hash = None
-        self.cut = 0
+        if self._hash is not None:
+            self._hash = None
+            self.cut = 0
+        return kept
