@@ -142,6 +142,7 @@ def test_methods_are_recorded_without_their_object(tap: Kept) -> None:
         "value",
     ]
     assert tap.exchanges[0].target == b"/v2/models/predict/infer"
+    assert tap.left_out == {}
 
 
 def test_objects_that_can_be_called_bound_methods_and_parts_are_recorded(tap: Kept) -> None:
@@ -396,6 +397,34 @@ def test_a_generator_that_nobody_reads_to_its_end_is_closed_and_recorded(tap: Ke
     assert log == ["closed"]
     assert (tap.one().status, tap.one().aborted_by) == (200, "client")
     assert tap.bodies()[1] == {"y": [0]}
+
+
+def test_an_error_at_the_close_of_a_generator_comes_from_its_close(tap: Kept) -> None:
+    def generate(x: int) -> Iterator[int]:
+        try:
+            yield x
+        finally:
+            raise KeyError("at the end")
+
+    async def generate_later(x: int) -> AsyncIterator[int]:
+        try:
+            yield x
+        finally:
+            raise KeyError("at the end")
+
+    async def close_later() -> None:
+        pieces = captured(sink=tap)(generate_later)(1)
+        await anext(pieces)
+        with pytest.raises(KeyError, match="at the end"):
+            await pieces.aclose()  # type: ignore[attr-defined] # it is a generator
+
+    pieces = captured(sink=tap)(generate)(1)
+    next(pieces)
+    with pytest.raises(KeyError, match="at the end"):
+        pieces.close()  # type: ignore[attr-defined] # it is a generator
+    asyncio.run(close_later())
+
+    assert [one.status for one in tap.exchanges] == [500, 500]
 
 
 def test_asynchronous_generators_are_recorded(tap: Kept) -> None:

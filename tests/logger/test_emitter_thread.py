@@ -316,7 +316,7 @@ def test_bounds_that_are_not_positive_are_refused(option: str) -> None:
 
 
 _PROGRAM = """
-import json, os, sys
+import asyncio, json, os, sys
 from pathlib import Path
 from sidelight.logger import Capture, Delivery, Emitter, Exchange
 from sidelight.logger._emitter_thread import ThreadedEmitter
@@ -324,6 +324,8 @@ from sidelight.logger._outlet import SpoolFolder
 
 class File:
     async def send(self, events):
+        # As sinks resolve names: on the executor of the loop.
+        await asyncio.get_running_loop().getaddrinfo("localhost", 80)
         with open(sys.argv[1], "a") as file:
             for event in events:
                 file.write(json.loads(event.attributes + b"}")["id"] + "\\n")
@@ -332,7 +334,6 @@ class File:
         pass
 
 def make(folder):
-    # A name to resolve needs the loop's executor, as sinks do.
     return Emitter.of(File(), spool=SpoolFolder(folder=folder / "sink"), capture=Capture())
 
 def exchange(name):

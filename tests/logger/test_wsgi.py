@@ -33,6 +33,7 @@ class Kept(ThreadedEmitter):
         super().__init__(refuse)
         self.exchanges: list[Exchange] = []
         self.arrived = threading.Condition()
+        self.n_ids = 0
 
     def offer(self, exchange: Exchange) -> None:
         with self.arrived:
@@ -40,7 +41,8 @@ class Kept(ThreadedEmitter):
             self.arrived.notify_all()
 
     def new_id(self) -> bytes:
-        return b"own-1"
+        self.n_ids += 1
+        return b"own-%d" % self.n_ids
 
     def one(self) -> Exchange:
         with self.arrived:
@@ -287,6 +289,10 @@ def test_the_applications_iterable_is_closed_once_however_it_ends() -> None:
         pytest.param(lambda stream: io.BufferedReader(stream).read(), id="buffered"),
         pytest.param(lambda stream: b"".join(iter(lambda: stream.read1(4), b"")), id="read1"),
         pytest.param(lambda stream: (stream.read(5), stream.seek(0), stream.read())[2], id="again"),
+        pytest.param(
+            lambda stream: (stream.read(5), stream.seek(0), stream.read(3) + stream.read())[2],
+            id="again-in-pieces",
+        ),
     ],
 )
 def test_the_request_is_recorded_however_it_is_read(read: Callable[[Any], bytes]) -> None:

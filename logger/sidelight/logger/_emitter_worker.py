@@ -79,10 +79,8 @@ class EmitterWorker:
         self._make = make
         self._parent = spool
         self._inbox_bytes = inbox_bytes
-        # Reentrant, with a flag: a generator that the collector ends within makes an offer.
+        # Reentrant: a generator that the garbage collector ends within makes an offer.
         self._lock = threading.RLock()
-        self._is_busy = False
-        self._nested: deque[Exchange] = deque()
         self._waiting: deque[Exchange] = deque()
         self._waiting_bytes = 0
         self._n_refused = 0
@@ -105,16 +103,10 @@ class EmitterWorker:
         with self._lock:
             if self.is_ending:
                 return False
-            if self._is_busy:
-                self._nested.append(exchange)
-                return True
-            self._is_busy = True
             self._put(exchange)
-            self._put_nested()
             is_asleep, self._is_woken = not self._is_woken, True
             is_urgent = not self._is_urgent and self._waiting_bytes > self._inbox_bytes // 2
             self._is_urgent |= is_urgent
-            self._is_busy = False
         if is_asleep:
             self._call(self._drain_soon)
         if is_urgent:
@@ -167,10 +159,6 @@ class EmitterWorker:
         else:
             self._waiting_bytes += size
             self._waiting.append(exchange)
-
-    def _put_nested(self) -> None:
-        while self._nested:
-            self._put(self._nested.popleft())
 
     def _call(self, work: Callable[..., None], *arguments: object) -> bool:
         loop = self._loop
@@ -237,13 +225,10 @@ class EmitterWorker:
 
     def _taken(self) -> Sequence[Exchange]:
         with self._lock:
-            self._is_busy = True
-            self._put_nested()
             taken, self._waiting = self._waiting, deque()
             n_refused, self._n_refused = self._n_refused, 0
             self._waiting_bytes = 0
             self._is_woken = self._is_urgent = False
-            self._is_busy = False
             if n_refused:
                 self._after.see(2 * n_refused)
                 self._after.drop(2 * n_refused, "memory_full")
