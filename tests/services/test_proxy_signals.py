@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import orjson
 import pytest
 
+_STOPPED = re.compile(r"stopped sink='(\w+)' seen=(\d+) .*in_spool=(\d+)")
 _SPOOLED = re.compile(r"in_spool=(\d+)")
 
 
@@ -82,6 +84,42 @@ def test_everything_that_was_captured_is_sent_before_the_end(
 
     assert status == 0
     assert len(receiver.events) == 100
+
+
+def test_a_stop_in_the_middle_of_a_reload_loses_nothing(
+    start_proxy: Any, receiver: Any, silent: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "sidelight.yaml"
+    removed = {"name": "removed", "http": {"url": f"{silent}/"}}
+    brought = {"name": "brought", "http": {"url": f"{receiver.url}/"}}
+    path.write_bytes(orjson.dumps({"proxy": {"upstream": receiver.url, "sinks": [removed]}}))
+    proxy = start_proxy(config=path)
+    _ask(proxy, 10)
+    n_asked = 10
+
+    # The flush of the removed one takes its time: its receiver never answers.
+    path.write_bytes(orjson.dumps({"proxy": {"upstream": receiver.url, "sinks": [brought]}}))
+    proxy.hang_up()
+    while not proxy.metrics().total("capture_events_total", sink="brought", outcome="seen"):
+        _ask(proxy, 1)
+        n_asked += 1
+    reloads = proxy.metrics().total("capture_reloads_total")
+    status = proxy.stop()
+    told = {
+        name: (int(seen), int(rest)) for name, seen, rest in _STOPPED.findall(proxy.log.read_text())
+    }
+
+    assert reloads == 0, "the reload was over before the stop"
+    assert status == 0
+    assert told["removed"][0] + told["brought"][0] == 2 * n_asked
+    assert told["removed"][0] == told["removed"][1] > 0
+    assert told["brought"] == (len(receiver.events), 0)
+
+
+def _ask(proxy: Any, n_requests: int) -> None:
+    with httpx.Client() as client:
+        for _ in range(n_requests):
+            client.post(f"{proxy.url}/v1/models/m:predict", json={"instances": [[1]]})
 
 
 def test_what_is_in_work_is_answered_and_captured_before_the_end(

@@ -55,9 +55,10 @@ async def _run(configuration: ProxyConfiguration) -> None:
     await proxy.start()
     tasks = [loop.create_task(reloading.run()), loop.create_task(proxy.sweep())]
     await stopping.wait()
+    # A reload in its middle is not cancelled: the flush waits for the outlets that it brings.
+    await proxy.stop(hurrying)
     for task in tasks:
         task.cancel()
-    await proxy.stop(hurrying)
 
 
 def _interrupted(stopping: asyncio.Event, hurrying: asyncio.Event) -> None:
