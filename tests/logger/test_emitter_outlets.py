@@ -1,5 +1,6 @@
 import asyncio
 import json
+import threading
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from sidelight.logger._sampling import Sampling
 from sidelight.logger._selection import Selection
 from sidelight.logger._sink import Delivery
 from sidelight.logger._spool import Spool
+from sidelight.logger._spool_segment import SpoolRecord
 from sidelight.logger.errors import SpoolError
 
 FAST = EmitterLimits(linger_s=0.002, spill_after_s=0.02, max_backoff_s=0.05)
@@ -557,3 +559,37 @@ def test_a_sink_that_cannot_be_closed_costs_no_event_and_no_other_outlet(
     run(work())
     said = {record.getMessage() for record in caplog.records}
     assert ("a sink could not be closed" in said) == (how == "raises")
+
+
+def test_nothing_is_sent_any_more_when_the_disk_answers_after_the_grace_for_sending(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = Spool(tmp_path)
+    spool.append([event.pack() for event in Capture().events(exchange(0))])
+    spool.close()
+    asked, released = threading.Event(), threading.Event()
+    peek = Spool.peek
+
+    def slow(self: Spool, **bounds: int) -> list[SpoolRecord]:
+        asked.set()
+        released.wait(PATIENCE_S)
+        return peek(self, **bounds)
+
+    monkeypatch.setattr(Spool, "peek", slow)
+
+    async def work() -> None:
+        hanging = Scripted(is_hanging=True)
+        emitter = Emitter([outlet("sink", hanging, tmp_path)])
+        await emitter.start()
+        await until(asked.is_set)
+        emitter.offer(exchange(1))
+        flushing = asyncio.create_task(emitter.flush(1))
+        await until(emitter._lanes[0]._stop.is_set)
+        released.set()
+        await flushing
+
+        # A delivery that nobody cancels would have kept the rest from the disk.
+        assert hanging.sizes == []
+        assert checked(emitter)["sink"].spool_events == 4
+
+    run(work())

@@ -224,6 +224,8 @@ class Lane:
             if len(backlog):
                 await self._pause(self._circuit.fail())
             return
+        if self._stop.is_set():
+            return  # nobody would cancel it any more, and it may hang
         self._sending = asyncio.create_task(self._sink.send(events))
         try:
             delivery = await self._sending
