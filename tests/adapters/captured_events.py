@@ -1,6 +1,5 @@
 """Captured events for the tests of the sinks, and strategies that make odd ones."""
 
-
 import orjson
 from hypothesis import strategies as st
 
