@@ -150,3 +150,38 @@ def test_frames_share_the_bound_of_their_body() -> None:
 
     assert read(body[: len(body) // 3], "request", "application/grpc").reason is None
     assert read(body, "request", "application/grpc").reason == "encoding_too_large"
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ({"inputs": {str(number): [1] for number in range(5000)}}, "columns"),
+        ({"inputs": [[{"b64": "AA=="}], [{"b64": "AA=="}, {"b64": "AA=="}]]}, "shape"),
+        ({"inputs": [{"shape": [1], "datatype": "INT8", "data": [1]}, 5]}, "shape"),
+        ({"inputs": [{"shape": [1], "datatype": 7, "data": [1]}]}, "datatype"),
+        ({"inputs": [{"shape": [1], "datatype": "INT8"}]}, "shape"),
+    ],
+)
+def test_what_contradicts_itself_stays_opaque(body: Any, reason: str) -> None:
+    assert read(json.dumps(body).encode(), "request").reason == reason
+
+
+def test_the_id_of_a_batch_of_requests_is_kept() -> None:
+    half = read(b'{"message": "", "batchId": "b-1", "predictions": [[1], [2]]}')
+
+    assert (half.layout.protocol, half.rows, half.facts) == ("v1-row", 2, {"batch_id": "b-1"})
+
+
+def test_synthetic_requests_may_say_so_of_a_tensor() -> None:
+    tensor = {"name": "x", "shape": [1], "datatype": "INT8", "data": [1]}
+    tensor["parameters"] = {"bias_ignore": "true"}
+
+    assert read(json.dumps({"inputs": [tensor]}).encode(), "request").facts == {"synthetic": True}
+
+
+def test_old_executors_of_seldon_did_not_say_the_protocol() -> None:
+    event = Event(id="1", source="/s", type="io.seldon.serving.inference.request")
+
+    half = read_payload(b"\x2a\x02hi", "request", DIALECTS, event=event)
+
+    assert (half.layout.protocol, half.values) == ("seldon-proto", (["hi"],))

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from sidelight.adapters.dialects._failures import failed
 from sidelight.adapters.dialects._half import ENCODED, TEXT, Half, Side, Tensor, Undecodable
+from sidelight.adapters.dialects._messages import TensorProto
 from sidelight.adapters.dialects._tables import MAX_RANK, RawTensor, flattened, table
 from sidelight.adapters.dialects._tensor_proto import of_json, of_message
 from sidelight.adapters.dialects._values import (
@@ -145,7 +146,7 @@ def _finite_or_not(value: Any) -> Any:
 
 
 def _tftensor(tensor: Any, names: list[str], protocol: str, facts: dict[str, Any]) -> Half:
-    raw = of_json(None, tensor) if type(tensor) is dict else of_message(None, tensor)
+    raw = of_message(None, tensor) if isinstance(tensor, TensorProto) else of_json(None, tensor)
     return _of_raw(raw, names, protocol, facts)
 
 

@@ -47,53 +47,41 @@ def table(
     Tensors without dimensions are repeated for each row. When leading dimensions differ, the
     payload is one row in which every tensor is one list.
     """
-    leading = {
-        len(tensor.data) if tensor.shape is None else tensor.shape[0]
+    if len(tensors) == 1 and (shape := tensors[0].shape):
+        # One tensor, as most requests are: nothing to compare.
+        rows = shape[0]
+    else:
+        leading = {
+            len(tensor.data) if tensor.shape is None else tensor.shape[0]
+            for tensor in tensors
+            if tensor.shape != ()
+        }
+        if len(leading) > 1:
+            return _whole(protocol, tensors, facts, extra)
+        rows = leading.pop() if leading else 1
+    if rows > 1:
+        _check_size(tensors, rows)
+    specs = [
+        (
+            tensor.name,
+            tensor.datatype,
+            tensor.shape[1:] if tensor.shape else tensor.shape,
+            tensor.nested,
+            tensor.shape == (),
+            tensor.content_type,
+        )
         for tensor in tensors
-        if tensor.shape != ()
-    }
-    if len(leading) > 1:
-        return _whole(protocol, tensors, facts, extra)
-    rows = leading.pop() if leading else 1
-    _check_size(tensors, rows)
-    layout = _layout(
-        protocol,
-        tuple(
-            [
-                (
-                    tensor.name,
-                    tensor.datatype,
-                    tensor.shape[1:] if tensor.shape else tensor.shape,
-                    tensor.nested,
-                    tensor.shape == (),
-                    tensor.content_type,
-                )
-                for tensor in tensors
-            ]
-        ),
-        extra,
-        False,  # noqa: FBT003 - lru_cache keys on positions
-    )
+    ]
+    layout = _layout(protocol, tuple(specs), extra, False)  # noqa: FBT003 - lru_cache keys on positions
     if not rows:
         values = tuple([[None] * tensor.n_columns for tensor in layout.tensors])
         return Half(layout, 1, values, {**facts, "empty": True})
-    return Half(
-        layout,
-        rows,
-        tuple(
-            [
-                _by_row(raw, tensor, rows)
-                for raw, tensor in zip(tensors, layout.tensors, strict=True)
-            ]
-        ),
-        facts,
-    )
+    pairs = zip(tensors, layout.tensors, strict=True)
+    return Half(layout, rows, tuple([_by_row(raw, tensor, rows) for raw, tensor in pairs]), facts)
 
 
 def _check_size(tensors: list[RawTensor], rows: int) -> None:
     """Refuse rows that hold nothing, and single values repeated for too many of them."""
-    if rows <= 1:
-        return
     sent = sum([len(tensor.data) for tensor in tensors])
     if rows * len(tensors) > max(FREE_CELLS, MAX_REPEATS * sent):
         raise Undecodable("sparse")
