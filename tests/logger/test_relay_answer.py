@@ -2,15 +2,16 @@
 
 import asyncio
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sidelight.logger._connection import Connection
-from sidelight.logger._connections import Limits
+from sidelight.logger._connections import Connections, Limits
 from sidelight.logger._exchange import Exchange
 from sidelight.logger._http import Request, Respond
+from sidelight.logger._request_id import RequestIds
 from sidelight.logger._upstream import Upstream
 from sidelight.logger._upstream_link import Link
 
@@ -165,6 +166,96 @@ def test_exchange_is_the_same_wherever_it_is_cut(
 
     assert _relayed(_pieces(request, request_cuts), _pieces(answer, answer_cuts)) == whole
     assert len(whole[3]) == 1
+
+
+class _Counted(RequestIds):
+    """Ids that a test can foresee."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._count = 0
+
+    def new(self) -> bytes:
+        self._count += 1
+        return b"id-%d" % self._count
+
+
+_Seen = tuple[list[bytes], bytes, bool, list[Exchange]]
+
+
+def _pipelined(pieces: list[bytes], requests: list[bytes], answers: list[list[bytes]]) -> _Seen:
+    """Relay requests of one client, which come in pieces; each is answered when it is whole."""
+
+    async def relay() -> _Seen:
+        upstream = _InMemory()
+        tap = _Keep()
+        connections = Connections()
+        connections.request_ids = _Counted()
+        connection = Connection(_PassOn(), upstream, tap, connections=connections)
+        client = _Transport()
+        connection.connection_made(client)
+        answered = 0
+
+        def answer() -> None:
+            nonlocal answered
+            while answered < len(upstream.links):
+                link = upstream.links[answered]
+                if cast("_Transport", link.transport).written != requests[answered]:
+                    return
+                answered += 1
+                for piece in answers[answered - 1]:
+                    link.data_received(piece)
+                if link.user is not None:
+                    link.connection_lost(None)
+
+        for piece in pieces:
+            connection.data_received(piece)
+            answer()
+        sent = [cast("_Transport", link.transport).written for link in upstream.links]
+        return sent, client.written, client.closed, tap.exchanges
+
+    return asyncio.run(relay())
+
+
+_whole = st.sampled_from(
+    [
+        b"GET /p HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /q HTTP/1.1\r\nHost: x\r\nX-Request-Id: own\r\n\r\n",
+        b'POST /p HTTP/1.1\r\nHost: x\r\nContent-Length: 22\r\n\r\n{"id": "v2", "x": [9]}',
+        b"POST /p HTTP/1.1\r\nHost: x\r\nCe-Id: ce\r\nContent-Length: 3\r\n\r\n[1]",
+        _CHUNKS + b"3\r\n[1]\r\n0\r\n\r\n",
+    ]
+)
+_kept = st.sampled_from(
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nx-request-id: model\r\n\r\nok",
+        b"HTTP/1.1 204 No\r\nKeep-Alive: 5\r\n\r\n",
+        _INTERIM + b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n",
+        _CHUNKED + b"\r\n5\r\nhello\r\n0\r\nT: u\r\n\r\n",
+    ]
+)
+
+
+@given(st.lists(st.tuples(_whole, _kept, _cuts), min_size=1, max_size=5), _cuts)
+def test_pipelined_exchanges_are_the_same_wherever_they_are_cut(
+    parts: list[tuple[bytes, bytes, list[int]]], cuts: list[int]
+) -> None:
+    requests = [request for request, _, _ in parts]
+    whole = _pipelined(requests, requests, [[answer] for _, answer, _ in parts])
+    pieces = _pieces(b"".join(requests), cuts)
+    cut = _pipelined(pieces, requests, [_pieces(answer, at) for _, answer, at in parts])
+
+    for one, other in zip(whole[3], cut[3], strict=True):
+        for name in ("latency_ms", "started_ns", "finished_ns", "added_s"):
+            setattr(one, name, 0)
+            setattr(other, name, 0)
+    assert cut == whole
+    assert len(whole[3]) == len(parts)
+    assert whole[0] == requests
+    ids = [exchange.request_id for exchange in whole[3]]
+    assert all(ids)
+    assert whole[1].count(b"X-Request-Id: ") == sum(one.startswith(b"id-") for one in ids)
 
 
 def test_answer_that_says_more_than_announced_ends_the_upstreams_connection() -> None:
