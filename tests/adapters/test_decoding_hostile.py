@@ -2,6 +2,7 @@
 
 import base64
 import json
+import math
 import random
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,32 @@ def test_damaged_payloads_are_read_or_kept(
     data = _damaged(rng.choice(BODIES), rng)
 
     decoded(data, side, prefix=prefix, content_type=content_type, protocol=protocol)
+
+
+KEYS = [
+    *("inputs", "outputs", "instances", "predictions", "data", "ndarray", "tensor", "tftensor"),
+    *("names", "shape", "values", "strData", "binData", "jsonData", "customData", "meta", "tags"),
+    *("puid", "status", "dataframe_split", "dataframe_records", "columns", "params", "examples"),
+    *("context", "results", "error", "features", "dtype", "tensorShape", "dim", "size", "floatVal"),
+    *("halfVal", "tensorContent", "name", "datatype", "parameters", "binary_data_size", "b64"),
+]
+LEAVES = [None, True, 0, 1, -1, 2.5, HUGE, 2**70, "x", "FP32", "BYTES", "DT_FLOAT", "AAAA", "NaN"]
+
+
+def _made_up(rng: random.Random, depth: int = 0) -> Any:
+    kind = rng.random()
+    if depth and (depth > 5 or kind < 0.35):
+        return rng.choice([*LEAVES, math.nan, math.inf])
+    n = rng.randrange(4)
+    if depth and kind < 0.65:
+        return [_made_up(rng, depth + 1) for _ in range(n)]
+    return {rng.choice(KEYS): _made_up(rng, depth + 1) for _ in range(n)}
+
+
+@given(st.randoms(use_true_random=False), st.sampled_from(["request", "response"]))
+@settings(max_examples=400, deadline=None)
+def test_words_of_all_dialects_in_any_order_are_read_or_kept(rng: random.Random, side: str) -> None:
+    decoded(json.dumps(_made_up(rng)).encode(), side)
 
 
 def cells(batch: Batch) -> int:
