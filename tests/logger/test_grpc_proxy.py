@@ -637,3 +637,19 @@ def test_a_call_that_is_refused_while_messages_come_keeps_its_status(path: str) 
             assert dict(through["trailing"])[DETAILS] == b"1"
 
     asyncio.run(run(behave, check))
+
+
+def test_what_is_cut_is_offered_before_draining_ends() -> None:
+    async def behave(message: bytes, _: Any) -> bytes:
+        return message
+
+    async def check(setup: Setup) -> None:
+        sent = bytes(20_000_000)
+        await setup.channel.unary_unary(UNARY)(sent)
+        await setup.proxy.drain(5)
+
+        (exchange,) = setup.tap.exchanges
+        assert exchange.request_digest == exchange.response_digest == hashlib.sha256(sent).digest()
+        assert len(exchange.request_body) + exchange.request_cut == len(sent)
+
+    asyncio.run(run(behave, check, shape="unary_unary"))

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from sidelight.logger import Exchange
 from sidelight.logger._grpc_body import GrpcLimits
+from sidelight.logger._grpc_defer import Defer
 from sidelight.logger._grpc_frames import frames
 from sidelight.logger._grpc_method import METHODS
 from sidelight.logger._grpc_recorder import Recorder
@@ -27,7 +28,7 @@ class Stream:
         self.offered = asyncio.Event()
         self.recorder = Recorder(self, limits=GrpcLimits(**limits))
         self.recording = StreamRecording(
-            self.recorder, METHOD, [("ce-id", "call")], defer=self._now, loop=loop
+            self.recorder, METHOD, [("ce-id", "call")], defer=Defer(self._now, self._now), loop=loop
         )
 
     def _now(self, offer: Callable[[Exchange], None], exchange: Exchange) -> None:

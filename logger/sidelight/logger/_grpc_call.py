@@ -4,6 +4,7 @@ from typing import Any
 
 import grpc.aio
 
+from sidelight.logger._grpc_defer import Defer
 from sidelight.logger._grpc_forwarding import (
     code_number,
     code_of_cancelled,
@@ -11,7 +12,7 @@ from sidelight.logger._grpc_forwarding import (
     forwarded,
     is_failure,
 )
-from sidelight.logger._grpc_recorder import CallRecording, Defer, Recorder, returned_id
+from sidelight.logger._grpc_recorder import CallRecording, Recorder, returned_id
 from sidelight.logger._grpc_status import OK
 
 
@@ -26,8 +27,8 @@ class UnaryCalls:
         Records those that are inferences.
     path : str
         ``/package.Service/Method``.
-    defer : callable
-        Calls the offer of an exchange.
+    defer : Defer
+        How exchanges are offered.
 
     """
 

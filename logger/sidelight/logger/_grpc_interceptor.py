@@ -3,7 +3,7 @@
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Final
 
 import grpc
 import grpc.aio
@@ -11,8 +11,9 @@ import grpc.aio
 from sidelight.logger._exchange import Exchange, Tap
 from sidelight.logger._grpc_blocking import blocking_handler
 from sidelight.logger._grpc_body import GrpcCounts, GrpcLimits
+from sidelight.logger._grpc_defer import Defer
 from sidelight.logger._grpc_method import METHODS
-from sidelight.logger._grpc_recorder import Defer, Recorder
+from sidelight.logger._grpc_recorder import Recorder
 from sidelight.logger._grpc_servicing import awaiting_handler
 
 
@@ -56,12 +57,7 @@ class CaptureInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc] # gr
             return handler
         loop = asyncio.get_running_loop()
         if is_awaiting(behaviour_of(handler)):
-
-            def defer(offer: Callable[[Exchange], None], exchange: Exchange) -> None:
-                # After what the handler returned is on its way.
-                loop.call_soon(offer, exchange)
-
-            return awaiting_handler(handler, method, self._recorder, defer)
+            return awaiting_handler(handler, method, self._recorder, Defer.on(loop))
         return blocking_handler(handler, method, self._recorder, _from_threads(loop))
 
 
@@ -94,7 +90,7 @@ class BlockingCaptureInterceptor(grpc.ServerInterceptor):  # type: ignore[misc] 
         method = METHODS.get(handler_call_details.method)
         if handler is None or method is None:
             return handler
-        return blocking_handler(handler, method, self._recorder, _at_once)
+        return blocking_handler(handler, method, self._recorder, _AT_ONCE)
 
 
 def behaviour_of(handler: Any) -> Any:
@@ -110,11 +106,11 @@ def is_awaiting(behaviour: Any) -> bool:
 
 
 def _from_threads(loop: asyncio.AbstractEventLoop) -> Defer:
-    def defer(offer: Callable[[Exchange], None], exchange: Exchange) -> None:
-        loop.call_soon_threadsafe(offer, exchange)
-
-    return defer
+    return Defer(loop.call_soon_threadsafe, loop.call_soon_threadsafe)
 
 
-def _at_once(offer: Callable[[Exchange], None], exchange: Exchange) -> None:
+def _now(offer: Callable[[Exchange], None], exchange: Exchange) -> None:
     offer(exchange)
+
+
+_AT_ONCE: Final = Defer(_now, _now)

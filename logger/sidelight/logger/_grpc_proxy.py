@@ -2,15 +2,16 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import grpc
 import grpc.aio
 
-from sidelight.logger._exchange import Exchange, Tap
-from sidelight.logger._grpc_body import GrpcCounts, GrpcLimits
+from sidelight.logger._exchange import Tap
+from sidelight.logger._grpc_body import GrpcLimits
 from sidelight.logger._grpc_call import UnaryCalls
+from sidelight.logger._grpc_defer import Defer
 from sidelight.logger._grpc_method import UNARY
 from sidelight.logger._grpc_recorder import Recorder
 from sidelight.logger._grpc_stream_call import StreamCalls
@@ -56,11 +57,12 @@ class GrpcProxy:
 
     """
 
-    def __init__(self, server: Any, channel: Any, *, address: str, counts: GrpcCounts) -> None:
+    def __init__(self, server: Any, channel: Any, *, address: str, recorder: Recorder) -> None:
         self._server = server
         self._channel = channel
         self.address = address
-        self.counts = counts
+        self.counts = recorder.counts
+        self._recorder = recorder
 
     async def drain(self, grace_s: float) -> int:
         """Take no further call, wait for those in work, cut what is left after the grace.
@@ -77,6 +79,7 @@ class GrpcProxy:
         n_left = 0 if done else self.counts.in_flight
         await stopping
         await self._channel.close()
+        await asyncio.to_thread(self._recorder.close)
         return n_left
 
     async def close(self) -> None:
@@ -133,8 +136,7 @@ async def serve_grpc(
         When the address cannot be listened on.
 
     """
-    counts = GrpcCounts()
-    recorder = Recorder(tap, limits=limits, counts=counts)
+    recorder = Recorder(tap, limits=limits)
     channel_options = [*_CHANNEL, *options]
     channel = (
         grpc.aio.insecure_channel(upstream, options=channel_options)
@@ -150,7 +152,7 @@ async def serve_grpc(
     await server.start()
     address = listen if listen.startswith("unix:") else f"{listen.rpartition(':')[0]}:{port}"
     log.info("gRPC proxy listens", extra={"address": address, "upstream": upstream})
-    return GrpcProxy(server, channel, address=address, counts=counts)
+    return GrpcProxy(server, channel, address=address, recorder=recorder)
 
 
 def _bound(server: Any, listen: str, credentials: "grpc.ServerCredentials | None") -> int:
@@ -167,15 +169,9 @@ class _Handler(grpc.GenericRpcHandler):  # type: ignore[misc] # grpc has no type
     """Answers for every method with one of two relays: messages stay bytes."""
 
     def __init__(self, channel: Any, recorder: Recorder) -> None:
-        loop = asyncio.get_running_loop()
-
-        def defer(offer: Callable[[Exchange], None], exchange: Exchange) -> None:
-            # An offer made now would delay the answer, which is written in this turn of the loop.
-            loop.call_soon(offer, exchange)
-
         self._channel = channel
         self._recorder = recorder
-        self._defer = defer
+        self._defer = Defer.on(asyncio.get_running_loop())
         # Callers choose methods: only those that are known are remembered.
         self._known = {path: self._unary(path) for path in UNARY}
 

@@ -3,19 +3,21 @@
 import logging
 import time
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from hashlib import sha256
+from threading import Lock
+from typing import Final, Protocol
 
 from sidelight.logger._exchange import Exchange, Tap
-from sidelight.logger._grpc_body import GrpcBody, GrpcCounts, GrpcLimits
+from sidelight.logger._grpc_body import GrpcCounts, GrpcLimits
+from sidelight.logger._grpc_defer import Defer
 from sidelight.logger._grpc_head import REQUEST_ID, Metadata, given_id, request_head, response_head
 from sidelight.logger._grpc_method import METHODS, Method
 from sidelight.logger._grpc_status import http_status
 from sidelight.logger._request_id import RequestIds
 
 log = logging.getLogger(__name__)
-
-Defer = Callable[[Callable[[Exchange], None], Exchange], Any]
-"""Calls a function with an exchange: when the answer is on its way, or on another thread."""
 
 POST: Final = b"POST"
 
@@ -44,6 +46,31 @@ class Recorder:
         self.counts = counts or GrpcCounts()
         self.ids = RequestIds()
         self.guarded = _Guarded(self.counts)
+        self._worker: ThreadPoolExecutor | None = None
+        self._waiting = 0
+        self._lock = Lock()
+
+    def close(self) -> None:
+        """Wait for what is hashed; it has been offered, or its loop been told to, afterwards."""
+        if self._worker is not None:
+            self._worker.shutdown()
+
+    def finish(self, do: Callable[[], None], size: int) -> bool:
+        """Run on a thread what takes time by the size of messages; False when too many wait."""
+        with self._lock:
+            if self._waiting and self._waiting + size > self.limits.max_captured_bytes:
+                return False
+            self._waiting += size
+            if self._worker is None:
+                self._worker = ThreadPoolExecutor(1, "sidelight-grpc")
+        self._worker.submit(self._finish, do, size)
+        return True
+
+    def _finish(self, do: Callable[[], None], size: int) -> None:
+        with self.guarded:
+            do()
+        with self._lock:
+            self._waiting -= size
 
     def call(
         self, path: str, metadata: Metadata, message: bytes, defer: Defer
@@ -58,8 +85,8 @@ class Recorder:
             Of the call.
         message : bytes
             The request, serialised.
-        defer : callable
-            Calls the offer of the exchange.
+        defer : Defer
+            How the exchange is offered.
 
         """
         method = METHODS.get(path)
@@ -150,6 +177,7 @@ class CallRecording:
         "_initial",
         "_recorder",
         "_request",
+        "_request_room",
         "_response",
         "_started",
         "_started_ns",
@@ -166,8 +194,8 @@ class CallRecording:
         self._started_ns = time.time_ns()
         self._started = self._arrived = time.perf_counter()
         self._added_s = 0.0
-        self._request = GrpcBody(recorder.limits, recorder.counts)
-        self._response: bytes | None = None
+        self._request = self._response = b""
+        self._request_room = 0
         self._initial: Metadata = ()
         self.request_id = b""
         self.is_id_new = False
@@ -182,7 +210,9 @@ class CallRecording:
 
     def request(self, message: bytes) -> None:
         """Take the request."""
-        self._request.add(message)
+        self._request = message
+        self._request_room = self._room(message)
+        self._recorder.counts.keep(self._request_room)
 
     def initial(self, metadata: Metadata) -> None:
         """Take the metadata in front of the answer."""
@@ -207,15 +237,39 @@ class CallRecording:
         """
         recorder = self._recorder
         with recorder.guarded:
-            self._defer(recorder.offer, self._exchange(code, metadata, aborted_by))
+            recorder.counts.keep(-self._request_room)
+            room = self._room(self._response)
+            exchange = self._exchange(code, metadata, aborted_by)
+            exchange.request_cut = len(self._request) - self._request_room
+            exchange.response_cut = len(self._response) - room
+            if exchange.request_cut or exchange.response_cut:
+                size = len(self._request) + len(self._response)
+                if recorder.finish(partial(self._hash, exchange), size):
+                    return
+                # Rather no digest than memory without bound.
+                self._cut(exchange)
+            self._defer.soon(recorder.offer, exchange)
+
+    def _room(self, message: bytes) -> int:
+        """Return how much of a message may be kept."""
+        limits = self._recorder.limits
+        left = limits.max_captured_bytes - self._recorder.counts.captured_bytes
+        return max(min(len(message), limits.capture_limit, left), 0)
+
+    def _hash(self, exchange: Exchange) -> None:
+        """Hash and cut what is too long, which no answer is to wait for."""
+        if exchange.request_cut:
+            exchange.request_digest = sha256(self._request).digest()
+        if exchange.response_cut:
+            exchange.response_digest = sha256(self._response).digest()
+        self._cut(exchange)
+        self._defer.from_thread(self._recorder.offer, exchange)
+
+    def _cut(self, exchange: Exchange) -> None:
+        exchange.request_body = self._request[: len(self._request) - exchange.request_cut]
+        exchange.response_body = self._response[: len(self._response) - exchange.response_cut]
 
     def _exchange(self, code: int, trailing: Metadata, aborted_by: str) -> Exchange:
-        recorder = self._recorder
-        answered = GrpcBody(recorder.limits, recorder.counts)
-        request = self._request.take()
-        if self._response is not None:
-            answered.add(self._response)
-        body = answered.take()
         now = time.perf_counter()
         elapsed = now - self._started
         if self._arrived > self._started:
@@ -225,19 +279,15 @@ class CallRecording:
             method=POST,
             target=self._target,
             request_head=self._head,
-            request_body=request.data,
+            request_body=self._request,
             response_head=response_head(status, code, (*self._initial, *trailing)),
-            response_body=body.data,
+            response_body=self._response,
             status=status,
             started_ns=self._started_ns,
             finished_ns=self._started_ns + int(elapsed * 1e9),
             latency_ms=elapsed * 1e3,
-            request_cut=request.cut,
-            response_cut=body.cut,
             added_s=self._added_s,
             request_id=self.request_id,
-            request_digest=request.digest,
-            response_digest=body.digest,
             aborted_by=aborted_by,
         )
 

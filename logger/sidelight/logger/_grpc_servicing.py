@@ -8,11 +8,11 @@ import grpc
 import grpc.aio
 
 from sidelight.logger._grpc_body import GrpcCounts
+from sidelight.logger._grpc_defer import Defer
 from sidelight.logger._grpc_forwarding import code_number, code_of_cancelled
 from sidelight.logger._grpc_head import Metadata
 from sidelight.logger._grpc_method import Method
 from sidelight.logger._grpc_recorder import (
-    Defer,
     Recorder,
     Recording,
     returned_id,

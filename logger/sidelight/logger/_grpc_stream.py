@@ -19,10 +19,11 @@ from typing import Final
 
 from sidelight.logger._exchange import Exchange
 from sidelight.logger._grpc_body import GrpcBody
+from sidelight.logger._grpc_defer import Defer
 from sidelight.logger._grpc_head import Metadata, given_id, request_head, response_head
 from sidelight.logger._grpc_message import Streamed, streamed
 from sidelight.logger._grpc_method import Method
-from sidelight.logger._grpc_recorder import POST, Defer, Recorder
+from sidelight.logger._grpc_recorder import POST, Recorder
 from sidelight.logger._grpc_status import OK, http_status
 
 _MAX_USED_IDS: Final = 4096
@@ -65,8 +66,8 @@ class StreamRecording:
         Which one is called.
     metadata : tuple of (str, str or bytes)
         Of the call.
-    defer : callable
-        Calls the offer of an exchange.
+    defer : Defer
+        How exchanges are offered.
     loop : AbstractEventLoop, optional
         For the time after which an answered request is finished; None does without.
 
@@ -225,4 +226,4 @@ class StreamRecording:
             response_digest=response.digest,
             aborted_by=aborted_by,
         )
-        self._defer(self._recorder.offer, exchange)
+        self._defer.soon(self._recorder.offer, exchange)

@@ -9,6 +9,7 @@ from typing import Any, Final, cast
 import grpc
 import grpc.aio
 
+from sidelight.logger._grpc_defer import Defer
 from sidelight.logger._grpc_forwarding import (
     code_number,
     code_of_cancelled,
@@ -18,7 +19,7 @@ from sidelight.logger._grpc_forwarding import (
 )
 from sidelight.logger._grpc_head import Metadata
 from sidelight.logger._grpc_method import METHODS
-from sidelight.logger._grpc_recorder import Defer, Recorder, returned_id
+from sidelight.logger._grpc_recorder import Recorder, returned_id
 from sidelight.logger._grpc_status import OK
 from sidelight.logger._grpc_stream import StreamRecording
 
@@ -40,8 +41,8 @@ class StreamCalls:
         Records those that are inferences.
     path : str
         ``/package.Service/Method``.
-    defer : callable
-        Calls the offer of an exchange.
+    defer : Defer
+        How exchanges are offered.
 
     """
 

@@ -1,0 +1,82 @@
+"""Recordings of single calls: bounds of what is kept, and of what waits to be hashed."""
+
+import hashlib
+import threading
+from collections.abc import Callable
+
+from sidelight.logger import Exchange
+from sidelight.logger._grpc_body import GrpcLimits
+from sidelight.logger._grpc_defer import Defer
+from sidelight.logger._grpc_recorder import CallRecording, Recorder
+
+PATH = "/inference.GRPCInferenceService/ModelInfer"
+
+
+class Calls:
+    """A recorder whose exchanges are kept."""
+
+    def __init__(self, **limits: int) -> None:
+        self.exchanges: list[Exchange] = []
+        self.recorder = Recorder(self, limits=GrpcLimits(**limits))
+
+    def wants(self, method: bytes, target: bytes, head: bytes) -> bool:
+        return (method, target, head[:4]) == (b"POST", PATH.encode(), b"POST")
+
+    def offer(self, exchange: Exchange) -> None:
+        self.exchanges.append(exchange)
+
+    def begin(self, message: bytes) -> CallRecording:
+        recording = self.recorder.call(PATH, (), message, Defer(_now, _now))
+        assert recording is not None
+        return recording
+
+
+def _now(offer: Callable[[Exchange], None], exchange: Exchange) -> None:
+    offer(exchange)
+
+
+def test_calls_in_work_share_one_bound() -> None:
+    calls = Calls(max_captured_bytes=10)
+    first, second = calls.begin(b"12345678"), calls.begin(b"abcdefgh")
+    assert calls.recorder.counts.captured_bytes == 10
+    for recording in (second, first):
+        recording.end(0)
+    calls.recorder.close()
+
+    by_body = {item.request_body: item for item in calls.exchanges}
+    assert by_body.keys() == {b"12345678", b"ab"}
+    cut = by_body[b"ab"]
+    assert (cut.request_cut, cut.request_digest) == (6, hashlib.sha256(b"abcdefgh").digest())
+    assert calls.recorder.counts.captured_bytes == 0
+
+
+def test_when_too_much_waits_to_be_hashed_the_digest_is_left_out() -> None:
+    calls = Calls(capture_limit=3, max_captured_bytes=10)
+    go_on = threading.Event()
+
+    def wait() -> None:
+        assert go_on.wait(10)
+
+    # More than the bound alone: the first is taken whatever its size.
+    assert calls.recorder.finish(wait, 100)
+    recording = calls.begin(b"abcdef")
+    recording.response(b"ghijkl")
+    recording.end(0)
+
+    (exchange,) = calls.exchanges
+    assert (exchange.request_body, exchange.response_body) == (b"abc", b"ghi")
+    assert (exchange.request_cut, exchange.response_cut) == (3, 3)
+    assert (exchange.request_digest, exchange.response_digest) == (b"", b"")
+    go_on.set()
+    calls.recorder.close()
+
+
+def test_an_error_of_ours_ends_no_call() -> None:
+    calls = Calls()
+    recording = calls.begin(b"x")
+    recording.initial(None)  # type: ignore[arg-type] # what is wrong is found later
+    recording.end(0)
+
+    assert (calls.exchanges, calls.recorder.counts.tap_errors) == ([], 1)
+    assert calls.recorder.counts.captured_bytes == 0
+    assert calls.recorder.call("/a.B/C", (), b"", Defer(_now, _now)) is None
