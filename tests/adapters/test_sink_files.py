@@ -18,7 +18,14 @@ import pyarrow.parquet as pq
 import pytest
 from tests.adapters.captured_events import captured
 
-from sidelight.adapters import FILE_LIMITS, FileFormat, FileSink, S3Settings, SinkError
+from sidelight.adapters import (
+    FILE_LIMITS,
+    FileFormat,
+    FileSink,
+    S3Settings,
+    SinkError,
+    _sink_files_s3,
+)
 from sidelight.adapters._sink_files_errors import reason_of
 from sidelight.logger import CapturedEvent, Delivery
 
@@ -306,6 +313,39 @@ def test_a_sink_can_be_closed_twice_and_used_afterwards(tmp_path: Path) -> None:
         [Delivery(n_taken=2)],
     ]
     assert files(tmp_path / ".writing") == []
+
+
+def test_files_that_do_not_close_are_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("sidelight.adapters._sink_files._CLOSE_S", 0.01)
+    sink = FileSink(tmp_path)
+    free = threading.Event()
+    sink._files.close = lambda: free.wait(20)  # type: ignore[assignment, method-assign] # as a disk
+
+    asyncio.run(sink.close())
+    free.set()
+
+    assert [record.message for record in caplog.records] == ["the files did not close in time"]
+
+
+def test_a_store_with_the_usual_credentials_is_looked_for_where_the_region_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[dict[str, Any]] = []
+
+    def make(**options: Any) -> None:
+        made.append(options)
+        if "allow_delayed_open" in options:
+            raise TypeError("an older pyarrow")
+
+    monkeypatch.setattr(_sink_files_s3, "S3FileSystem", make)
+
+    _sink_files_s3._connect(S3Settings(region="eu-central-1"))
+
+    assert len(made) == 2
+    assert made[1]["region"] == "eu-central-1"
+    assert not {"access_key", "endpoint_override", "allow_delayed_open"} & set(made[1])
 
 
 def test_nothing_to_send_is_taken(tmp_path: Path) -> None:

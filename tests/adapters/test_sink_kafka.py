@@ -166,6 +166,44 @@ def test_a_cancelled_delivery_is_taken_back_and_the_sink_stays_usable(
     assert script.taken == ["1"]
 
 
+def test_a_delivery_that_is_cancelled_before_its_turn_produces_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    script = Script({})
+    sink = scripted(monkeypatch, script, timeout_s=60)
+    free = threading.Event()
+
+    async def use(sink: KafkaSink) -> Delivery:
+        holding = asyncio.create_task(sink._worker.run(lambda: free.wait(20)))
+        waiting = asyncio.create_task(sink.send(several(2)))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        free.set()
+        await holding
+        return await sink.send([captured(id="2")])
+
+    assert used(sink, use) == Delivery(n_taken=1)
+    assert script.taken == ["2"]
+
+
+def test_a_connection_that_does_not_close_is_left(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "_CLOSE_S", 0.01)
+    sink = scripted(monkeypatch, Script({}))
+    free = threading.Event()
+    sink._disconnect = lambda: free.wait(20)  # type: ignore[assignment, method-assign] # as a name server
+
+    asyncio.run(sink.close())
+    free.set()
+
+    assert [record.message for record in caplog.records] == [
+        "the connection to kafka did not close in time"
+    ]
+
+
 def test_only_what_is_taken_from_the_front_on_counts_and_nothing_is_produced_twice(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

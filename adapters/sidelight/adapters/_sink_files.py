@@ -136,8 +136,10 @@ class FileSink:
         except OSError as error:
             self._written |= written
             return Delivery(n_taken=0, failure=self._trouble(reason_of(error)))
-        except (ValueError, pa.ArrowException):
-            log.exception("captured events cannot be encoded")
+        except (AttributeError, TypeError, ValueError, pa.ArrowException) as error:
+            # Not its text, which may quote an event.
+            kind = type(error).__name__
+            log.error("captured events cannot be encoded", extra={"error": kind})  # noqa: TRY400
             return Delivery(n_taken=0, n_refused=len(events), failure="unencodable")
         self._written.clear()
         self._reason = ""

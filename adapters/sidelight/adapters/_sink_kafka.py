@@ -4,7 +4,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -132,7 +132,7 @@ class KafkaSink:
         self._producer = producer
         deadline = time.monotonic() + self._timeout_s
         try:
-            self._launch(unhurried(events, cancelled), flight, deadline)
+            self._launch(producer, unhurried(events, cancelled), flight, deadline)
             while producer.flush(_TURN_S) and time.monotonic() < deadline:
                 if cancelled.is_set() or flight.is_spent:
                     break
@@ -147,34 +147,48 @@ class KafkaSink:
         self._known = {(event.attributes, event.data) for event in beyond}
         return delivery
 
-    def _launch(self, events: Iterable[CapturedEvent], flight: Flight, deadline: float) -> None:
+    def _launch(
+        self,
+        producer: "Producer",
+        events: Iterable[CapturedEvent],
+        flight: Flight,
+        deadline: float,
+    ) -> None:
         """Queue records up to the first one that cannot be."""
         for index, event in enumerate(events):
             if self._known and (event.attributes, event.data) in self._known:
                 flight.land(index)
                 continue
             try:
-                is_queued = self._produce(self._record(event), index, flight, deadline)
+                record = self._record(event)
+                report = partial(flight.report, index)
+                if not self._produce(producer, record, report, deadline):
+                    return
             except self._error as error:
                 flight.fail(index, error.args[0])
                 return
-            except (AttributeError, TypeError, ValueError):
-                log.exception("a captured event cannot be encoded")
+            except (AttributeError, TypeError, ValueError) as error:
+                # Not its text, which may quote the event.
+                kind = type(error).__name__
+                log.error("a captured event cannot be encoded", extra={"error": kind})  # noqa: TRY400
                 flight.refuse(index, "unencodable")
                 return
-            if not is_queued:
-                return
 
-    def _produce(self, record: KafkaRecord, index: int, flight: Flight, deadline: float) -> bool:
-        producer = self._producer
-        while producer is not None:
+    def _produce(
+        self,
+        producer: "Producer",
+        record: KafkaRecord,
+        report: Callable[["KafkaError | None", Any], None],
+        deadline: float,
+    ) -> bool:
+        while True:
             try:
                 producer.produce(
                     self._topic,
                     value=record.value,
                     key=record.key,
                     headers=record.headers,
-                    on_delivery=partial(flight.report, index),
+                    on_delivery=report,
                 )
             except BufferError:
                 producer.poll(_TURN_S)
@@ -182,7 +196,6 @@ class KafkaSink:
                     return False
             else:
                 return True
-        return False
 
     def _take_back(self, producer: "Producer", flight: Flight) -> None:
         """Leave nothing behind that would be produced later, in front of what is sent next."""
