@@ -279,16 +279,23 @@ def test_a_spool_that_another_program_holds_is_done_without(make: Make, tmp_path
 
 
 def test_an_emitter_that_cannot_be_made_loses_events_and_nothing_else() -> None:
-    def fail(_: Path | None) -> Emitter:
+    made: list[Path | None] = []
+
+    def fail(folder: Path | None) -> Emitter:
+        made.append(folder)
         raise LookupError("no such sink")
 
     emitter = ThreadedEmitter(fail)
+    emitter.offer(exchange("first"))
+    assert account(emitter).dropped["shutdown"] == 2
     for number in range(20):
         emitter.offer(exchange(str(number)))
 
     assert emitter.close()
     accounts = account(emitter)
-    assert (accounts.seen, accounts.dropped["shutdown"]) == (40, 40)
+    assert (accounts.seen, accounts.dropped["shutdown"]) == (42, 42)
+    # It is not tried again with every request.
+    assert made == [None]
     assert sum(thread.name == "sidelight-emitter" for thread in threading.enumerate()) == 0
 
 
