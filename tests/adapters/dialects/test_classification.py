@@ -173,8 +173,8 @@ def test_the_id_of_a_batch_of_requests_is_kept() -> None:
 
 
 def test_synthetic_requests_may_say_so_of_a_tensor() -> None:
-    tensor = {"name": "x", "shape": [1], "datatype": "INT8", "data": [1]}
-    tensor["parameters"] = {"bias_ignore": "true"}
+    parameters = {"bias_ignore": "true"}
+    tensor = {"shape": [1], "datatype": "INT8", "data": [1], "parameters": parameters}
 
     assert read(json.dumps({"inputs": [tensor]}).encode(), "request").facts == {"synthetic": True}
 
