@@ -69,7 +69,7 @@ def test_rules_are_about_a_half_and_a_deployment() -> None:
     assert left(body, only_answers, half="response")["predictions"] == [{"a": None}]
     either = redaction(elsewhere).body("request", ("prod/x", "test/x"), Body(b'{"instances":[]}'))
     assert either.data == b'{"instances":[]}'
-    assert redaction(elsewhere).is_about("request", ("prod/x", "test/x"))
+    assert redaction(elsewhere).is_about("request", ("prod/x", "test/x"), is_failure=False)
 
 
 def test_a_body_that_no_rule_is_about_stays_byte_for_byte() -> None:

@@ -1,17 +1,17 @@
 """From a captured exchange to its two CloudEvents, in the vocabulary of KServe's logger."""
 
-import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Final, NamedTuple
+from typing import Final
 
 import orjson
 
-from sidelight.logger._emitter_event import CapturedEvent, is_embeddable
+from sidelight.logger._emitter_body import EventRoute, plain_event, redacted_event, version_in
+from sidelight.logger._emitter_event import CapturedEvent
 from sidelight.logger._emitter_head import Claims, Facts, Heads, attributes_of, remember, string
 from sidelight.logger._emitter_route import route_of
 from sidelight.logger._exchange import Exchange
-from sidelight.logger._redaction import Body, Redaction
+from sidelight.logger._redaction import Redaction
 from sidelight.logger._redaction_rule import Half
 from sidelight.logger._request_id import RequestIds, id_in_body, id_in_head
 
@@ -19,13 +19,7 @@ REQUEST_TYPE: Final = "org.kubeflow.serving.inference.request"
 RESPONSE_TYPE: Final = "org.kubeflow.serving.inference.response"
 
 _MAX_REMEMBERED_BYTES: Final = 512
-_FIRST_ERROR: Final = 400
-# The known servers write it first; further in it is not worth the search.
-_VERSION_KEY: Final = b'"model_version"'
-_VERSION: Final = re.compile(rb'[ \t\r\n]*:[ \t\r\n]*("[\x20\x21\x23-\x5b\x5d-\x7e]{1,128}")')
-_VERSION_BYTES: Final = 256
 _ALL: Final = b',"samplingrate":"1"'
-_KEYED: Final = "hmac-sha-256"
 
 
 class Capture:
@@ -90,7 +84,7 @@ class Capture:
         shared = b'"specversion":"1.0","source":%b,"type":%b'
         self._request = b"{" + shared % (orjson.dumps(source), orjson.dumps(REQUEST_TYPE))
         self._response = b"{" + shared % (orjson.dumps(source), orjson.dumps(RESPONSE_TYPE))
-        self._routes: dict[tuple[bytes, bytes, Claims], _Route] = {}
+        self._routes: dict[tuple[bytes, bytes, Claims], EventRoute] = {}
         self._second = (-1, b"")
         self._ids = RequestIds()
 
@@ -153,7 +147,7 @@ class Capture:
             asked.tail if redaction is None else asked.media_tail,
         )
         if redaction is None:
-            request = _plain(
+            request = plain_event(
                 attributes,
                 asked,
                 exchange.request_body,
@@ -161,7 +155,7 @@ class Capture:
                 exchange.request_digest,
             )
         else:
-            request = _redacted(attributes, redaction, "request", route, asked, exchange)
+            request = redacted_event(attributes, redaction, "request", route, asked, exchange)
         body = exchange.response_body
         attributes = b'%b%b,"time":"%b","statuscode":"%d","latencyms":"%.3f","datasize":"%d"%b' % (
             route.response,
@@ -175,14 +169,16 @@ class Capture:
         if answered.headers:
             attributes += self._headers("response", answered, route)
         if redaction is not None:
-            return request, _redacted(attributes, redaction, "response", route, answered, exchange)
+            return request, redacted_event(
+                attributes, redaction, "response", route, answered, exchange
+            )
         if not route.has_version:
-            attributes += _version(body)
-        return request, _plain(
+            attributes += version_in(body)
+        return request, plain_event(
             attributes, answered, body, exchange.response_cut, exchange.response_digest
         )
 
-    def _headers(self, half: Half, facts: Facts, route: "_Route") -> bytes:
+    def _headers(self, half: Half, facts: Facts, route: EventRoute) -> bytes:
         names, redaction = self._names[half], self._redaction
         allowed: dict[str, str] = {}
         for name, value in facts.headers:
@@ -193,7 +189,7 @@ class Capture:
                 allowed[names[name]] = left
         return b"," + orjson.dumps(allowed)[1:-1] if allowed else b""
 
-    def _route(self, method: bytes, target: bytes, claims: Claims) -> "_Route":
+    def _route(self, method: bytes, target: bytes, claims: Claims) -> EventRoute:
         known = self._routes.get((method, target, claims))
         if known is None:
             known = self._new_route(method, target, claims)
@@ -201,7 +197,7 @@ class Capture:
                 remember(self._routes, (method, target, claims), known)
         return known
 
-    def _new_route(self, method: bytes, target: bytes, claims: Claims) -> "_Route":
+    def _new_route(self, method: bytes, target: bytes, claims: Claims) -> EventRoute:
         route = route_of(target, deployment=self._deployment, namespace=self._namespace)
         attributes = {
             "inferenceservicename": route.name,
@@ -225,7 +221,7 @@ class Capture:
             attributes["protocol"] = route.protocol
         name = "{namespace}/{inferenceservicename}".format_map(attributes)
         shared = b',%b,"id":' % orjson.dumps(attributes)[1:-1]
-        return _Route(
+        return EventRoute(
             self._request + shared,
             self._response + shared,
             # A rule about either applies, so that no caller gets out of it by a claim.
@@ -239,78 +235,3 @@ class Capture:
             text = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
             self._second = (second, text.encode())
         return b"%b.%06dZ" % (self._second[1], rest // 1000)
-
-
-class _Route(NamedTuple):
-    """What method and target say: attributes of both events, and names of the deployment."""
-
-    request: bytes
-    response: bytes
-    deployments: tuple[str, ...]
-    has_version: bool
-
-
-def _plain(attributes: bytes, facts: Facts, body: bytes, cut: int, digest: bytes) -> CapturedEvent:
-    if cut:
-        attributes += _cut(len(body) + cut, digest.hex(), "sha-256")
-    return CapturedEvent(attributes, body, facts.is_json and is_embeddable(body))
-
-
-def _redacted(
-    attributes: bytes,
-    redaction: Redaction,
-    half: Half,
-    route: "_Route",
-    facts: Facts,
-    exchange: Exchange,
-) -> CapturedEvent:
-    is_request = half == "request"
-    data, cut, digest = (
-        (exchange.request_body, exchange.request_cut, exchange.request_digest)
-        if is_request
-        else (exchange.response_body, exchange.response_cut, exchange.response_digest)
-    )
-    is_failure = exchange.status >= _FIRST_ERROR or bool(exchange.aborted_by)
-    body = Body(
-        data=data,
-        media=facts.media,
-        coding=facts.coding,
-        head_bytes=facts.head_bytes,
-        is_cut=cut > 0,
-        is_failure=is_failure and not is_request,
-    )
-    names_version = not is_request and not route.has_version
-    if not redaction.is_about_body(half, route.deployments, body):
-        attributes += facts.tail.removeprefix(facts.media_tail)
-        attributes += _version(data) if names_version else b""
-        return _plain(attributes, facts, data, cut, digest)
-    left = redaction.body(half, route.deployments, body)
-    if left.withheld:
-        # What may not be read may not be guessed either, but who has the key can compare.
-        keyed = redaction.digest_of(digest) if cut else redaction.digest(data)
-        attributes += b',"redacted":"withheld","redactionreason":' + orjson.dumps(left.withheld)
-        attributes += _cut(len(data) + cut, keyed, _KEYED) if cut else _digest(keyed, _KEYED)
-        return CapturedEvent(attributes, b"", False)  # noqa: FBT003 - the third of three
-    attributes += b',"redacted":"applied"'
-    if left.head_bytes is not None:
-        attributes += b',"inferenceheadercontentlength":"%d"' % left.head_bytes
-    if names_version:
-        attributes += _version(left.data)
-    return CapturedEvent(attributes, left.data, facts.is_json and is_embeddable(left.data))
-
-
-def _version(body: bytes) -> bytes:
-    """Return the attribute of the version that an answer of V2 names at its beginning."""
-    start = body.find(_VERSION_KEY, 0, _VERSION_BYTES)
-    if start < 0:
-        return b""
-    match = _VERSION.match(body, start + len(_VERSION_KEY))
-    return b',"modelversion":' + match[1] if match else b""
-
-
-def _cut(size: int, digest: str, algorithm: str) -> bytes:
-    return b',"truncated":"true","datalength":"%d"%b' % (size, _digest(digest, algorithm))
-
-
-def _digest(digest: str, algorithm: str) -> bytes:
-    return b',"datadigest":"%b=%b"' % (algorithm.encode(), digest.encode()) if digest else b""

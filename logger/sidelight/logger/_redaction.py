@@ -101,14 +101,10 @@ class Redaction:
         self._max_inflated_bytes = max_inflated_bytes
         self._known: dict[tuple[Half, tuple[str, ...]], _Applicable] = {}
 
-    def is_about(self, half: Half, deployments: tuple[str, ...]) -> bool:
-        """Whether a rule is about the bodies of that half."""
-        return bool(self._applicable(half, deployments).rules)
-
-    def is_about_body(self, half: Half, deployments: tuple[str, ...], body: Body) -> bool:
+    def is_about(self, half: Half, deployments: tuple[str, ...], *, is_failure: bool) -> bool:
         """Whether a body must not leave as it is: a rule is about it, or about what it quotes."""
-        return self.is_about(half, deployments) or (
-            half == "response" and body.is_failure and self.is_about("request", deployments)
+        return self._has_rules(half, deployments) or (
+            is_failure and half == "response" and self._has_rules("request", deployments)
         )
 
     def is_hashed(self, header: str) -> bool:
@@ -135,7 +131,7 @@ class Redaction:
         applicable = self._applicable(half, deployments)
         if not (body.data or body.is_cut):
             return Redacted(b"", body.head_bytes)
-        if half == "response" and body.is_failure and self.is_about("request", deployments):
+        if half == "response" and body.is_failure and self._has_rules("request", deployments):
             return Redacted(b"", withheld="error")
         if not applicable.rules:
             return Redacted(body.data, body.head_bytes)
@@ -163,6 +159,9 @@ class Redaction:
     def digest_of(self, sha256: bytes) -> str:
         """Return the same for bytes whose SHA-256 is known."""
         return hmac.new(self._key, sha256, "sha256").hexdigest() if self._key else ""
+
+    def _has_rules(self, half: Half, deployments: tuple[str, ...]) -> bool:
+        return bool(self._applicable(half, deployments).rules)
 
     def _applicable(self, half: Half, deployments: tuple[str, ...]) -> "_Applicable":
         known = self._known.get((half, deployments))

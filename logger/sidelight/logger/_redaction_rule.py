@@ -18,7 +18,8 @@ _HALVES: Final = ("request", "response", "both")
 _MAX_COLUMNS: Final = 4096
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+# Compared by identity: hashing the fields of a rule would take longer than what is looked up by it.
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RedactionRule:
     """Take something out of events, or make it coarse, before anything leaves the process.
 

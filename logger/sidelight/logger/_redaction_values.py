@@ -163,16 +163,22 @@ def _rounding(rule: RedactionRule) -> Change:
     def change(value: Any) -> Any:
         if not _is_number(value):
             return None
-        if step is None:
-            return round(value, digits)
-        rounded = round(value / step) * step
-        # 3 * 0.1 is not 0.3: what the multiplication leaves behind is no part of the answer.
-        rounded = rounded if isinstance(rounded, int) else float(format(rounded, _NOISE))
-        if abs(rounded) < _EXACT and rounded == int(rounded):
-            return int(rounded)
-        return rounded
+        try:
+            return round(value, digits) if step is None else _multiple(value, step)
+        except OverflowError:
+            return None  # so large against the step that there is no such multiple
 
     return change
+
+
+def _multiple(value: float, step: float) -> float:
+    rounded = round(value / step) * step
+    if not isinstance(rounded, int):
+        # 3 * 0.1 is not 0.3: what the multiplication leaves behind is no part of the answer.
+        rounded = float(format(rounded, _NOISE))
+    if abs(rounded) < _EXACT and rounded == int(rounded):
+        return int(rounded)
+    return rounded
 
 
 def _truncated(value: Any, length: int) -> str | None:
@@ -182,13 +188,15 @@ def _truncated(value: Any, length: int) -> str | None:
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
+    return type(value) is int or (type(value) is float and math.isfinite(value))
 
 
 def _shortest(value: float, datatype: str) -> float:
     if datatype not in _PRECISIONS:
         return value
     form, first, last = _PRECISIONS[datatype]
+    if datatype == "FP32" and len(repr(value)) <= first + 1 and abs(value) >= _NORMAL[datatype]:
+        return value  # so few digits that there is no shorter text
     first = first if abs(value) >= _NORMAL[datatype] else 1
     for digits in range(first, last):
         shorter = float(f"{value:.{digits}g}")
