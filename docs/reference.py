@@ -49,7 +49,9 @@ def _commands() -> Iterator[str]:
         for option in command.params:
             flags = ", ".join(f"`{flag}`" for flag in option.opts)
             default = option.default
-            shown = "" if default in {None, False} or "default" in (option.help or "") else default
+            shown = "" if default in {None, False} else default
+            if isinstance(option.show_default, str):
+                shown = option.show_default
             suffix = f" Default: `{shown}`." if shown != "" else ""
             yield f"| {flags} | {option.help}{suffix} |"
         yield ""

@@ -19,9 +19,9 @@ app = typer.Typer(
 app.add_typer(_cli_token.app, name="token")
 
 Config = Annotated[Path | None, typer.Option(help="YAML file; see docs/configuration.md.")]
-Host = Annotated[str | None, typer.Option(help="Address to listen on.  [default: 127.0.0.1]")]
-Port = Annotated[int | None, typer.Option(help="TCP port.  [default: 8090]")]
-Data = Annotated[Path | None, typer.Option(help="Data folder.  [default: ./sidelight-data]")]
+Host = Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")]
+Port = Annotated[int | None, typer.Option(help="TCP port.", show_default="8090")]
+Data = Annotated[Path | None, typer.Option(help="Data folder.", show_default="./sidelight-data")]
 
 _USAGE = 2
 
@@ -51,23 +51,24 @@ def proxy(
         str | None, typer.Option(help="Where events go, as http://collector:8090/.")
     ] = None,
     listen: Annotated[
-        str | None, typer.Option(help="HOST:PORT of the model's door.  [default: 0.0.0.0:9081]")
+        str | None, typer.Option(help="HOST:PORT of the model's door.", show_default="0.0.0.0:9081")
     ] = None,
     deployment: Annotated[
         str | None,
-        typer.Option(help="NS/NAME of the events.  [default: the model's name in the path]"),
+        typer.Option(help="NS/NAME of the events.", show_default="the model's name in the path"),
     ] = None,
     sink_mode: Annotated[
-        str | None, typer.Option(help="batch, or binary for a Knative broker.  [default: batch]")
+        str | None,
+        typer.Option(help="batch, or binary for a Knative broker.", show_default="batch"),
     ] = None,
     admin: Annotated[
         str | None,
-        typer.Option(help="HOST:PORT of health and metrics.  [default: 127.0.0.1:9082]"),
+        typer.Option(help="HOST:PORT of health and metrics.", show_default="127.0.0.1:9082"),
     ] = None,
     spool: Annotated[
         str | None,
         typer.Option(
-            help="Folder for events that cannot be sent now.  [default: ./sidelight-spool]"
+            help="Folder for events that cannot be sent now.", show_default="./sidelight-spool"
         ),
     ] = None,
     grpc_upstream: Annotated[
@@ -75,7 +76,7 @@ def proxy(
     ] = None,
     grpc_listen: Annotated[
         str | None,
-        typer.Option(help="HOST:PORT of the model's door for gRPC.  [default: 0.0.0.0:9083]"),
+        typer.Option(help="HOST:PORT of the model's door for gRPC.", show_default="0.0.0.0:9083"),
     ] = None,
 ) -> None:
     """Stand in front of a model server and send what passes as CloudEvents."""
