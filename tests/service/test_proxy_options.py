@@ -4,10 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
+from sidelight.service._cli import app
 from sidelight.service._proxy_address import Address
 from sidelight.service._proxy_configuration import ProxyConfiguration
-from sidelight.service._proxy_settings import ProxySettings
+from sidelight.service._proxy_settings import GrpcSettings, ProxySettings
 from sidelight.service.errors import ConfigurationError
 
 _GOOD: dict[str, Any] = {
@@ -121,3 +123,14 @@ def test_what_was_not_said_has_its_default() -> None:
 
     assert (settings.listen, settings.admin) == ("0.0.0.0:9081", "127.0.0.1:9082")
     assert settings.spool == Path("sidelight-spool")
+
+
+def test_the_help_tells_the_defaults_that_are_used() -> None:
+    group: Any = typer.main.get_command(app)
+    told = {option.name: option.show_default for option in group.commands["proxy"].params}
+    defaults = ProxySettings.model_fields
+
+    for name in ("listen", "admin", "sink_mode"):
+        assert told[name] == defaults[name].default
+    assert Path(told["spool"]) == defaults["spool"].default
+    assert told["grpc_listen"] == GrpcSettings.model_fields["listen"].default
