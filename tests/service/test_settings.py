@@ -103,6 +103,15 @@ def test_every_wrong_key_has_a_line(tmp_path: Path) -> None:
     ]
 
 
+def test_a_variable_that_is_no_json_where_a_list_is_expected_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SIDELIGHT_DEPLOYMENTS", "[a/b")
+
+    with pytest.raises(ConfigurationError, match=r'^environment: .*"deployments".*JSON'):
+        load_settings(None, {})
+
+
 @pytest.mark.parametrize(
     "text", [pytest.param("a: [", id="no-yaml"), pytest.param("- a", id="a-list")]
 )

@@ -12,7 +12,6 @@ from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
-    SettingsError,
 )
 
 from sidelight.service._quantities import Duration, Size
@@ -396,7 +395,7 @@ def read_settings(
         return model(**{"_file": content, **options})
     except ValidationError as error:
         raise ConfigurationError(explain(error, model)) from error
-    except SettingsError as error:
+    except ValueError as error:  # of the sources; their own class is not public everywhere
         raise ConfigurationError(f"environment: {error}; expected JSON there") from error
 
 
