@@ -72,6 +72,8 @@ class SegmentWriter:
         Where the calls of ``append`` run; default the commit thread itself.
     signer : Signer, optional
         Signs each checkpoint.
+    clock : callable, default time.time_ns
+        Receive time of a group, nanoseconds since 1970; a replay tells former ones.
 
     Raises
     ------
@@ -89,9 +91,11 @@ class SegmentWriter:
         segment_bytes: int = SEGMENT_BYTES,
         deliver: Deliver | None = None,
         signer: Signer | None = None,
+        clock: Callable[[], int] = time.time_ns,
     ) -> None:
         version = open_folder(data)
         self._signer = signer
+        self._clock = clock
         self._data = data
         self._segment_bytes = segment_bytes
         self._deliver = deliver
@@ -212,7 +216,7 @@ class SegmentWriter:
     def _write_group(self, group: list[_Waiting]) -> None:
         if self._file < 0 or self._size >= self._segment_bytes:
             self._roll()
-        time_ns = max(time.time_ns(), self._time_ns)
+        time_ns = max(self._clock(), self._time_ns)
         header, payloads, digest = encode_group(
             self._digest,
             first=self._end,

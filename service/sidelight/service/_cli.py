@@ -3,7 +3,7 @@
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -152,6 +152,91 @@ def verify(
 
 
 @app.command()
+def replay(
+    data: Data = None,
+    to: Annotated[str | None, typer.Option(help="Collector that takes the events.")] = None,
+    into: Annotated[Path | None, typer.Option(help="Fresh data folder, collected here.")] = None,
+    first: Annotated[int, typer.Option(min=0, help="Position of the first record.")] = 0,
+    token_file: Annotated[Path | None, typer.Option(help="File with an ingest token.")] = None,
+    config: Config = None,
+) -> None:
+    """Send the raw archive through collection again; prints the counts as JSON."""
+    from sidelight.logger.errors import JournalError
+    from sidelight.service._collector_client import CollectorClient
+    from sidelight.service._logging import configure_logging
+    from sidelight.service._replay import replay_into, replay_to
+    from sidelight.service._settings import load_settings
+    from sidelight.service.errors import ServiceError
+
+    configure_logging()
+    if (to is None) == (into is None):
+        _fail("replay: expected either --to or --into")
+    source = data or Path("./sidelight-data")
+    try:
+        if into is not None:
+            report = replay_into(source, load_settings(config, {"data": into}), first=first)
+        else:
+            with CollectorClient(to or "", token_file=token_file) as client:
+                report = replay_to(source, client, first=first)
+    except (ServiceError, JournalError) as error:
+        _fail(str(error), getattr(error, "hint", ""))
+    report.show()
+    raise typer.Exit(1 if report.refused or report.damaged else 0)
+
+
+@app.command("import")
+def import_(
+    files: Annotated[list[Path], typer.Argument(help="Files of other loggers, or tables.")],
+    to: Annotated[str, typer.Option(help="Collector.")] = "http://127.0.0.1:8090",
+    format: Annotated[  # noqa: A002 - the option's name
+        str | None,
+        typer.Option(help="kserve, sagemaker, events, jsonl, csv or parquet; found out else."),
+    ] = None,
+    deployment: Annotated[str | None, typer.Option(help="NS/NAME of a table's rows.")] = None,
+    feature: Annotated[
+        list[str] | None, typer.Option(help="Column; repeatable. All others when none is named.")
+    ] = None,
+    output: Annotated[list[str] | None, typer.Option(help="Column; repeatable.")] = None,
+    label: Annotated[list[str] | None, typer.Option(help="Column; repeatable.")] = None,
+    id_column: Annotated[str | None, typer.Option("--id", help="Column of request ids.")] = None,
+    time_column: Annotated[str | None, typer.Option("--time", help="Column of times.")] = None,
+    version_column: Annotated[
+        str | None, typer.Option("--version", help="Column of model versions.")
+    ] = None,
+    token_file: Annotated[Path | None, typer.Option(help="File with an ingest token.")] = None,
+) -> None:
+    """Send what other loggers and tables hold to a collector; prints the counts as JSON."""
+    from sidelight.service._collector_client import CollectorClient
+    from sidelight.service._import import FORMATS, import_files
+    from sidelight.service._import_tables import Mapped
+    from sidelight.service._logging import configure_logging
+    from sidelight.service.errors import ServiceError
+
+    configure_logging()
+    known = next((name for name in FORMATS if name == format), None)
+    if format is not None and known is None:
+        _fail(f"--format: expected one of {', '.join(FORMATS)}, got {format!r}")
+    try:
+        mapped = None
+        if deployment is not None:
+            mapped = Mapped(
+                deployment=deployment,
+                features=tuple(feature or ()),
+                outputs=tuple(output or ()),
+                labels=tuple(label or ()),
+                request_id=id_column,
+                time=time_column,
+                version=version_column,
+            )
+        with CollectorClient(to, token_file=token_file) as client:
+            report = import_files(files, client, mapped=mapped, format=known)
+    except ServiceError as error:
+        _fail(str(error), error.hint)
+    report.show()
+    raise typer.Exit(1 if report.refused else 0)
+
+
+@app.command()
 def demo(
     *,
     quick: Annotated[bool, typer.Option(help="Fewer flights; fits in half a minute.")] = False,
@@ -176,6 +261,6 @@ def _options(*, host: str | None, port: int | None, data: Path | None) -> dict[s
     return options if data is None else {**options, "data": data}
 
 
-def _fail(message: str, hint: str = "") -> None:
+def _fail(message: str, hint: str = "") -> NoReturn:
     sys.stderr.write(f"sidelight: {message}\n" + (f"  {hint}\n" if hint else ""))
     raise typer.Exit(_USAGE)

@@ -44,16 +44,7 @@ def run_consumer(settings: Settings) -> None:
         sys.exit(CANNOT_START)
     documents = EmbeddedDocuments(settings.data)
     put_all_settings(documents, settings.deployments)
-    stages: list[Stage] = [
-        DecodingStage(
-            journals,
-            documents,
-            orphan_after_s=settings.pairing.orphan_after,
-            max_inflated_bytes=settings.limits.decompressed,
-        ),
-        StoringStage(journals, documents, Lake(settings.data)),
-        DetectionStage(journals, documents, Lake(settings.data), settings.data),
-    ]
+    stages = _stages(settings, journals, documents)
     # What is here now stays: the collector need not look at it again.
     gc.freeze()
     RunFolder(settings.data).mark_consumer()
@@ -63,6 +54,42 @@ def run_consumer(settings: Settings) -> None:
     finally:
         documents.close()
         journals.close()
+
+
+def work_off(settings: Settings) -> None:
+    """Work on what a data folder holds until nothing is left; for commands without a service.
+
+    Raises
+    ------
+    JournalError
+        When the folder is in use, or cannot be written.
+
+    """
+    journals = EmbeddedJournals(settings.data, groups=(STORING, DETECTION))
+    documents = EmbeddedDocuments(settings.data)
+    put_all_settings(documents, settings.deployments)
+    stages = _stages(settings, journals, documents)
+    try:
+        while [stage for stage in stages if stage.step(time.time_ns())]:
+            pass
+    finally:
+        documents.close()
+        journals.close()
+
+
+def _stages(
+    settings: Settings, journals: EmbeddedJournals, documents: EmbeddedDocuments
+) -> list[Stage]:
+    return [
+        DecodingStage(
+            journals,
+            documents,
+            orphan_after_s=settings.pairing.orphan_after,
+            max_inflated_bytes=settings.limits.decompressed,
+        ),
+        StoringStage(journals, documents, Lake(settings.data)),
+        DetectionStage(journals, documents, Lake(settings.data), settings.data),
+    ]
 
 
 def _open(settings: Settings, stopping: threading.Event) -> EmbeddedJournals:

@@ -1,0 +1,154 @@
+"""``sidelight replay``: the raw archive goes through collection once more."""
+
+import json
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Final
+
+from sidelight.logger import EventRecord
+from sidelight.logger._door import ROUTES
+from sidelight.logger._segments import SegmentReader, SegmentWriter
+from sidelight.logger.errors import JournalDamaged, JournalError
+from sidelight.service._collector_client import CollectorClient
+from sidelight.service._settings import Settings
+from sidelight.service.errors import ConfigurationError
+
+_MAX_RECORDS: Final = 4096
+_MAX_BYTES: Final = 4 << 20
+# Of the connection on which a request came, or made anew.
+_DROPPED: Final = frozenset(
+    {
+        *(b"host", b"content-length", b"transfer-encoding", b"connection", b"keep-alive"),
+        *(b"authorization", b"expect", b"te", b"trailer", b"upgrade"),
+    }
+)
+_HEADER: Final = re.compile(rb"\r\n([^:\r\n]+):[ \t]*([^\r\n]*)")
+
+
+@dataclass(slots=True)
+class ReplayReport:
+    """How many records were replayed, how many were refused, how many the archive has lost."""
+
+    records: int = 0
+    refused: int = 0
+    damaged: int = 0
+
+    def show(self) -> None:
+        """Print it as one JSON object on one line."""
+        counts = {"records": self.records, "refused": self.refused, "damaged": self.damaged}
+        sys.stdout.write(f"{json.dumps(counts)}\n")
+
+
+def replay_to(data: Path, client: CollectorClient, *, first: int = 0) -> ReplayReport:
+    """Send every record of an archive to a collector, in order.
+
+    What the collector has already is a duplicate there and changes nothing.
+
+    Parameters
+    ----------
+    data : Path
+        The data folder whose archive is sent; the service on it may run.
+    client : CollectorClient
+        Takes the records.
+    first : int, default 0
+        Position to begin with.
+
+    Raises
+    ------
+    ServiceError
+        When the collector does not take a record.
+
+    """
+    report = ReplayReport()
+    for record in _records(data, first, report):
+        path, headers = _request(record.head)
+        if client.post(path, record.body, headers):
+            report.records += 1
+        else:
+            report.refused += 1
+    return report
+
+
+def replay_into(data: Path, settings: Settings, *, first: int = 0) -> ReplayReport:
+    """Write an archive into a fresh data folder with its receive times, and collect it there.
+
+    Pairing counts the receive times of the journal, so the same halves meet and the same stay
+    alone.
+
+    Parameters
+    ----------
+    data : Path
+        The data folder whose archive is read.
+    settings : Settings
+        Of the fresh folder.
+    first : int, default 0
+        Position to begin with.
+
+    Raises
+    ------
+    ConfigurationError
+        When the folder is not fresh.
+    JournalError
+        When it cannot be written.
+
+    """
+    # Imported here: a replay to a collector needs none of it.
+    from sidelight.service._consumer_process import work_off  # noqa: PLC0415
+
+    if (settings.data / "raw").exists():
+        raise ConfigurationError(f"--into: expected a fresh folder, got {settings.data}")
+    report = ReplayReport()
+    now_ns = 0
+
+    def clock() -> int:
+        return now_ns
+
+    writer = SegmentWriter(settings.data, clock=clock)
+    try:
+        records = _records(data, first, report)
+        for received_ns, together in groupby(records, key=lambda record: record.received_ns):
+            now_ns = received_ns
+            # The next time must not come before these are written with theirs.
+            written = [writer.write(record.head, record.body) for record in together]
+            for future in written:
+                future.result()
+            report.records += len(written)
+    finally:
+        writer.close()
+    work_off(settings)
+    return report
+
+
+def _records(data: Path, first: int, report: ReplayReport) -> Iterator[EventRecord]:
+    if not (data / "raw").is_dir():
+        raise ConfigurationError(f"--data: expected a folder with an archive, got {data}")
+    reader = SegmentReader(data)
+    try:
+        position = max(first, reader.begin())
+        while position < reader.end():
+            try:
+                found = reader.read(position, max_records=_MAX_RECORDS, max_bytes=_MAX_BYTES)
+            except JournalDamaged:
+                following = reader.skip(position)
+                report.damaged += following - position
+                position = following
+                continue
+            if not found:
+                raise JournalError(f"archive: expected record {position}, got none")
+            yield from found
+            position = found[-1].position + 1
+    finally:
+        reader.close()
+
+
+def _request(head: bytes) -> tuple[str, list[tuple[bytes, bytes]]]:
+    """Return path and headers of a record, without what belonged to its connection."""
+    target = head.split(b" ", 2)[1].partition(b"?")[0]
+    # A token of the sender stood in a path that is none of the routes.
+    path = target.decode("latin-1") if target in ROUTES else "/events"
+    pairs = _HEADER.findall(head)
+    return path, [(name, value) for name, value in pairs if name.lower() not in _DROPPED]
