@@ -9,36 +9,88 @@ of its sink. What is bounded are the events in memory; the promise is that bound
 """
 
 import argparse
+import asyncio
 import json
-import os
+import multiprocessing
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
 from pathlib import Path
+from typing import cast
 
-# The same request and answer, made in one place; scripts beside this one.
-from bench_proxy import _request  # type: ignore[import-not-found]  # see above
-from bench_sidecar import (  # type: ignore[import-not-found]  # see above
-    _await_port,
-    _free_port,
-    _serve,
-    _Server,
-)
+import uvloop
 
 _MIB = 1 << 20
 _BOUND_MIB = 64
 _SLACK_MIB = 64
-_BODY = _request(None).partition(b"\r\n\r\n")[2]
+_START_S = 20.0
+_BODY = (
+    b'{"id":"flight-0","inputs":[{"name":"x","shape":[1,20],"datatype":"FP64","data":[%b]}]}'
+    % (b",".join(b"%.7f" % (number / 7) for number in range(20)))
+)
+_SAID = b'{"outputs":[{"name":"y","shape":[1],"datatype":"FP64","data":[0.51234]}]}'
+_ANSWER = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (
+    len(_SAID),
+    _SAID,
+)
 _LUA = """
 wrk.method = "POST"
 wrk.headers["Content-Type"] = "application/json"
 wrk.body = [[%s]]
 """
 _SAMPLE = re.compile(r"^sidelight_capture_(\w+)\{([^}]*)\} (\S+)$", re.MULTILINE)
+
+
+class _Model(asyncio.Protocol):
+    """Answers each request when it is whole, from memory."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._data = b""
+
+    def data_received(self, data: bytes) -> None:
+        data = self._data + data if self._data else data
+        while (end := data.find(b"\r\n\r\n")) >= 0:
+            length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", data[: end + 2])
+            end += 4 + (int(length[1]) if length else 0)
+            if len(data) < end:
+                break
+            data = data[end:]
+            self._transport.write(_ANSWER)
+        self._data = data
+
+
+def _serve(port: int) -> None:
+    async def serve() -> None:
+        server = await asyncio.get_running_loop().create_server(_Model, "127.0.0.1", port)
+        await server.serve_forever()
+
+    uvloop.run(serve())
+
+
+def _free_port() -> int:
+    with socket.socket() as chosen:
+        chosen.bind(("127.0.0.1", 0))
+        port: int = chosen.getsockname()[1]
+        return port
+
+
+def _await_port(port: int) -> None:
+    deadline = time.monotonic() + _START_S
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+        else:
+            return
 
 
 def _metrics(port: int) -> dict[str, float]:
@@ -83,9 +135,8 @@ def _measure(folder: Path, n_requests: int, overflow: str) -> None:
     script = folder / "post.lua"
     script.write_text(_LUA % _BODY.decode())
     started: list[subprocess.Popen[bytes]] = []
-    child = os.fork()
-    if not child:
-        _serve(model, _Server)
+    child = multiprocessing.get_context("spawn").Process(target=_serve, args=(model,), daemon=True)
+    child.start()
     try:
         _await_port(model)
         log = (folder / "proxy.log").open("wb")
@@ -129,8 +180,8 @@ def _measure(folder: Path, n_requests: int, overflow: str) -> None:
         for process in reversed(started):
             process.kill()
             process.wait()
-        os.kill(child, 9)
-        os.waitpid(child, 0)
+        child.kill()
+        child.join()
 
 
 def main() -> None:
