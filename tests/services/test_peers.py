@@ -197,6 +197,10 @@ def test_curl_and_httpx_are_answered_by_mlserver_as_without_the_proxy(
         assert [answer.status_code for answer in answers] == [200, 200]
         assert answers[0].content == answers[1].content
 
+    # Who gives no id is told the one that is stored.
+    told = proxy.client.post(proxy.url + _IRIS, content=_v2(), headers=_JSON).headers
+    ids.append(told["x-request-id"])
+
     items = service.wait_stored(len(ids))
     assert {item["request_id"] for item in items} == set(ids)
     assert {item["orphan"] for item in items} == {None}
