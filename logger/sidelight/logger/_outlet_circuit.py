@@ -93,6 +93,6 @@ class Circuit:
             self.state = "half_open"
 
     def succeed(self) -> None:
-        """Close it: the sink has taken something, or judged it."""
+        """Close it: the sink has taken something."""
         self.state = "closed"
         self.n_failures = 0
