@@ -219,6 +219,24 @@ def test_recorded_halves_of_seldon_meet_by_their_request_id(service: "Service") 
     assert inference["deployment"] == "seldon/income"
     assert inference["request_id"] == "33fb419e-8d6b-44e0-a084-8bd4bd4dbf7b"
     assert inference["orphan"] is None
+    assert [row["features"] for row in inference["rows"]] == [
+        {"Age": 53, "Workclass": 4, "Hours per week": 60},
+        {"Age": 28, "Workclass": 1, "Hours per week": 40},
+    ]
+    assert [row["outputs"] for row in inference["rows"]] == [
+        {"t:0": 0.85, "t:1": 0.15},
+        {"t:0": 0.2, "t:1": 0.8},
+    ]
+
+
+def test_recorded_feedback_of_seldon_is_joined(service: "Service") -> None:
+    samples = {name[:4]: sample for name, sample in _samples().items()}
+    for name in ("sc10", "sc01", "sc02"):
+        assert _exchange(service.port, _raw(samples[name]["http"])) == (200, b"")
+
+    inference = service.wait_stored(1)[0]
+
+    assert [row["labels"] for row in inference["rows"]] == [{"reward": 1, "y": 1}, {}]
 
 
 _WRK_SCRIPT = """
