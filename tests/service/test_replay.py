@@ -140,7 +140,7 @@ def test_a_senders_token_and_connection_are_not_sent_again(
     assert request.headers["ce-id"] == "1"
 
 
-ROWS = [
+ROWS: list[dict[str, Any]] = [
     {"id": "a", "at": "2013-01-01T00:00:00Z", "age": 30, "job": "x", "p": 0.5, "late": 1, "v": "7"},
     {"id": "b", "at": "2013-01-02T00:00:00Z", "age": 41, "job": "y", "p": None, "late": None},
     {"id": "c", "at": None, "age": None, "job": "z", "p": 0.25, "late": 0, "v": "8"},
