@@ -123,6 +123,7 @@ def named(secret: Any) -> list[tuple[Any, Rule]]:
         ({"odd": {"age": secret}}, {"column": "age"}),
         (secret, {"column": "age"}),
         ({"error": f"cannot read {secret}"}, {"column": "age"}),
+        ({"error": f"cannot read {secret}", "instances": []}, {"column": "age"}),
         ({"predictions": [secret, 1]}, {"column": "y", **RESPONSE}),
         ({"predictions": [both]}, {"column": "y1", **RESPONSE}),
         ({"outputs": [tensor(both, kind, [2, 1], "p")]}, {"column": "p", **RESPONSE}),
@@ -156,6 +157,12 @@ def in_bytes(secret: Any) -> list[Sent]:
     ).encode()
     length = f"Inference-Header-Content-Length: {len(head)}\r\n"
 
+    # Values of another dialect beside the tensors, and a length where there is nothing but JSON.
+    beside = json.dumps({**json.loads(head), "instances": [{"x": secret}]}).encode()
+    outputs = [tensor(["open", secret], "BYTES", [1, 2], "x")]
+    plain = json.dumps({"outputs": outputs}).encode()
+    plain_length = f"Inference-Header-Content-Length: {len(plain)}\r\n"
+
     request = ModelInferRequest(model_name="m")
     request.inputs.add(name="x", datatype=kind, shape=[1, 2])
     request.raw_input_contents.append(raw)
@@ -168,6 +175,8 @@ def in_bytes(secret: Any) -> list[Sent]:
     return [
         Sent(head + raw, named_rule, "application/octet-stream", head=length),
         Sent(head + raw, named_rule, "application/octet-stream"),
+        Sent(beside + raw, {"tensor": "x"}),
+        Sent(plain, {"tensor": "x", **RESPONSE}, head=plain_length),
         Sent(head + raw, {"tensor": "x"}, head=length),
         Sent(head + raw, {"path": "$.inputs[0].data[1]"}, head=length),
         Sent(head + raw, {"path": "$.inputs[*].data"}),
