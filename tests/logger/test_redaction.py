@@ -293,6 +293,118 @@ def test_what_cannot_be_read_is_withheld_with_the_reason(
     assert withheld(body, rule) == reason
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"context": 7},
+        {"dataframe_split": 7},
+        {"dataframe_split": {"data": 7}},
+        {"data": 7},
+        {"data": {"names": ["x"]}},
+        {"data": {"ndarray": 7}},
+        {"data": {"tensor": 7}},
+        {"data": {"tensor": {"shape": [], "values": [7]}}},
+        {"data": {"tensor": {"shape": [3], "values": [7]}}},
+        {"data": {"tensor": {"shape": [1], "values": [[7]]}}},
+        {"inputs": [tensor("FP32", [7], [1]), 7]},
+        {"inputs": [tensor("FP32", [7], [-1])]},
+        {"inputs": [tensor("FP32", [{"a": 7}, 7], [1, 2])]},
+        {"request": {"messages": [7]}},
+    ],
+)
+def test_what_contradicts_its_dialect_is_withheld(body: Any) -> None:
+    rules = [{"action": "mask", "column": name, "text": "-"} for name in ("x_1", "y")]
+
+    assert withheld(Body(json.dumps(body).encode()), *rules) == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("body", "name", "expected"),
+    [
+        ({"request": None, "reward": 1}, "x", {"request": None, "reward": 1}),
+        ({"instances": [[0] * 1025]}, "f0", {"instances": [[None] * 1025]}),
+        ({"instances": [[7]]}, "f0", {"instances": [[None]]}),
+        (
+            {"instances": [[{"age": 7}, [{"age": 7}]]]},
+            "age",
+            {"instances": [[{"age": None}, [{"age": None}]]]},
+        ),
+        ({"inputs": {"x": [{"age": 7}]}}, "age", {"inputs": {"x": [{"age": None}]}}),
+        ({"inputs": {"x": [[True, 1]]}}, "x_1", {"inputs": {"x": [[True, None]]}}),
+        (
+            {"data": {"names": ["a", "b"], "ndarray": [[1, 2, 3]]}},
+            "f2",
+            {"data": {"names": ["a", "b"], "ndarray": [[1, 2, None]]}},
+        ),
+        (
+            {"data": {"names": ["a"], "ndarray": [{"a": 1}]}},
+            "a",
+            {"data": {"names": ["a"], "ndarray": [{"a": None}]}},
+        ),
+        (
+            {"data": {"tensor": {"shape": [1, 1, 2], "values": [1, 2]}}},
+            "f0",
+            {"data": {"ndarray": [[[None, None]]]}},
+        ),
+        (
+            {"context": {"age": 7}, "examples": []},
+            "age",
+            {"context": {"age": None}, "examples": []},
+        ),
+        (
+            {"inputs": [{"name": "x", "shape": [1], "datatype": "FP32"}]},
+            "x",
+            {"inputs": [{"name": "x", "shape": [1], "datatype": "FP32"}]},
+        ),
+    ],
+)
+def test_odd_bodies_lose_what_is_named_and_nothing_else(
+    body: Any, name: str, expected: Any
+) -> None:
+    assert left(body, mask(name)) == expected
+
+
+def test_a_tensor_of_pseudonyms_says_that_it_is_text() -> None:
+    dated = tensor("BYTES", ["2026"], [1], parameters={"content_type": "datetime"})
+    number = tensor("FP32", [1.5], [1], "y", parameters={"content_type": "np"})
+    coded = tensor("BYTES", ["QQ=="], [1], "z", parameters={"content_type": "base64"})
+
+    found = left({"inputs": [dated, number, coded]}, hashed("?"))["inputs"]
+
+    assert [item["parameters"]["content_type"] for item in found] == ["str", "str", "str"]
+    assert found[2]["data"] == [PSEUDONYMS.of(b"A")]
+
+
+def test_a_tensor_in_the_json_of_a_binary_body_is_redacted_as_well() -> None:
+    data, _ = binary(("x", [1], "INT8", [1]))
+    head = split(data).head
+    head["inputs"].append(tensor("INT8", [7], [1], "y"))
+    body = Body(json.dumps(head).encode() + b"\x01")
+
+    for action, expected in (("mask", [None]), ("drop", None)):
+        found = redaction({"action": action, "tensor": "y"}).body("request", DEPLOYMENT, body)
+        items = {item["name"]: item for item in split(found.data, found.head_bytes).head["inputs"]}
+        assert items.get("y", {}).get("data") == expected
+        assert found.data.endswith(b"\x01")
+
+
+@pytest.mark.parametrize("spoil", ["raw", "typed", "kind", "count"])
+def test_a_message_that_contradicts_itself_is_withheld(spoil: str) -> None:
+    body = message(raw=spoil == "raw")
+    x = body.inputs[0]
+    if spoil == "raw":
+        body.raw_input_contents.append(b"")
+    elif spoil == "typed":
+        x.contents.fp64_contents.append(7)
+    elif spoil == "kind":
+        x.datatype = "FP32"
+    else:
+        x.contents.int64_contents.append(7)
+
+    assert withheld(Body(body.SerializeToString(), PROTOBUF), mask("x_0")) == "unknown"
+    assert withheld(Body(b"\x00\x00\x00\x00\x09a", PROTOBUF), mask("x_0")) == "unreadable"
+
+
 def test_an_inflated_flood_is_withheld() -> None:
     flood = Body(gzip.compress(b'{"instances":[]}' + b" " * 5000), coding=b"gzip")
     found = Redaction([RedactionRule(**mask("a"))], max_inflated_bytes=4096)

@@ -163,7 +163,7 @@ def _without(
     if redacted is None:
         return None
     redacted = _without_null(redacted)
-    if redacted.datatype != tensor.datatype and "content_type" in tensor.parameters:
+    if redacted.datatype == BYTES and "content_type" in tensor.parameters:
         tensor.parameters["content_type"].string_param = "str"
     tensor.datatype = redacted.datatype
     tensor.ClearField("contents")

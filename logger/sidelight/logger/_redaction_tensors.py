@@ -114,8 +114,7 @@ def redact_json_tensors(
             if redacted is None:
                 continue
             changed = {**item, "datatype": redacted.datatype, "data": redacted.items}
-            is_same_kind = redacted.datatype == tensor.datatype
-            kept.append(changed if is_same_kind else _without_codec(changed))
+            kept.append(_without_codec(changed) if redacted.datatype == BYTES else changed)
         elif rule.action != "drop":
             # Values that are elsewhere, in shared memory.
             kept.append(item)
@@ -206,7 +205,7 @@ def _redacted_chunk(
     if redacted is None:
         return None
     item = {**item, "datatype": redacted.datatype}
-    if redacted.datatype != tensor.datatype:
+    if redacted.datatype == BYTES:
         item = _without_codec(item)
     data = encoded(redacted)
     if data is None:
@@ -252,7 +251,7 @@ def _without_size(item: dict[str, Any]) -> dict[str, Any]:
 
 
 def _without_codec(item: dict[str, Any]) -> dict[str, Any]:
-    """Take MLServer's ``content_type`` off a tensor whose values are of another kind now."""
+    """Have MLServer's ``content_type`` say text: not all values are what it said any more."""
     parameters = item.get("parameters")
     if not isinstance(parameters, dict) or "content_type" not in parameters:
         return item
