@@ -8,10 +8,13 @@ import orjson
 import pytest
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
+from pydantic import ValidationError
 
 from sidelight.logger import Connections, Emitter, HttpSink, Request, SpoolFolder, Upstream
 from sidelight.service._proxy_metrics import OUTCOMES, ProxyState
+from sidelight.service._proxy_secrets import admin_token
 from sidelight.service._proxy_services import Admin
+from sidelight.service._proxy_settings import ProxySettings
 
 
 def _state() -> ProxyState:
@@ -55,6 +58,35 @@ def test_metrics_are_what_a_parser_of_prometheus_reads(tmp_path: Path) -> None:
         "refused": 0,
     }
     assert set(OUTCOMES) == {sample.labels["outcome"] for sample in reloads}
+
+
+def test_metrics_ask_for_the_token_of_now_and_health_never_does(tmp_path: Path) -> None:
+    place = tmp_path / "token"
+    place.write_text("first\n")
+    settings = ProxySettings(admin="0.0.0.0:0", admin_token_from=str(place))
+    emitter = Emitter.of(
+        HttpSink("http://127.0.0.1:1/"), spool=SpoolFolder(folder=tmp_path / "spool")
+    )
+    admin = Admin(emitter, _state(), lambda: None, admin_token(settings))
+
+    def status(token: str, route: bytes = b"/metrics") -> int:
+        answers: list[bytes] = []
+        head = f"GET / HTTP/1.1\r\nAuthorization: Bearer {token}\r\n\r\n".encode()
+        admin.handle(Request(b"GET", route, head, b""), answers.append)
+        return int(answers[0].split()[1])
+
+    assert [status("first"), status("other"), status("")] == [200, 401, 401]
+    place.write_text("second")
+    assert [status("first"), status("second")] == [401, 200]
+    place.unlink()
+    assert [status("second"), status("")] == [401, 401]
+    assert [status("", b"/healthz"), status("", b"/readyz")] == [200, 200]
+
+
+def test_an_admin_port_that_others_reach_takes_a_token() -> None:
+    with pytest.raises(ValidationError, match="admin_token_from"):
+        ProxySettings(admin="0.0.0.0:9082")
+    assert ProxySettings(admin="127.0.0.1:9082").admin_token_from is None
 
 
 def test_names_of_metrics_follow_the_conventions(tmp_path: Path) -> None:

@@ -166,7 +166,7 @@ _HTTP = {"name": "a", "http": {"url": "http://c/"}}
         ),
         pytest.param(
             {"admin": "0.0.0.0:1"},
-            "proxy.admin: expected a loopback address, got 0.0.0.0:1: it knows no tokens",
+            "proxy.admin: expected a loopback address, or admin_token_from, got 0.0.0.0:1",
             id="admin",
         ),
         pytest.param(

@@ -1,12 +1,11 @@
 """Who asks the API, what that takes, and what a token limited to namespaces may see."""
 
-import base64
-import binascii
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from sidelight.service._authorization import token_text
 from sidelight.service._settings import Settings
 from sidelight.service._tokens import ROLES, Role, Tokens
 from sidelight.service.errors import NotFound
@@ -94,30 +93,6 @@ class Access:
             return None
         namespaces = None if token.namespaces is None else frozenset(token.namespaces)
         return Caller(name=token.id, roles=token.allowed, namespaces=namespaces)
-
-
-def token_text(authorization: str) -> str:
-    """Return the token in a header ``Authorization``; empty when there is none.
-
-    ``Bearer TOKEN``, and ``Basic`` with the token as password: a browser asks for that one.
-
-    Examples
-    --------
-    >>> token_text("Bearer sl_1_2"), token_text("Basic eDpzbF8xXzI=")
-    ('sl_1_2', 'sl_1_2')
-
-    """
-    scheme, _, value = authorization.strip().partition(" ")
-    value = value.strip()
-    if scheme.lower() == "bearer":
-        return value
-    if scheme.lower() != "basic":
-        return ""
-    try:
-        credentials = base64.b64decode(value, validate=True).decode()
-    except (binascii.Error, UnicodeDecodeError):
-        return ""
-    return credentials.partition(":")[2]
 
 
 def tokens_required(settings: Settings) -> bool:

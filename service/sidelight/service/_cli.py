@@ -65,6 +65,10 @@ def proxy(
         str | None,
         typer.Option(help="HOST:PORT of health and metrics.", show_default="127.0.0.1:9082"),
     ] = None,
+    admin_token: Annotated[
+        str | None,
+        typer.Option(help="File with the token that metrics ask for on other than loopback."),
+    ] = None,
     spool: Annotated[
         str | None,
         typer.Option(
@@ -96,6 +100,7 @@ def proxy(
         "deployment": deployment,
         "sink_mode": sink_mode,
         "admin": admin,
+        "admin_token_from": admin_token,
         "spool": spool,
         "grpc.upstream": grpc_upstream,
         "grpc.listen": grpc_listen,

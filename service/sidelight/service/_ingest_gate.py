@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from sidelight.logger import EventRecord, Request, deployment_name, identity, parse, problem
-from sidelight.service._access import token_text, tokens_required
+from sidelight.service._access import tokens_required
+from sidelight.service._authorization import token_text
 from sidelight.service._settings import QuotaSettings, Settings
 from sidelight.service._tokens import Token, Tokens
 

@@ -17,6 +17,7 @@ from sidelight.service._proxy_grpc import listen_for_grpc
 from sidelight.service._proxy_metrics import ProxyState
 from sidelight.service._proxy_parts import ProxyParts, build_parts, stranded
 from sidelight.service._proxy_reload import Reloading
+from sidelight.service._proxy_secrets import admin_token
 from sidelight.service._proxy_services import Admin, RelayAll
 from sidelight.service.errors import ServiceError
 
@@ -94,13 +95,20 @@ class Proxy:
             selection=parts.selection,
         )
         self._relay = RelayAll()
-        self._admin = Admin(self._emitter, self.state, lambda: self.parts.settings.deployment)
+        self._admin = Admin(
+            self._emitter,
+            self.state,
+            lambda: self.parts.settings.deployment,
+            admin_token(parts.settings),
+        )
         self._admin_connections = Connections()
         self._servers: list[asyncio.Server] = []
 
     async def start(self) -> None:
         """Listen, and begin to deliver."""
         settings = self.parts.settings
+        if (token := admin_token(settings)) is not None:
+            token()  # said now, and not at the first scrape
         for folder in stranded(settings):
             log.warning("events of a sink that is not configured wait", extra={"folder": folder})
         shown = {}

@@ -2,9 +2,15 @@
 
 import os
 import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sidelight.service.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from sidelight.service._proxy_settings import ProxySettings
 
 _ENVIRONMENT = "env:"
 # Names of headers and settings whose values nobody should find in a file of configuration.
@@ -64,6 +70,12 @@ def read_key(key: str, place: str) -> bytes:
     if not secret:
         raise _absent(key, why)
     return secret
+
+
+def admin_token(settings: "ProxySettings") -> Callable[[], str] | None:
+    """Return what reads the token of the metrics, anew each time; None where they ask for none."""
+    place = settings.admin_token_from
+    return None if place is None else partial(read_secret, "proxy.admin_token_from", place)
 
 
 def _absent(key: str, why: str) -> ConfigurationError:

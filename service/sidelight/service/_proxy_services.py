@@ -1,11 +1,24 @@
 """What answers at the two doors of the proxy: the model's, and the admin's."""
 
+import hmac
+import logging
 from collections.abc import Callable
 
 import orjson
 
 from sidelight.logger import Emitter, Request, Respond, problem, response
+from sidelight.service._authorization import token_text
 from sidelight.service._proxy_metrics import ProxyState, proxy_metrics
+from sidelight.service.errors import ConfigurationError
+
+log = logging.getLogger(__name__)
+
+_UNAUTHORIZED = problem(
+    401,
+    "the metrics ask for a token",
+    expected="Authorization: Bearer TOKEN, with the token of proxy.admin_token_from",
+    headers=((b"www-authenticate", b'Bearer realm="sidelight"'),),
+)
 
 
 class RelayAll:
@@ -34,12 +47,20 @@ class Admin:
         What else is shown.
     deployment : callable
         Returns ``namespace/name`` of now, or None; labels of the metrics.
+    token : callable, optional
+        Returns the token of now that the metrics ask for; raises ``ConfigurationError`` when it
+        cannot be had, and then nobody sees them.
 
     """
 
     def __init__(
-        self, emitter: Emitter, state: ProxyState, deployment: Callable[[], str | None]
+        self,
+        emitter: Emitter,
+        state: ProxyState,
+        deployment: Callable[[], str | None],
+        token: Callable[[], str] | None = None,
     ) -> None:
+        self._token = token
         self._emitter = emitter
         self._state = state
         self._deployment = deployment
@@ -57,7 +78,20 @@ class Admin:
 
     def handle(self, request: Request, respond: Respond) -> None:
         """Answer."""
+        if request.route == b"/metrics" and not self._may_see(request):
+            respond(_UNAUTHORIZED)
+            return
         respond(self._routes[request.route]())
+
+    def _may_see(self, request: Request) -> bool:
+        if self._token is None:
+            return True
+        given = token_text((request.header(b"authorization") or b"").decode("latin-1"))
+        try:
+            return hmac.compare_digest(given.encode(), self._token().encode())
+        except ConfigurationError as error:
+            log.error("%s", error)  # noqa: TRY400 - the message says all
+            return False
 
     def _health(self) -> bytes:
         return _json(200, {"status": "ok"})

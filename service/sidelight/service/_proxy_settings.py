@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, Field, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_validator
 
 from sidelight.service._proxy_address import Address, HttpUrl, ListenAddress, UpstreamAddress
 from sidelight.service._proxy_settings_redaction import RedactionSettings
@@ -146,8 +146,12 @@ class ProxySettings(BaseModel):
     listen: ListenAddress = "0.0.0.0:9081"
     """``HOST:PORT`` or ``unix:PATH`` of the model's door."""
 
+    # Before the address: that looks at it.
+    admin_token_from: str | None = None
+    """File with the token that ``/metrics`` asks for, or ``env:NAME``; health never asks."""
+
     admin: ListenAddress = "127.0.0.1:9082"
-    """Loopback address of health and metrics."""
+    """Address of health and metrics; any other than loopback takes ``admin_token_from``."""
 
     deployment: str | None = None
     """``namespace/name`` of the events; the model's name in the path when absent."""
@@ -212,9 +216,9 @@ class ProxySettings(BaseModel):
 
     @field_validator("admin")
     @classmethod
-    def _is_loopback(cls, value: str) -> str:
-        if not Address.read(value).is_loopback:
-            raise ValueError(f"expected a loopback address, got {value}: it knows no tokens")
+    def _is_guarded(cls, value: str, info: ValidationInfo) -> str:
+        if info.data.get("admin_token_from") is None and not Address.read(value).is_loopback:
+            raise ValueError(f"expected a loopback address, or admin_token_from, got {value}")
         return value
 
     @field_validator("headers", "response_headers")

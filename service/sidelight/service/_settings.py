@@ -28,7 +28,7 @@ _Settings = TypeVar("_Settings", bound="Settings")
 _CONFIDENTIAL: Final = frozenset(
     {
         *("headers", "headers_from", "config", "config_from", "key_file", "key_env"),
-        *("access_key_from", "secret_key_from", "session_token_from"),
+        *("access_key_from", "secret_key_from", "session_token_from", "admin_token_from"),
     }
 )
 _CREDENTIALS: Final = re.compile(r"//\S*@")
