@@ -194,7 +194,10 @@ def remember(memory: dict[_Key, _Value], key: _Key, value: _Value) -> None:
 
 def string(value: bytes) -> bytes:
     """Return bytes of a head as a JSON string."""
-    return orjson.dumps(text_of(value))
+    try:
+        return orjson.dumps(value.decode())
+    except UnicodeDecodeError:
+        return orjson.dumps(value.decode("latin-1"))
 
 
 def text_of(value: bytes) -> str:
