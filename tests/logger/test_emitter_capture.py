@@ -1,12 +1,14 @@
 import base64
 import gzip
 import json
+import re
 from typing import Any
 
+import orjson
 import pytest
 from cloudevents.core.bindings.http import HTTPMessage, from_binary
 from cloudevents.core.formats.json import JSONFormat
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from sidelight.logger._connections import Limits
@@ -130,6 +132,24 @@ def test_any_other_body_travels_as_base64_and_harms_no_neighbour(body: bytes) ->
 
 def test_a_wide_body_is_no_deep_body() -> None:
     assert is_embeddable(json.dumps([[row] for row in range(500)]).encode())
+
+
+@given(st.data())
+def test_a_longer_body_is_json_exactly_when_a_strict_parser_takes_it(data: st.DataObject) -> None:
+    values = data.draw(st.lists(st.floats(allow_nan=False, allow_infinity=False), max_size=5))
+    body = bytearray(json.dumps({"a": "x" * 2100, "b": values, "c": [True, None, "é"]}).encode())
+    for _ in range(data.draw(st.integers(0, 2))):
+        place = data.draw(st.integers(0, len(body) - 1))
+        body[place] = data.draw(st.integers(0, 255))
+    try:
+        orjson.loads(bytes(body))
+        is_json = True
+    except orjson.JSONDecodeError:
+        is_json = False
+        # The damage may have made a number that is beyond a double, which is not looked for.
+        assume(not re.search(rb"[eE]\+?\d{3}", bytes(body)))
+    is_padded = body[:1] + body[-1:] != bytes(body[:1] + body[-1:]).strip(b" \t\r\n")
+    assert is_embeddable(bytes(body)) == (is_json and not is_padded)
 
 
 def test_a_long_body_is_not_read_but_travels_as_base64() -> None:
