@@ -62,6 +62,11 @@ def _head(first: str, headers: list[tuple[str, str]]) -> bytes:
         pytest.param(b"Transfer-Encoding: xchunked\r\n", 400, id="a coding nobody knows"),
         pytest.param(b"Transfer-Encoding: chunked, identity\r\n", 400, id="chunked not last"),
         pytest.param(b"Transfer-Encoding: gzip, chunked\r\n", 501, id="a coding before chunked"),
+        pytest.param(
+            b"Transfer-Encoding: identity\r\nTransfer-Encoding: chunked\r\n",
+            501,
+            id="a coding on the line before chunked",
+        ),
         pytest.param(b"Transfer-Encoding: \x0bchunked\r\n", 400, id="a vertical tab"),
         pytest.param(b"X: a\r\n b\r\n", 400, id="a folded line"),
         pytest.param(b" X: a\r\n", 400, id="a blank before the name"),

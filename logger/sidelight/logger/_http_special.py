@@ -27,7 +27,7 @@ class Special:
     Attributes
     ----------
     values : dict
-        Last value by name, both in lower case.
+        Last value by name, both in lower case; of Transfer-Encoding all of them, as one list.
     options : set of bytes
         Members of Connection, in lower case.
     hosts : int
@@ -56,6 +56,10 @@ class Special:
                     self._add_options(value)
             elif name == b"content-length" and self.values.get(name, value) != value:
                 self.lengths_differ = True
+            elif name == b"transfer-encoding" and name in self.values:
+                # RFC 9110 5.3: one list on several lines. A reader that looks at one line only
+                # would frame another message, so all of them are looked at.
+                value = self.values[name] + b", " + value
             self.values[name] = value
 
     def _add_options(self, value: bytes) -> None:
