@@ -234,6 +234,18 @@ def test_no_caller_gets_out_of_a_rule_by_a_claim() -> None:
     assert request["data"] == {"instances": [None] * 3}
 
 
+@pytest.mark.parametrize(
+    "path",
+    [b"/v1//models/flights:predict", b"/v1/./models/flights%3Apredict", b"/v1/models/flights;v=1"],
+)
+def test_no_caller_gets_out_of_a_rule_by_the_spelling_of_the_path(path: bytes) -> None:
+    capture = Capture(redaction=masking(column="f0", deployment="default/flights"))
+
+    request, _ = members(capture, exchange(target=path, request_body=LONG))
+
+    assert request["data"] == {"instances": [None] * 3}
+
+
 @pytest.mark.parametrize(("rate", "text"), [(1.0, "1"), (0.1, "0.1"), (1 / 3, "0.3333333333")])
 def test_the_rate_travels(rate: float, text: str) -> None:
     found = members(Capture(), exchange(), rate)

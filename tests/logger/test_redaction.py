@@ -310,6 +310,12 @@ def test_what_cannot_be_read_is_withheld_with_the_reason(
         {"inputs": [tensor("FP32", [7], [-1])]},
         {"inputs": [tensor("FP32", [{"a": 7}, 7], [1, 2])]},
         {"request": {"messages": [7]}},
+        {"inputs": [{"name": "y", "datatype": "FP32", "data": [7]}]},
+        {"inputs": [{"name": "y", "shape": [1], "data": [7]}]},
+        {"inputs": [{"name": "y", "shape": [1], "datatype": "FP32", "contents": {"fp32": [7]}}]},
+        {"inputs": [{"shape": [1], "datatype": "FP32", "data": [7]}]},
+        {"dataframe_split": {"columns": "y", "data": [[7]]}},
+        {"data": {"names": "y", "ndarray": [[7]]}},
     ],
 )
 def test_what_contradicts_its_dialect_is_withheld(body: Any) -> None:
@@ -388,7 +394,7 @@ def test_a_tensor_in_the_json_of_a_binary_body_is_redacted_as_well() -> None:
         assert found.data.endswith(b"\x01")
 
 
-@pytest.mark.parametrize("spoil", ["raw", "typed", "kind", "count"])
+@pytest.mark.parametrize("spoil", ["raw", "typed", "kind", "count", "name"])
 def test_a_message_that_contradicts_itself_is_withheld(spoil: str) -> None:
     body = message(raw=spoil == "raw")
     x = body.inputs[0]
@@ -398,6 +404,8 @@ def test_a_message_that_contradicts_itself_is_withheld(spoil: str) -> None:
         x.contents.fp64_contents.append(7)
     elif spoil == "kind":
         x.datatype = "FP32"
+    elif spoil == "name":
+        x.name = ""
     else:
         x.contents.int64_contents.append(7)
 

@@ -9,7 +9,7 @@ import orjson
 from sidelight.logger._emitter_body import EventRoute, plain_event, redacted_event, version_in
 from sidelight.logger._emitter_event import CapturedEvent
 from sidelight.logger._emitter_head import Claims, Facts, Heads, attributes_of, remember, string
-from sidelight.logger._emitter_route import route_of
+from sidelight.logger._emitter_route import plain, route_of
 from sidelight.logger._exchange import Exchange
 from sidelight.logger._redaction import Redaction
 from sidelight.logger._redaction_rule import Half
@@ -199,6 +199,7 @@ class Capture:
 
     def _new_route(self, method: bytes, target: bytes, claims: Claims) -> EventRoute:
         route = route_of(target, deployment=self._deployment, namespace=self._namespace)
+        meant = route_of(plain(target), deployment=self._deployment, namespace=self._namespace)
         attributes = {
             "inferenceservicename": route.name,
             "namespace": route.namespace,
@@ -224,8 +225,11 @@ class Capture:
         return EventRoute(
             self._request + shared,
             self._response + shared,
-            # A rule about either applies, so that no caller gets out of it by a claim.
-            tuple(dict.fromkeys((name, f"{route.namespace}/{route.name}"))),
+            # A rule about any of them applies, so that no caller gets out of it by a claim, or by
+            # another spelling of the path that the server takes for the same.
+            tuple(
+                dict.fromkeys((name, *(f"{one.namespace}/{one.name}" for one in (route, meant))))
+            ),
             bool(route.version),
         )
 

@@ -1,9 +1,10 @@
 """What the path of a request says: which deployment it asks."""
 
+import posixpath
 import re
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import parse_qs, unquote
+from urllib.parse import parse_qs, unquote, unquote_to_bytes
 
 from sidelight.logger._selection import path_of
 
@@ -96,3 +97,19 @@ def route_of(target: bytes, *, deployment: str | None, namespace: str) -> Route:
         version=version,
         protocol=protocol,
     )
+
+
+def plain(target: bytes) -> bytes:
+    """Return a target as a lenient server may read it.
+
+    Without escapes, doubled slashes, dots and parameters in its path.
+
+    Examples
+    --------
+    >>> plain(b"/v1/./x//../models/m%3Apredict;v=1?full=1")
+    b'/v1/models/m:predict?full=1'
+
+    """
+    _, mark, query = target.partition(b"?")
+    path = re.sub(rb";[^/]*", b"", unquote_to_bytes(path_of(target)))
+    return b"/" + posixpath.normpath(path).lstrip(b"/") + mark + query

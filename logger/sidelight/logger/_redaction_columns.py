@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from sidelight.logger._json_path import DROPPED
 from sidelight.logger._redaction_rule import Half, RedactionRule, matching_places
-from sidelight.logger._redaction_tensors import is_tensor, redact_json_tensors
+from sidelight.logger._redaction_tensors import is_like_tensor, redact_json_tensors
 from sidelight.logger._redaction_values import Change, Pseudonyms, as_text, change_of, each
 from sidelight.logger.errors import RedactionError
 
@@ -73,7 +73,7 @@ class NamedValues:
         value = body[key]
         if isinstance(value, dict):
             self._columns(value)
-        elif isinstance(value, list) and any(map(is_tensor, value)):
+        elif isinstance(value, list) and any(map(is_like_tensor, value)):
             body[key] = redact_json_tensors(value, self._rule, self._pseudonyms)
         elif not (_are_asked_for(value) and key == "outputs" and "inputs" in body):
             self.rows_at(body, key)
@@ -104,16 +104,14 @@ class NamedValues:
         split = body[key]
         if not isinstance(split, dict) or not isinstance(split.get("data", []), list):
             raise RedactionError("unknown")
-        names = split.get("columns")
-        self._matrix(split.get("data", []), names if isinstance(names, list) else [])
+        self._matrix(split.get("data", []), _names_in(split, "columns"))
 
     def seldon_at(self, body: dict[str, Any], key: str) -> None:
         """Redact Seldon's ``data``."""
         data = body[key]
         if not isinstance(data, dict):
             raise RedactionError("unknown")
-        given = data.get("names")
-        names = given if isinstance(given, list) else []
+        names = _names_in(data, "names")
         known = [form for form in ("ndarray", "tensor", "tftensor") if form in data]
         if len(known) != 1 or known == ["tftensor"]:
             raise RedactionError("unknown")
@@ -238,6 +236,16 @@ def _are_asked_for(items: Any) -> bool:
         isinstance(item, dict) and item.keys() <= {"name", "parameters"} and "name" in item
         for item in items
     )
+
+
+def _names_in(matrix: dict[str, Any], key: str) -> list[Any]:
+    """Return the names of columns; none when they are null or missing."""
+    names = matrix.get(key)
+    if names is None:
+        return []
+    if not isinstance(names, list):
+        raise RedactionError("unknown")
+    return names
 
 
 def _is_mixed(rows: list[Any]) -> bool:

@@ -146,6 +146,8 @@ def _without(
     tensor: Any, chunk: bytes | None, rule: RedactionRule, pseudonyms: Pseudonyms | None
 ) -> tuple[bytes | None] | None:
     """Redact one tensor in place; return its raw contents, nothing at all when it is to go."""
+    if not tensor.name:
+        raise RedactionError("unknown")  # the model may take it by its place
     shape = list(tensor.shape)
     places = places_of(rule, tensor.name, shape)
     if places == ():

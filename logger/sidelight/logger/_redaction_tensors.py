@@ -18,6 +18,8 @@ _INTEGERS: Final = {
 }
 BYTES: Final = "BYTES"
 _MATRIX: Final = 2
+_VALUES: Final = frozenset({"data", "shape", "datatype", "contents"})
+_MEMBERS: Final = frozenset({"name", "shape", "datatype", "parameters", "data"})
 
 
 class Tensor(NamedTuple):
@@ -34,6 +36,13 @@ class Tensor(NamedTuple):
 def is_tensor(item: Any) -> bool:
     """Whether a member of a list is a V2 tensor."""
     return isinstance(item, dict) and "shape" in item and "datatype" in item
+
+
+def is_like_tensor(item: Any) -> bool:
+    """Whether it may be meant for a V2 tensor, by servers that ask for less than the protocol."""
+    return isinstance(item, dict) and (
+        is_tensor(item) or ("name" in item and not item.keys().isdisjoint(_VALUES))
+    )
 
 
 def places_of(rule: RedactionRule, name: str, shape: Sequence[int]) -> slice | tuple[int, ...]:
@@ -104,6 +113,9 @@ def redact_json_tensors(
         if places == ():
             kept.append(item)
             continue
+        if not item.keys() <= _MEMBERS:
+            # Whoever writes it otherwise may have its values anywhere.
+            raise RedactionError("unknown")
         redacted = None
         if "data" in item:
             values = _flat(item["data"])
@@ -228,7 +240,10 @@ def _width(shape: Sequence[int]) -> int:
 
 def _name(item: dict[str, Any]) -> str:
     name = item.get("name")
-    return name if isinstance(name, str) else ""
+    if not isinstance(name, str) or not name:
+        # The model may take it by its place for the one that a rule names.
+        raise RedactionError("unknown")
+    return name
 
 
 def _flat(data: Any) -> list[Any]:
