@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidelight.logger._segments import SegmentWriter
-from sidelight.logger._segments_folder import Checkpoint, folder_version
+from sidelight.logger._segments_folder import FOLDER_VERSION, Checkpoint, folder_version
 from sidelight.logger._segments_signature import Signer, is_signed, read_public_key
 from sidelight.logger._verify import verify
 from sidelight.logger.errors import JournalDamaged, SigningKeyError
@@ -51,7 +51,7 @@ def test_a_signed_archive_is_right_for_who_holds_the_public_key(tmp_path: Path) 
     (finding,) = verify(data, public_key=other.public_key).findings
     assert signer.public_key in finding
     assert other.public_key in finding
-    assert folder_version(data) == 2
+    assert folder_version(data) == FOLDER_VERSION
 
 
 def test_a_later_start_with_the_same_key_goes_on_without_a_finding(tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_an_unsigned_folder_becomes_a_signed_one(tmp_path: Path) -> None:
     assert verify(data).ok
     assert verify(data).key == ""
     assert _write(data, _signer(tmp_path), b"b") == ()
-    assert folder_version(data) == 2
+    assert folder_version(data) == FOLDER_VERSION
     assert verify(data).ok
 
 

@@ -5,15 +5,16 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 
 from sidelight.logger._segments_folder import (
-    FOLDER_VERSION,
+    SIGNED_VERSION,
     Checkpoint,
     DurableMark,
     FolderLock,
@@ -91,16 +92,19 @@ class SegmentWriter:
         segment_bytes: int = SEGMENT_BYTES,
         deliver: Deliver | None = None,
         signer: Signer | None = None,
-        clock: Callable[[], int] = time.time_ns,
+        clock: Callable[[], int] | None = None,
     ) -> None:
         version = open_folder(data)
         self._signer = signer
-        self._clock = clock
+        self._clock = time.time_ns if clock is None else clock
         self._data = data
         self._segment_bytes = segment_bytes
         self._deliver = deliver
         self._lock = FolderLock(data, "events")
+        # Held while the list of segments changes: the commit thread seals, others retire.
+        self._listing = threading.RLock()
         self._mark = DurableMark(data, writable=True)
+        self._closed = False
         self._file, self._first, self._size = -1, 0, 0
         self._digest = CHAIN_START
         self.groups = 0
@@ -108,7 +112,7 @@ class SegmentWriter:
         self.failed_groups = 0
         self.largest_group = 0
         try:
-            trusted = None if signer is None or version < FOLDER_VERSION else signer.trusted
+            trusted = None if signer is None or version < SIGNED_VERSION else signer.trusted
             self.recovery: Recovery = recover(data, self._mark, trusted=trusted)
             self._sealed = self.recovery.segments
             self._end = self.recovery.next_position
@@ -158,14 +162,67 @@ class SegmentWriter:
             return
         self._queue.put(None)
         self._thread.join()
+        with self._listing:
+            try:
+                self._seal()
+                self._checkpoint(closed=True)
+            except OSError:
+                # Nothing acknowledged is lost: the next start checks the segment and seals it.
+                log.exception("the journal could not be sealed at its end")
+            finally:
+                self._closed = True
+                self._release()
+
+    def retire(self, reasons: Mapping[str, str]) -> list[SealedSegment]:
+        """Delete sealed segments on purpose; the signed checkpoint keeps what they were, and why.
+
+        The checkpoint comes first: a kill leaves files that it calls deleted, never a deleted
+        file that it does not. The next start deletes them.
+
+        Parameters
+        ----------
+        reasons : mapping of str to str
+            Why, by the name of the segment. Names of what is not sealed, is deleted already or
+            is damaged are passed over: damage is evidence.
+
+        Returns
+        -------
+        list of SealedSegment
+            What was deleted.
+
+        Raises
+        ------
+        JournalError
+            When nothing signs here, the journal is closed or the disk refuses; then nothing was
+            deleted.
+
+        """
+        if self._signer is None:
+            raise JournalError("events journal: expected a key to sign with, got none; not deleted")
+        with self._listing:
+            if self._closed:
+                raise JournalError("events journal: expected it to be open, got a closed one")
+            before, now_ns = self._sealed, max(self._clock(), 1)
+            chosen = {
+                segment.name: replace(segment, retired_ns=now_ns, why=reasons[segment.name])
+                for segment in before
+                if segment.name in reasons and not (segment.is_retired or segment.damaged)
+            }
+            if not chosen:
+                return []
+            try:
+                self._sealed = tuple(chosen.get(segment.name, segment) for segment in before)
+                self._checkpoint(closed=False)
+            except OSError as error:
+                self._sealed = before
+                raise _journal_error(error) from error
         try:
-            self._seal()
-            self._checkpoint(closed=True)
+            for name in chosen:
+                (self._data / "raw" / name).unlink(missing_ok=True)
+            sync_folder(self._data / "raw")
         except OSError:
-            # Nothing acknowledged is lost: the next start checks the segment and seals it.
-            log.exception("the journal could not be sealed at its end")
-        finally:
-            self._release()
+            log.exception("a retired segment could not be deleted; the next start does it")
+        return list(chosen.values())
 
     def _release(self) -> None:
         if self._file >= 0:
@@ -262,12 +319,14 @@ class SegmentWriter:
             with suppress(OSError):
                 (self._data / "raw" / segment_name(self._first)).unlink()
         else:
-            self._sealed = (*self._sealed, self._as_sealed())
+            with self._listing:
+                self._sealed = (*self._sealed, self._as_sealed())
 
     def _roll(self) -> None:
-        if self._file >= 0:
-            self._seal()
-        self._begin_segment()
+        with self._listing:
+            if self._file >= 0:
+                self._seal()
+            self._begin_segment()
 
     def _seal(self) -> None:
         if self._file < 0:

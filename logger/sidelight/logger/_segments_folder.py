@@ -17,8 +17,10 @@ from typing import Any
 from sidelight.logger._segments_signature import Signer, is_signed
 from sidelight.logger.errors import FolderInUse, FolderTooNew, JournalDamaged
 
-# Since 2 every checkpoint is signed; an older folder becomes one of 2 when its writer signs.
-FOLDER_VERSION = 2
+# Since 2 every checkpoint is signed, since 3 it may say that segments were deleted; an older
+# folder becomes a newer one when its writer signs.
+FOLDER_VERSION = 3
+SIGNED_VERSION = 2
 _UNSIGNED_VERSION = 1
 _CHECKPOINT_FORMAT = 1
 
@@ -150,7 +152,22 @@ class DurableMark:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SealedSegment:
-    """What the checkpoint says of one segment; ``digest`` is its last one, in hexadecimal."""
+    """What the checkpoint says of one segment.
+
+    Parameters
+    ----------
+    digest : str
+        Its last one, in hexadecimal.
+    time_ns : int
+        Receive time of its last group.
+    damaged : bool
+        Whether a start found other bytes than were written.
+    retired_ns : int
+        When it was deleted on purpose, nanoseconds since 1970 UTC; 0 when it was not.
+    why : str
+        Why it was deleted.
+
+    """
 
     name: str
     bytes: int
@@ -159,11 +176,25 @@ class SealedSegment:
     digest: str
     time_ns: int
     damaged: bool = False
+    retired_ns: int = 0
+    why: str = ""
 
     @property
     def next_position(self) -> int:
         """The position behind its last record."""
         return self.first + self.records
+
+    @property
+    def is_retired(self) -> bool:
+        """Whether it was deleted on purpose."""
+        return self.retired_ns > 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return its form in the checkpoint; a segment that is there looks as it always did."""
+        value = asdict(self)
+        if not self.is_retired:
+            del value["retired_ns"], value["why"]
+        return value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,7 +237,7 @@ class Checkpoint:
             "format": _CHECKPOINT_FORMAT,
             "closed": self.closed,
             "findings": list(self.findings),
-            "segments": [asdict(segment) for segment in self.segments],
+            "segments": [segment.to_json() for segment in self.segments],
             **({"key": self.key} if self.key else {}),
         }
 

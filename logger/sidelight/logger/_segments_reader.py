@@ -113,7 +113,20 @@ class SegmentReader:
         """Return one record, None when the archive does not have it (any more, or yet)."""
         if not 0 <= position < self.end() or position < self.begin():
             return None
-        return self.read(position, max_records=1, max_bytes=1)[0]
+        try:
+            return self.read(position, max_records=1, max_bytes=1)[0]
+        except JournalDamaged:
+            if self.retired_until(position) is None:
+                raise
+            return None
+
+    def retired_until(self, position: int) -> int | None:
+        """Return the position behind what was deleted on purpose there, None when nothing was."""
+        checkpoint = Checkpoint.load(self._data) or Checkpoint()
+        for segment in checkpoint.segments:
+            if segment.is_retired and segment.first <= position < segment.next_position:
+                return segment.next_position
+        return None
 
     def skip(self, position: int) -> int:
         """Return the next position behind damage that can be read."""
@@ -151,6 +164,9 @@ class SegmentReader:
         # proves that nothing was missed.
         self._listed_ns = changed_ns if time.time_ns() - changed_ns > _SURELY_TICKED_NS else -1
         self._firsts = [first for first, _ in segment_paths(raw)]
+        # An open file keeps its room on the disk, whether it was deleted or not.
+        for first in self._segments.keys() - set(self._firsts):
+            self._segments.pop(first).close()
 
     def _segment(self, first: int) -> "_Segment":
         segment = self._segments.pop(first, None)

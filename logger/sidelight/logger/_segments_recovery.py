@@ -175,6 +175,8 @@ def _checkpointed(data: Path, trusted: Container[str] | None) -> Recovery:
         who = f"was signed by {checkpoint.key}" if checkpoint.key else "was not signed"
         log.error("the checkpoint is not by a trusted key", extra={"key": checkpoint.key})
         findings = (*findings, f"raw/checkpoint.json: {who} at a start")
+    elif trusted is not None:
+        _finish_retirement(data, checkpoint)
     if not checkpoint.segments:
         return Recovery(findings=findings)
     last = checkpoint.segments[-1]
@@ -185,6 +187,13 @@ def _checkpointed(data: Path, trusted: Container[str] | None) -> Recovery:
         time_ns=last.time_ns,
         findings=findings,
     )
+
+
+def _finish_retirement(data: Path, checkpoint: Checkpoint) -> None:
+    """Delete what a signed checkpoint calls deleted: a kill may have come between the two."""
+    for segment in checkpoint.segments:
+        if segment.is_retired:
+            (data / "raw" / segment.name).unlink(missing_ok=True)
 
 
 def _seal(recovery: Recovery, path: Path, *, first: int, is_last: bool, mark: int) -> Recovery:

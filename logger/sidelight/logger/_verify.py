@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sidelight.logger._segments_folder import (
-    FOLDER_VERSION,
+    SIGNED_VERSION,
     Checkpoint,
     DurableMark,
     SealedSegment,
@@ -34,6 +34,8 @@ class VerifyReport:
         What was changed, is missing or was added, each with its file and place.
     key : str
         Public key that signed the checkpoint, hexadecimal; empty when it is not signed.
+    retired : int
+        Records that were deleted on purpose, as the checkpoint says.
 
     """
 
@@ -44,6 +46,7 @@ class VerifyReport:
     tail_bytes: int
     findings: tuple[str, ...]
     key: str = ""
+    retired: int = 0
 
 
 def verify(data: Path, *, public_key: str | None = None) -> VerifyReport:
@@ -69,7 +72,7 @@ class _Verification:
         self._data = data
         self._public_key = public_key
         self._findings: list[str] = []
-        self._segments = self._records = self._bytes = self._tail_bytes = 0
+        self._segments = self._records = self._bytes = self._tail_bytes = self._retired = 0
         self._position = 0
         self._previous: bytes | None = CHAIN_START
 
@@ -93,6 +96,7 @@ class _Verification:
             tail_bytes=self._tail_bytes,
             findings=tuple(self._findings),
             key=checkpoint.key if checkpoint else "",
+            retired=self._retired,
         )
 
     def _found(self, name: str, what: str) -> None:
@@ -119,7 +123,7 @@ class _Verification:
         if self._public_key is not None and key != self._public_key:
             who = f"is signed by {key}" if key else "is not signed"
             self._found(name, f"{who}, expected {self._public_key}")
-        elif not key and (folder_version(self._data) or 0) >= FOLDER_VERSION:
+        elif not key and (folder_version(self._data) or 0) >= SIGNED_VERSION:
             self._found(name, "is not signed, though this folder signs")
 
     def _check_names(self) -> None:
@@ -134,7 +138,9 @@ class _Verification:
         name = f"raw/{segment.name}"
         self._expect_position(name, segment.first)
         last = segment.next_position - 1
-        if not present:
+        if segment.is_retired and not present:
+            self._retired += segment.records
+        elif not present:
             self._found(name, f"is missing, with records {segment.first} to {last}")
         else:
             scan = scan_segment(self._path(name), first=segment.first, previous=self._previous)

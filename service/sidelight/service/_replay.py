@@ -133,8 +133,10 @@ def _records(data: Path, first: int, report: ReplayReport) -> Iterator[EventReco
             try:
                 found = reader.read(position, max_records=_MAX_RECORDS, max_bytes=_MAX_BYTES)
             except JournalDamaged:
-                following = reader.skip(position)
-                report.damaged += following - position
+                following = reader.retired_until(position)
+                if following is None:
+                    following = reader.skip(position)
+                    report.damaged += following - position
                 position = following
                 continue
             if not found:

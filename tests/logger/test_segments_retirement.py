@@ -1,0 +1,246 @@
+"""Segments that are deleted on purpose: signed for, killed at any step, told from a theft."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from sidelight.logger import _segments
+from sidelight.logger._segments import SegmentReader, SegmentWriter
+from sidelight.logger._segments_folder import Checkpoint
+from sidelight.logger._segments_format import segment_name
+from sidelight.logger._segments_signature import Signer
+from sidelight.logger._verify import verify
+from sidelight.logger.errors import JournalError, JournalFull
+
+_WHY = "older than 30d"
+
+
+@pytest.fixture(scope="module")
+def signer() -> Signer:
+    return Signer(Ed25519PrivateKey.generate())
+
+
+def _open(data: Path, signer: Signer) -> SegmentWriter:
+    # Each record fills its segment.
+    return SegmentWriter(data, signer=signer, segment_bytes=1)
+
+
+@pytest.fixture
+def writer(tmp_path: Path, signer: Signer) -> Iterator[SegmentWriter]:
+    """Segments 0, 1 and 2 are sealed, 3 is written to."""
+    opened = _open(tmp_path, signer)
+    for number in range(4):
+        opened.write(b"head", b"body %d" % number).result(10)
+    yield opened
+    opened.close()
+
+
+def _names(data: Path) -> set[str]:
+    return {path.name for path in (data / "raw").glob("*.seg")}
+
+
+@pytest.mark.parametrize("chosen", [[0], [1], [0, 1, 2], [2]])
+def test_a_retired_segment_is_gone_and_the_archive_intact(
+    writer: SegmentWriter, tmp_path: Path, chosen: list[int], signer: Signer
+) -> None:
+    retired = writer.retire({segment_name(first): _WHY for first in chosen})
+
+    assert [segment.first for segment in retired] == chosen
+    assert _names(tmp_path) == {segment_name(n) for n in range(4) if n not in chosen}
+    assert verify(tmp_path).findings == ()
+    writer.write(b"head", b"later").result(10)
+    writer.close()
+    report = verify(tmp_path, public_key=signer.public_key)
+    assert (report.findings, report.retired, report.records) == ((), len(chosen), 5 - len(chosen))
+    again = _open(tmp_path, signer)
+    assert (again.end, again.recovery.findings) == (5, ())
+    again.close()
+    assert verify(tmp_path).ok
+
+
+def test_the_checkpoint_keeps_what_was_deleted_and_why(
+    writer: SegmentWriter, tmp_path: Path
+) -> None:
+    before = Checkpoint.load(tmp_path)
+
+    writer.retire({segment_name(1): _WHY})
+
+    after = Checkpoint.load(tmp_path)
+    assert before is not None
+    assert after is not None
+    was, now = before.segments[1], after.segments[1]
+    assert (now.name, now.digest, now.records, now.bytes) == (
+        *(was.name, was.digest, was.records, was.bytes),
+    )
+    assert (now.why, now.retired_ns > 0) == (_WHY, True)
+    assert [segment.is_retired for segment in after.segments] == [False, True, False]
+
+
+def test_a_segment_that_a_stranger_deleted_is_still_missed(
+    writer: SegmentWriter, tmp_path: Path
+) -> None:
+    writer.retire({segment_name(0): _WHY})
+    (tmp_path / "raw" / segment_name(1)).unlink()
+
+    (finding,) = verify(tmp_path).findings
+    assert finding.startswith(f"raw/{segment_name(1)}: is missing")
+
+
+def test_a_retirement_that_a_stranger_wrote_down_is_found(
+    writer: SegmentWriter, tmp_path: Path, signer: Signer
+) -> None:
+    writer.close()
+    copy = tmp_path.with_name("copy")
+    shutil.copytree(tmp_path, copy)
+    stranger = SegmentWriter(copy, signer=Signer(Ed25519PrivateKey.generate()))
+    stranger.retire({segment_name(1): _WHY})
+    stranger.close()
+
+    assert any(
+        "is signed by" in line for line in verify(copy, public_key=signer.public_key).findings
+    )
+    assert any("was signed by" in line for line in verify(copy).findings)
+
+
+def test_only_what_is_sealed_and_sound_is_retired(writer: SegmentWriter, tmp_path: Path) -> None:
+    writer.retire({segment_name(0): _WHY})
+
+    assert writer.retire({segment_name(0): "twice"}) == []
+    assert writer.retire({segment_name(3): "still written to"}) == []
+    assert writer.retire({"../format": "no segment"}) == []
+    checkpoint = Checkpoint.load(tmp_path)
+    assert checkpoint is not None
+    assert checkpoint.segments[0].why == _WHY
+
+
+def test_a_damaged_segment_is_evidence_and_stays(tmp_path: Path, signer: Signer) -> None:
+    writer = _open(tmp_path, signer)
+    for number in range(3):
+        writer.write(b"head", b"body %d" % number).result(10)
+    # As a kill leaves it: the last ones are not in the checkpoint yet.
+    writer._queue.put(None)
+    writer._thread.join()
+    writer._release()
+    path = tmp_path / "raw" / segment_name(2)
+    path.write_bytes(path.read_bytes()[:-1] + b"X")
+    writer = _open(tmp_path, signer)
+
+    assert writer.recovery.damaged == (segment_name(2),)
+    assert writer.retire({segment_name(2): _WHY}) == []
+    writer.close()
+    assert segment_name(2) in _names(tmp_path)
+
+
+@pytest.mark.parametrize("left", [(), (0,), (0, 1)])
+def test_a_kill_between_checkpoint_and_deletion_is_made_good(
+    tmp_path: Path, signer: Signer, left: tuple[int, ...]
+) -> None:
+    writer = _open(tmp_path, signer)
+    for number in range(4):
+        writer.write(b"head", b"body %d" % number).result(10)
+    saved = {n: (tmp_path / "raw" / segment_name(n)).read_bytes() for n in (0, 1)}
+    writer.retire({segment_name(n): _WHY for n in (0, 1)})
+    for number in left:
+        (tmp_path / "raw" / segment_name(number)).write_bytes(saved[number])
+    writer._queue.put(None)
+    writer._thread.join()
+    writer._release()
+
+    # Nothing is wrong before the next start, and nothing of it is left behind it; twice.
+    assert verify(tmp_path).ok
+    for _ in range(2):
+        again = _open(tmp_path, signer)
+        assert (again.end, again.recovery.findings) == (4, ())
+        again.close()
+    assert _names(tmp_path) == {segment_name(2), segment_name(3)}
+    assert verify(tmp_path).ok
+
+
+def test_what_is_left_of_a_retired_segment_is_checked_as_well(
+    writer: SegmentWriter, tmp_path: Path
+) -> None:
+    writer.retire({segment_name(1): _WHY})
+    (tmp_path / "raw" / segment_name(1)).write_bytes(b"something else")
+
+    assert not verify(tmp_path).ok
+
+
+def test_a_full_disk_deletes_nothing(
+    writer: SegmentWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoint, "store", full)
+        with pytest.raises(JournalFull):
+            writer.retire({segment_name(0): _WHY})
+
+    assert segment_name(0) in _names(tmp_path)
+    assert verify(tmp_path).findings == ()
+    assert len(writer.retire({segment_name(0): _WHY})) == 1
+
+
+def test_a_file_that_cannot_be_deleted_now_goes_at_the_next_start(
+    writer: SegmentWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signer: Signer
+) -> None:
+    def refuse(_: Path) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_segments, "sync_folder", refuse)
+        patch.setattr(Path, "unlink", lambda *_, **__: refuse(Path()))
+        assert len(writer.retire({segment_name(0): _WHY})) == 1
+
+    writer.close()
+    assert segment_name(0) in _names(tmp_path)
+    _open(tmp_path, signer).close()
+    assert segment_name(0) not in _names(tmp_path)
+
+
+def test_nothing_is_retired_without_a_signature_or_by_a_closed_journal(
+    tmp_path: Path, signer: Signer
+) -> None:
+    unsigned = SegmentWriter(tmp_path / "unsigned", segment_bytes=1)
+    signed = _open(tmp_path / "signed", signer)
+    signed.close()
+
+    with pytest.raises(JournalError, match="key to sign with"):
+        unsigned.retire({segment_name(0): _WHY})
+    with pytest.raises(JournalError, match="closed"):
+        signed.retire({segment_name(0): _WHY})
+    unsigned.close()
+
+
+def test_a_reader_tells_what_was_retired_from_what_is_damaged(
+    writer: SegmentWriter, tmp_path: Path
+) -> None:
+    reader = SegmentReader(tmp_path)
+    assert reader.record(1) is not None
+    writer.retire({segment_name(1): _WHY})
+    other = SegmentReader(tmp_path)
+
+    assert other.record(1) is None
+    assert other.retired_until(1) == 2
+    assert other.retired_until(2) is None
+    assert other.record(2) is not None
+    reader.close()
+    other.close()
+
+
+def test_a_folder_of_format_2_is_upgraded_and_no_stranger_is_trusted(
+    tmp_path: Path, signer: Signer
+) -> None:
+    stranger = Signer(Ed25519PrivateKey.generate())
+    for number, late in enumerate((signer, stranger)):
+        data = tmp_path / f"{number}"
+        _open(data, late).close()
+        (data / "format").write_text("2\n")
+
+        _open(data, signer).close()
+
+        assert (data / "format").read_text() == "3\n"
+        assert verify(data).ok == (late is signer)
