@@ -5,6 +5,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sidelight.adapters._lake_compaction import Compaction, choose
+from sidelight.adapters._lake_expiry import Span, meets, remainder, staying_rows
 from sidelight.adapters._lake_file import COLLECTION, LakeFile, TableName, file_path
 from sidelight.adapters._lake_manifest import Manifest
 from sidelight.adapters._lake_scores import Scores
@@ -104,6 +106,72 @@ class Lake:
             if chosen:
                 return self._merge(chosen)
         return None
+
+    def expire(
+        self, file: LakeFile, *, before_us: int, kept: Sequence[Span] = ()
+    ) -> Compaction | None:
+        """Hide a file whose rows are all older, or put the rest in its place; None when none is.
+
+        Nothing changes until the documents are committed. Done again, it gives the same file.
+
+        Parameters
+        ----------
+        file : LakeFile
+            A visible one.
+        before_us : int
+            Rows of an earlier time go, microseconds since 1970 UTC.
+        kept : sequence of (from, to), default empty
+            Rows of these times stay, however old they are.
+
+        Raises
+        ------
+        LakeError
+            If the file cannot be read, or the rest not be written.
+
+        """
+        if file.min_us >= before_us:
+            return None
+        kept = [span for span in kept if meets(file.min_us, file.max_us, span)]
+        if file.max_us < before_us and not kept:
+            return self._replaced(file, None)
+        path = self._path(file.path)
+        try:
+            rest = remainder(path, before_us=before_us, kept=kept)
+            if rest.rows == file.rows:
+                return None
+            if not rest.rows:
+                return self._replaced(file, None)
+            positions = (file.partition, file.first, file.last)
+            digest = _digest("rest", file.path, before_us, *kept)
+            place = file_path(file.table, file.deployment, rest.min_us, positions, digest)
+            size = write_file(
+                self._path(place),
+                pq.read_schema(path),
+                staying_rows(path, rest.stays),
+                n_rows=rest.rows,
+                compression=_COLD,
+            )
+        except (OSError, pa.ArrowInvalid) as error:
+            raise LakeError(f"cannot take old rows out of {file.path}: {error}") from error
+        smaller = replace(
+            file,
+            path=place,
+            rows=rest.rows,
+            bytes=size,
+            min_us=rest.min_us,
+            max_us=rest.max_us,
+        )
+        return self._replaced(file, smaller)
+
+    def _replaced(self, file: LakeFile, smaller: LakeFile | None) -> Compaction:
+        documents = [file.removal(self._order())]
+        if smaller is not None:
+            documents.append(smaller.document(self._order()))
+        return Compaction(
+            documents=tuple(documents),
+            obsolete=(file.path,),
+            rows=0 if smaller is None else smaller.rows,
+        )
 
     def remove(self, paths: Iterable[str]) -> list[Document]:
         """Delete the files that a compaction replaced; return documents that forget them.
