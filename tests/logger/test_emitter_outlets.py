@@ -300,7 +300,11 @@ def test_an_exchange_larger_than_the_memory_is_dropped_and_takes_nothing_with_it
     run(work())
 
 
-def test_a_circuit_opens_and_is_tried_with_a_small_batch(tmp_path: Path) -> None:
+def test_a_circuit_opens_and_is_tried_with_a_small_batch(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "sidelight")
+
     async def work() -> None:
         sink = Scripted(is_up=False)
         emitter = Emitter([outlet("sink", sink, tmp_path)])
@@ -328,6 +332,8 @@ def test_a_circuit_opens_and_is_tried_with_a_small_batch(tmp_path: Path) -> None
         assert f"sidelight_capture_sink_open{{{labels}}} 0\n" in text
 
     run(work())
+    said = [record.getMessage().partition(";")[0] for record in caplog.records]
+    assert said == ["a sink takes no events", "a sink takes events again"]
 
 
 def test_the_age_of_what_waits_is_never_negative_when_the_clock_was_set_back(

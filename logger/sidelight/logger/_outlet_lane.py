@@ -238,6 +238,8 @@ class Lane:
         if n_taken:
             await self.backlog.settle(n_taken)
             self.accounting.send(n_taken)
+            if not self._circuit.is_closed:
+                log.info("a sink takes events again", extra={"sink": self.outlet.name})
             self._circuit.succeed()
             self._n_rejected = 0
             self._batch_events = min(self._batch_events * 2, self._limits.batch_events)
@@ -250,7 +252,14 @@ class Lane:
             self._batch_events = min(self._batch_events * 2, self._limits.batch_events)
         self.backlog.release()
         if not delivery.n_refused:
-            await self._pause(self._circuit.fail(delivery.retry_after_s))
+            was_closed = self._circuit.is_closed
+            pause_s = self._circuit.fail(delivery.retry_after_s)
+            if was_closed and not self._circuit.is_closed:
+                log.warning(
+                    "a sink takes no events; they wait and are tried again",
+                    extra={"sink": self.outlet.name, "reason": delivery.failure},
+                )
+            await self._pause(pause_s)
         elif delivery.n_refused > 1:
             self._batch_events = max(1, delivery.n_refused // 2)
         else:
