@@ -69,6 +69,8 @@ def test_where_rules_apply_a_digest_is_keyed_and_a_cut_body_does_not_leave() -> 
     assert (request["datasize"], request["datalength"]) == ("24", "24")
     assert (request["redacted"], request["redactionreason"]) == ("withheld", "cut")
     assert whole["datadigest"].startswith("hmac-sha-256=")
+    broken_off = exchange(request_body=LONG[:9], request_cut=15)
+    assert "datadigest" not in members(Capture(redaction=masking(column="a")), broken_off)[0]
     assert "truncated" not in whole
     assert "datadigest" not in unkeyed
     assert not {"data", "data_base64"} & (request.keys() | whole.keys() | unkeyed.keys())

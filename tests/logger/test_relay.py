@@ -457,6 +457,29 @@ def test_refusal_before_the_body_reaches_a_client_that_waits_for_continue() -> N
 
     assert answer == refusal.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
     assert (exchange.status, exchange.request_body) == (417, b"")
+    # What never came is missing: nobody may take the rest for all that was asked.
+    assert (exchange.request_cut, exchange.request_digest) == (5, b"")
+
+
+@pytest.mark.parametrize(
+    ("length", "body", "missing"),
+    [
+        pytest.param(b"Content-Length: 50", b"a,b\n1,2\n", 42, id="a length"),
+        pytest.param(b"Transfer-Encoding: chunked", b"8\r\na,b\n1,2\n\r\n", 1, id="chunks"),
+    ],
+)
+def test_a_request_whose_client_went_away_in_its_middle_is_cut(
+    length: bytes, body: bytes, missing: int
+) -> None:
+    tap = Keep()
+    with scripted(answering_heads(b"")) as port, proxied(port, tap=tap) as proxy:
+        with proxy.connect() as client:
+            client.sendall(b"POST / HTTP/1.1\r\nHost: x\r\n" + length + b"\r\n\r\n" + body)
+        exchange = tap.wait()[0]
+
+    assert (exchange.status, exchange.aborted_by) == (499, "client")
+    assert exchange.request_body == b"a,b\n1,2\n"
+    assert (exchange.request_cut, exchange.request_digest) == (missing, b"")
 
 
 def answering_heads(answer: bytes) -> Script:

@@ -76,7 +76,8 @@ def redacted_event(
     )
     if left.withheld:
         # What may not be read may not be guessed either, but who has the key can compare.
-        keyed = redaction.digest_of(digest) if cut else redaction.digest(data)
+        # Of a body that never came to its end there is no digest.
+        keyed = redaction.digest(data) if not cut else redaction.digest_of(digest) if digest else ""
         attributes += b',"redacted":"withheld","redactionreason":' + orjson.dumps(left.withheld)
         attributes += _cut(len(data) + cut, keyed, _KEYED) if cut else _digest(keyed, _KEYED)
         return CapturedEvent(attributes, b"", False)  # noqa: FBT003 - the third of three

@@ -32,7 +32,9 @@ class Exchange:
         Monotonic, from the complete head of the request to the last byte of the answer,
         milliseconds.
     request_cut, response_cut : int
-        Bytes beyond the capture bound that were forwarded but not kept.
+        Bytes beyond the capture bound that were forwarded but not kept. Of a request that did not
+        come to its end, also those that never came; of one in chunks, which does not say how many,
+        one.
     added_s : float
         What of the latency is the proxy's own, seconds: from the complete head of the request to
         its way to the upstream (with the wait for a connection), and the handling of the last
@@ -43,8 +45,8 @@ class Exchange:
         was made for this exchange and returned to the caller. Empty: it stands in a head or a
         body, or is made later.
     request_digest, response_digest : bytes
-        SHA-256 of the whole body where it was cut, 32 bytes; otherwise empty. Of what was broken
-        off, the whole is what came.
+        SHA-256 of the whole body where it was cut, 32 bytes; otherwise empty. Of an answer
+        that was broken off, the whole is what came; a request that was has none.
     aborted_by : str
         ``"client"`` (status 499) or ``"upstream"`` (502) when that side ended the exchange before
         the client had a whole answer; a 502 that the client could read whole is not aborted.

@@ -413,7 +413,10 @@ class Relay:
     def _record(self, status: int, *, aborted_by: Literal["", "client", "upstream"] = "") -> None:
         if self._is_captured:
             self._is_captured = False
-            head = self._answer.head
+            head, body = self._answer.head, self._body
             self._capture.end(  # type: ignore[union-attr]  # as in begin
-                status, head.raw if head is not None else b"", aborted_by
+                status,
+                head.raw if head is not None else b"",
+                aborted_by,
+                n_missing=0 if body.ended else max(body.left, 1),
             )

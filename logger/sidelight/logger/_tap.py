@@ -112,8 +112,14 @@ class Capture:
         status: int,
         response_head: bytes,
         aborted_by: Literal["", "client", "upstream"] = "",
+        *,
+        n_missing: int = 0,
     ) -> None:
-        """End the exchange and offer it, after what was written for the client is on its way."""
+        """End the exchange and offer it, after what was written for the client is on its way.
+
+        Of the request, ``n_missing`` bytes never came: the client went away, or had its answer
+        before.
+        """
         head = self._head
         if head is None:
             return
@@ -125,13 +131,13 @@ class Capture:
             added_s += now - self._arrived
         request = self.request
         response = self.response
-        request_cut = request.cut
+        request_cut = request.cut + n_missing
         response_cut = response.cut
         exchange = Exchange(
             method=head.method,
             target=head.target,
             request_head=head.raw,
-            request_digest=request.digest if request_cut else b"",
+            request_digest=request.digest if request_cut and not n_missing else b"",
             request_body=request.take(),
             response_head=response_head,
             response_digest=response.digest if response_cut else b"",
