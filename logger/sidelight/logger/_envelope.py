@@ -13,8 +13,15 @@ from typing import Final
 from sidelight.logger._envelope_head import Head, read_head
 from sidelight.logger._envelope_inflate import InflateError, inflate
 from sidelight.logger._envelope_json import parse_batch, parse_structured
-from sidelight.logger._envelope_member import EventLimits, Place, Rejected, build_event
+from sidelight.logger._envelope_member import (
+    KAFKA_SOURCE_TYPE,
+    EventLimits,
+    Place,
+    Rejected,
+    build_event,
+)
 from sidelight.logger._envelope_record import RECORDS_ROUTE, parse_record
+from sidelight.logger._envelope_template import HeadTemplates
 from sidelight.logger._identity import is_known_type
 from sidelight.logger._journal import EventRecord
 from sidelight.logger.errors import EnvelopeError
@@ -31,6 +38,8 @@ _REQUIRED: Final = ("specversion", "type", "source", "id")
 _VERBATIM: Final = frozenset({"id", "requestid", "metadata", "annotations"})
 _ENCODED: Final = re.compile("(?:%[0-9A-Fa-f]{2})+")
 _ESCAPED: Final = re.compile(r"\\(.)")
+
+_templates: Final = HeadTemplates()
 
 
 def parse(
@@ -54,6 +63,8 @@ def parse(
 
     """
     limits = limits or _DEFAULTS
+    if (event := _templates.event(record, limits)) is not None:
+        return [event], []
     head = read_head(record.head)
     place = Place(
         partition=record.partition,
@@ -64,22 +75,27 @@ def parse(
     try:
         if head.path == RECORDS_ROUTE:
             return [parse_record(record.body, place, limits)], []
-        return _by_mode(head, record.body, place, limits)
+        return _by_mode(head, record, place, limits)
     except EnvelopeError as error:
         return [], [place.rejected(0, error)]
 
 
 def _by_mode(
-    head: Head, body: bytes, place: Place, limits: EventLimits
+    head: Head, record: EventRecord, place: Place, limits: EventLimits
 ) -> tuple[list[Event], list[Rejected]]:
     media_type = head.content_type.partition(";")[0].strip().lower()
     if not media_type.startswith(_STRUCTURED) or _is_known_binary(head.attributes):
-        return [_binary(head, body, place, limits)], []
+        # Taken apart by reading it.
+        repeats = not head.content_encoding and head.attributes.get("type") != KAFKA_SOURCE_TYPE
+        event = _binary(head, record.body, place, limits)
+        if repeats:
+            _templates.learn(record.head, event)
+        return [event], []
     is_batch = media_type.startswith(_BATCH)
     if media_type.removeprefix(_BATCH if is_batch else _STRUCTURED) not in _JSON_FORMATS:
         raise EnvelopeError("content-type", expected="a JSON event format", got=media_type[:80])
     try:
-        text = inflate(body, head.content_encoding, max_bytes=limits.max_inflated_bytes)
+        text = inflate(record.body, head.content_encoding, max_bytes=limits.max_inflated_bytes)
     except InflateError as error:
         raise EnvelopeError("body", expected=error.expected, got=error.got) from None
     if is_batch:

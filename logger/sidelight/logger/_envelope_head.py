@@ -64,7 +64,7 @@ class _Fields(dict[bytes, tuple[str, str]]):
         name, colon, value = line.partition(b":")
         attribute = _names.get(name)
         if attribute is None:
-            attribute = _attribute(name)
+            attribute = attribute_of(name)
         field = (attribute, _text(value.strip(_WHITE))) if attribute and colon else _IRRELEVANT
         if attribute not in _CHANGING and len(line) <= _MAX_LINE_BYTES:
             if len(self) >= _MAX_REMEMBERED:
@@ -76,7 +76,7 @@ class _Fields(dict[bytes, tuple[str, str]]):
 _field: Final = _Fields().__getitem__
 
 
-def _attribute(name: bytes) -> str:
+def attribute_of(name: bytes) -> str:
     """Return the attribute that a header is, in any case; "" for the others."""
     lowered = name.lower()
     attribute = _CONTENT.get(lowered, "")

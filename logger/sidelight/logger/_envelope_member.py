@@ -11,7 +11,7 @@ from sidelight.payloads import Event, RawRef
 
 Attributes = dict[str, str]
 
-_KAFKA_SOURCE_TYPE: Final = "dev.knative.kafka.event"
+KAFKA_SOURCE_TYPE: Final = "dev.knative.kafka.event"
 _KAFKA_HEADER: Final = "kafkaheader"
 _SHOWN: Final = 80
 
@@ -92,7 +92,7 @@ def build_event(
         an attribute is longer than the bound.
 
     """
-    if attributes.get("type") == _KAFKA_SOURCE_TYPE:
+    if attributes.get("type") == KAFKA_SOURCE_TYPE:
         attributes = _unwrapped(attributes)
     if max(map(len, attributes.values()), default=0) > limits.max_attribute_chars:
         _refuse_long(attributes, limits)
