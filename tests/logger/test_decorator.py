@@ -202,6 +202,17 @@ def test_features_get_the_names_that_are_given(tap: Kept) -> None:
     assert tap.bodies()[0] == {"age": [3], "income": [4.5]}
 
 
+@pytest.mark.parametrize("kind", [list, np.array])
+def test_as_many_results_as_features_are_results(tap: Kept, kind: Any) -> None:
+    @captured(sink=tap, feature_names=["age", "income"])
+    def predict(rows: Any) -> Any:
+        return kind([sum(row) for row in rows])
+
+    predict([[3, 4], [5, 6]])
+
+    assert tap.bodies()[1] == {"y": [7, 11]}
+
+
 def test_the_request_id_comes_from_an_argument(tap: Kept) -> None:
     @captured(sink=tap, request_id="key")
     def predict(x: int, key: object = None) -> int:

@@ -42,8 +42,8 @@ class CallForm:
         Path that names the model.
     bind : callable
         Returns arguments by name.
-    writer : TensorWriter
-        For arguments and results.
+    writer, result_writer : TensorWriter
+        For arguments and for results, which are not the features that arguments are.
     request_id : str or ContextVar
         Name of the argument, or the variable, that holds it; empty for none.
     limit : int
@@ -56,6 +56,7 @@ class CallForm:
     target: bytes
     bind: Callable[[tuple[Any, ...], Mapping[str, Any]], dict[str, Any]]
     writer: TensorWriter
+    result_writer: TensorWriter
     request_id: str | ContextVar[str] | ContextVar[str | None]
     limit: int
     line: bytes = field(init=False)
@@ -249,10 +250,10 @@ def _result(form: CallForm, result: Any) -> bytes:
     tensors: Tensors = []
     try:
         if several is None:
-            tensors += form.writer.tensors("y", result)
+            tensors += form.result_writer.tensors("y", result)
         else:
             for place, one in enumerate(several):
-                tensors += form.writer.tensors(f"y{place}", one)
+                tensors += form.result_writer.tensors(f"y{place}", one)
     except Unexpressible as error:
         if error.reason != _TOO_LARGE:
             return _json(form, "result", result)

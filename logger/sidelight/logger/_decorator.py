@@ -56,8 +56,8 @@ def captured(
     arguments : sequence of str, optional
         Names of those that are captured; all but ``self`` and ``cls`` by default.
     feature_names : sequence of str, optional
-        Names of the columns of an array with as many columns; a list with as many values is one
-        row then.
+        Names of the columns of an argument that is an array with as many columns; a list with as
+        many values is one row then.
     request_id : str or ContextVar, default ""
         Name of the argument that holds the caller's id, or the variable that does.
 
@@ -93,6 +93,7 @@ def captured(
             target=f"{path}/infer".encode(),
             bind=_binder(function, arguments, request_id if isinstance(request_id, str) else ""),
             writer=TensorWriter(column_names=feature_names, max_bytes=_CAPTURE_LIMIT),
+            result_writer=TensorWriter(max_bytes=_CAPTURE_LIMIT),
             request_id=request_id,
             limit=_CAPTURE_LIMIT,
         )
