@@ -57,7 +57,8 @@ def write_groups(data: Path, groups: list[list[Record]], *, segment_bytes: int =
 
 def kill(writer: SegmentWriter) -> None:
     """Stop without sealing anything."""
-    writer._queue.put(None)
+    writer._stopping = True
+    writer._tokens.put(None)
     writer._thread.join()
     writer._release()
 
@@ -537,3 +538,16 @@ def test_a_group_is_found_behind_anything(
     assert (found.offset, found.digest, found.n) == (len(before), digest, len(records))
     assert find_group(data, behind=len(before) + 1, position=1) is None
     assert find_group(data, behind=0, position=2) is None
+
+
+def test_what_is_handed_over_before_the_gathering_ends_is_one_group(tmp_path: Path) -> None:
+    later: list[Callable[[], None]] = []
+    writer = SegmentWriter(tmp_path, gather=later.append)
+    futures = [writer.write(b"h", b"%d" % number) for number in range(5)]
+    assert len(later) == 1
+    later[0]()
+    assert [future.result(10) for future in futures] == [0, 1, 2, 3, 4]
+    assert writer.groups == 1
+    writer.write(b"h", b"not told yet")
+    writer.close()
+    assert writer.end == 6

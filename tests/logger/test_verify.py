@@ -20,7 +20,8 @@ def write(writer: SegmentWriter, groups: list[list[bytes]]) -> None:
 
 
 def kill(writer: SegmentWriter) -> None:
-    writer._queue.put(None)
+    writer._stopping = True
+    writer._tokens.put(None)
     writer._thread.join()
     writer._release()
 

@@ -105,6 +105,8 @@ class DoorServer:
             self._data,
             segment_bytes=self._segment_bytes,
             deliver=loop.call_soon_threadsafe,
+            # Everything that one turn of the loop has read is one group.
+            gather=loop.call_soon,
             signer=self._signer,
         )
         self._door = Door(self._writer, self._limits)

@@ -5,6 +5,7 @@ import logging
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
@@ -71,6 +72,9 @@ class SegmentWriter:
         A segment that has reached this size is sealed and the next one begun.
     deliver : callable, optional
         Where the calls of ``append`` run; default the commit thread itself.
+    gather : callable, optional
+        Runs a call a little later, such as ``loop.call_soon``: what is handed over until then is
+        one group. Default at once.
     signer : Signer, optional
         Signs each checkpoint.
     clock : callable, default time.time_ns
@@ -91,6 +95,7 @@ class SegmentWriter:
         *,
         segment_bytes: int = SEGMENT_BYTES,
         deliver: Deliver | None = None,
+        gather: Deliver | None = None,
         signer: Signer | None = None,
         clock: Callable[[], int] | None = None,
     ) -> None:
@@ -100,6 +105,7 @@ class SegmentWriter:
         self._data = data
         self._segment_bytes = segment_bytes
         self._deliver = deliver
+        self._gather = gather
         self._lock = FolderLock(data, "events")
         # Held while the list of segments changes: the commit thread seals, others retire.
         self._listing = threading.RLock()
@@ -127,7 +133,11 @@ class SegmentWriter:
             self._release()
             raise
         self._mark.value = self._end
-        self._queue: SimpleQueue[_Waiting | None] = SimpleQueue()
+        self._waiting: deque[_Waiting] = deque()
+        # What waits is taken at once; only a thread that sleeps needs to be told.
+        self._tokens: SimpleQueue[None] = SimpleQueue()
+        self._is_told = False
+        self._stopping = False
         self._thread = threading.Thread(target=self._run, name="sidelight-commit", daemon=True)
         self._thread.start()
 
@@ -138,7 +148,13 @@ class SegmentWriter:
 
     def append(self, head: bytes, body: bytes, done: Done) -> None:
         """Hand over one record; ``done`` is called when it is durable or has failed."""
-        self._queue.put((head, body, done))
+        self._waiting.append((head, body, done))
+        if not self._is_told:
+            self._is_told = True
+            if self._gather is None:
+                self._tokens.put(None)
+            else:
+                self._gather(self._tell)
 
     def write(self, head: bytes, body: bytes) -> "Future[int]":
         """Hand over one record; the future gives its position when it is durable."""
@@ -160,7 +176,8 @@ class SegmentWriter:
         """
         if self._file < 0 and not self._thread.is_alive():
             return
-        self._queue.put(None)
+        self._stopping = True
+        self._tokens.put(None)
         self._thread.join()
         with self._listing:
             try:
@@ -231,28 +248,30 @@ class SegmentWriter:
         self._mark.close()
         self._lock.close()
 
+    def _tell(self) -> None:
+        self._tokens.put(None)
+
     def _run(self) -> None:
-        stopping, held = False, None
-        while not stopping or held is not None:
-            first = held or self._queue.get()
-            held = None
-            if first is None:
-                stopping = True
-                first = None if self._queue.empty() else self._queue.get()
-                if first is None:
-                    break
-            group, size = [first], len(first[0]) + len(first[1])
-            while not self._queue.empty():
-                record = self._queue.get()
-                if record is None:
-                    stopping = True
-                    break
-                size += len(record[0]) + len(record[1])
-                if size > _GROUP_BYTES:
-                    held = record
-                    break
-                group.append(record)
-            self._commit(group)
+        waiting = self._waiting
+        while True:
+            self._tokens.get()
+            # Before looking: who hands over after the last look tells again.
+            self._is_told = False
+            while waiting:
+                self._commit(self._next_group())
+            if self._stopping:
+                return
+
+    def _next_group(self) -> list[_Waiting]:
+        waiting = self._waiting
+        group = [waiting.popleft()]
+        size = len(group[0][0]) + len(group[0][1])
+        while waiting:
+            size += len(waiting[0][0]) + len(waiting[0][1])
+            if size > _GROUP_BYTES:
+                break
+            group.append(waiting.popleft())
+        return group
 
     def _commit(self, group: list[_Waiting]) -> None:
         position, error = self._end, None
