@@ -2,6 +2,7 @@ import asyncio
 import json
 import threading
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -307,7 +308,8 @@ def test_a_circuit_opens_and_is_tried_with_a_small_batch(
 
     async def work() -> None:
         sink = Scripted(is_up=False)
-        emitter = Emitter([outlet("sink", sink, tmp_path)])
+        limits = replace(FAST, batch_events=256)
+        emitter = Emitter([outlet("sink", sink, tmp_path, limits=limits)])
         await emitter.start()
         for number in range(200):
             emitter.offer(exchange(number))

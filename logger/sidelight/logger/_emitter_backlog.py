@@ -18,12 +18,13 @@ log = logging.getLogger(__name__)
 
 _Result = TypeVar("_Result")
 
-# The loop runs the model's traffic as well: encoding lets go of it after that much. While memory
-# fills it keeps it for longer, about a millisecond: in a turn that brings more exchanges than it
+# The loop runs the model's traffic as well: encoding lets go of it after that much, a third of a
+# millisecond; less, and a busy loop brings more in a turn than it sends on. While memory
+# fills it keeps it for longer: in a turn that brings more exchanges than it
 # encodes, events would be dropped although there is a disk.
-_SLICE_EXCHANGES: Final = 16
-_SLICE_BYTES: Final = 128 * 1024
-_HURRIED: Final = 8
+_SLICE_EXCHANGES: Final = 64
+_SLICE_BYTES: Final = 512 * 1024
+_HURRIED: Final = 2
 _SPILL_EVENTS: Final = 4096
 _SPILL_BYTES: Final = 4 << 20
 

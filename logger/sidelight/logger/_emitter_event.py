@@ -24,6 +24,7 @@ _MAX_EMBEDDED_BYTES: Final = 256 * 1024
 # Behind that much, validating alone is cheaper than building what is said.
 _MAX_BUILT_BYTES: Final = 2048
 _ANY: Final = msgspec.json.Decoder(msgspec.Raw)
+_FEW: Final = 8
 _OPENING: Final = b"[" * 900
 _CLOSING: Final = b"]" * 900
 
@@ -146,13 +147,23 @@ def is_embeddable(data: bytes) -> bool:
         return False
     if not _is_json(data):
         return False
-    if len(data) <= 2 * _FREE_NESTING or data.count(b"[") + data.count(b"{") <= _FREE_NESTING:
+    if len(data) <= 2 * _FREE_NESTING or _count(data, b"[") + _count(data, b"{") <= _FREE_NESTING:
         return True
     try:
         orjson.loads(_OPENING + data + _CLOSING)
     except orjson.JSONDecodeError:
         return False
     return True
+
+
+def _count(data: bytes, byte: bytes) -> int:
+    """Count a byte; of the few in a tensor faster than ``bytes.count``, which looks at each."""
+    place = -1
+    for n_found in range(_FEW):
+        place = data.find(byte, place + 1)
+        if place < 0:
+            return n_found
+    return data.count(byte)
 
 
 def _is_json(data: bytes) -> bool:

@@ -19,8 +19,8 @@ class EmitterLimits:
     ----------
     memory_bytes : int, default 64 MiB
         Of events that wait in memory.
-    batch_events : int, default 256
-    batch_bytes : int, default 1 MiB
+    batch_events : int, default 1024
+    batch_bytes : int, default 4 MiB
         A batch is sent when it has reached either; a larger event goes alone.
     linger_s : float, default 0.05
         How long an incomplete batch waits for company, seconds.
@@ -40,8 +40,8 @@ class EmitterLimits:
     """
 
     memory_bytes: int = 64 << 20
-    batch_events: int = 256
-    batch_bytes: int = 1 << 20
+    batch_events: int = 1024
+    batch_bytes: int = 4 << 20
     linger_s: float = 0.05
     spill_after_s: float = 0.4
     max_backoff_s: float = 10.0

@@ -1,6 +1,7 @@
 """The process of ``sidelight proxy``: the model's door, with the emitter behind it."""
 
 import asyncio
+import gc
 import logging
 import resource
 import signal
@@ -54,6 +55,9 @@ async def _run(configuration: ProxyConfiguration) -> None:
     proxy = Proxy(build_parts(configuration.read()))
     reloading = Reloading(configuration, proxy, proxy.state, asked=hung_up)
     await proxy.start()
+    # What is here now stays: the collector need not look at it again while requests wait.
+    gc.collect()
+    gc.freeze()
     tasks = [loop.create_task(reloading.run()), loop.create_task(proxy.sweep())]
     await stopping.wait()
     # A reload in its middle is not cancelled: the flush waits for the outlets that it brings.

@@ -175,10 +175,10 @@ class BatchSettings(BaseModel):
     model_config = STRICT
 
     events: PositiveInt | None = None
-    """A batch with so many is sent; by default 256 for http, 2048 for kafka, 20000 for files."""
+    """A batch with so many is sent; by default 1024 for http, 2048 for kafka, 20000 for files."""
 
     bytes: Size | None = Field(default=None, gt=0)
-    """A batch of that size is sent; by default 1MiB for http, 4MiB for kafka, 16MiB for files."""
+    """A batch of that size is sent; by default 4MiB for http, 4MiB for kafka, 16MiB for files."""
 
     linger: Duration | None = Field(default=None, gt=0)
     """How long an incomplete one waits for company; by default 50ms, for files 30s."""
