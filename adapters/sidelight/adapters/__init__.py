@@ -1,6 +1,13 @@
 """The outside world behind our protocols: dialects, journals, stores, model clients, sinks."""
 
 from sidelight.adapters._decoding import Decoder, Decoding
+from sidelight.adapters._elastic import ElasticStore
+from sidelight.adapters._elastic_bulk import StoppedError
+from sidelight.adapters._elastic_client import ElasticClient, ElasticConnection
+from sidelight.adapters._elastic_client import connect as connect_elastic
+from sidelight.adapters._elastic_documents import AlarmSpan, Joined
+from sidelight.adapters._elastic_scores import ScoreReader
+from sidelight.adapters._elastic_templates import IndexOptions
 from sidelight.adapters._embedded import EmbeddedJournals
 from sidelight.adapters._embedded_documents import EmbeddedDocuments
 from sidelight.adapters._import_kserve import kserve_blob
@@ -34,16 +41,22 @@ __all__ = [
     "FILE_LIMITS",
     "KAFKA_LIMITS",
     "AdapterError",
+    "AlarmSpan",
     "Compaction",
     "Decoder",
     "Decoding",
+    "ElasticClient",
+    "ElasticConnection",
+    "ElasticStore",
     "EmbeddedDocuments",
     "EmbeddedJournals",
     "Endpoint",
     "FileFormat",
     "FileSink",
     "ImportFileError",
+    "IndexOptions",
     "Inferences",
+    "Joined",
     "KafkaKey",
     "KafkaMode",
     "KafkaSink",
@@ -55,11 +68,14 @@ __all__ = [
     "OutputChoice",
     "QueryError",
     "S3Settings",
+    "ScoreReader",
     "Scores",
     "SinkError",
+    "StoppedError",
     "V1Model",
     "V2Model",
     "WhereError",
+    "connect_elastic",
     "detector_reply",
     "http_client",
     "kserve_blob",

@@ -58,7 +58,7 @@ def read_rows(path: Path, numbers: Sequence[int], *, deployment: str) -> list[St
     """Read rows of one file by their numbers, in the order of the numbers."""
     with pq.ParquetFile(path, memory_map=True) as file:
         table = _taken(file, numbers)
-    columns = [_plain(column) for column in table.columns]
+    columns = [plain_values(column) for column in table.columns]
     own = list(zip(*columns[: len(_FIXED)], strict=True))
     features = _named(table.schema, columns, FEATURE_PREFIX)
     outputs = _named(table.schema, columns, OUTPUT_PREFIX)
@@ -105,7 +105,7 @@ def _named(schema: pa.Schema, columns: list[list[Any]], prefix: str) -> list[tup
     ]
 
 
-def _plain(column: pa.ChunkedArray) -> list[Any]:
+def plain_values(column: pa.ChunkedArray) -> list[Any]:
     """Return JSON values: not finite is None, bytes are base64, times RFC 3339 or microseconds."""
     kind = column.type
     if pa.types.is_timestamp(kind) and kind == ROW_SCHEMA.field(_TIME).type:

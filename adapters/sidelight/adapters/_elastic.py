@@ -1,0 +1,292 @@
+"""Inferences, labels and alarms in Elasticsearch or OpenSearch."""
+
+import logging
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+from typing import Any, Final
+
+import orjson
+import pyarrow as pa
+
+from sidelight.adapters._elastic_bulk import Bulk, Operation, Outcome, StoppedError
+from sidelight.adapters._elastic_client import ElasticClient, Flavour
+from sidelight.adapters._elastic_documents import (
+    NOTHING,
+    AlarmSpan,
+    Joined,
+    label_fields,
+    row_operations,
+)
+from sidelight.adapters._elastic_names import index_stem
+from sidelight.adapters._elastic_templates import (
+    IndexOptions,
+    components,
+    index_templates,
+    policy,
+)
+from sidelight.payloads import Batch
+
+__all__ = ["ElasticStore", "StoppedError"]
+
+log = logging.getLogger(__name__)
+
+_OK: Final = 200
+_PAGE: Final = 1000
+_IDS: Final = 500
+# An alarm marks what was indexed before it was raised; on a busy deployment, no more than this.
+_MOST_MARKED: Final = 20_000
+_ANY: Final = {"ignore_unavailable": "true", "allow_no_indices": "true"}
+
+
+class ElasticStore:
+    """The one writer of the documents of a data folder; any thread, one call at a time.
+
+    Each row of an inference is one document, named by both, in the index of its deployment and
+    day. Whatever is written again changes nothing: a document's version is its revision, and the
+    server keeps the newer one. Every method returns when all of its work is acknowledged, and
+    waits as long as the server takes.
+
+    Parameters
+    ----------
+    client : ElasticClient
+        Closed with the store.
+    flavour : "elasticsearch" or "opensearch"
+    options : IndexOptions
+    on_trouble : callable, optional
+        Told a reason each time that something must be sent again; from any thread.
+    connections : int
+        Bulk requests at one time.
+
+    """
+
+    def __init__(
+        self,
+        client: ElasticClient,
+        *,
+        flavour: Flavour = "elasticsearch",
+        options: IndexOptions | None = None,
+        on_trouble: Callable[[str], None] = lambda _: None,
+        connections: int = 2,
+    ) -> None:
+        self._client = client
+        self._flavour: Flavour = flavour
+        self._options = options or IndexOptions()
+        self._stopping = threading.Event()
+        self._bulk = Bulk(client, self._stopping, on_trouble, connections=connections)
+        self._is_prepared = False
+
+    def stop(self) -> None:
+        """End what waits, at once, with ``StoppedError``; what was not acknowledged is undone."""
+        self._stopping.set()
+
+    def close(self) -> None:
+        """Stop, and close the connections."""
+        self.stop()
+        self._bulk.close()
+        self._client.close()
+
+    def prepare(self) -> None:
+        """Tell the server of our indices, once; done before the first document anyway.
+
+        Raises
+        ------
+        StoppedError
+            Of every method: the store was stopped before the server did what was asked.
+
+        """
+        if self._is_prepared:
+            return
+        lifecycle = self._flavour == "elasticsearch" and self._put_policy()
+        options = self._options
+        parts = components(options, self._flavour, lifecycle=lifecycle)
+        for name, body in parts.items():
+            self._put(f"/_component_template/{name}", body)
+        for name, body in index_templates(options).items():
+            self._put(f"/_index_template/{name}", body)
+        self._is_prepared = True
+
+    def write(
+        self, batches: Sequence[Batch], joined: Mapping[str, Joined] | None = None
+    ) -> Counter[Outcome]:
+        """Store rows; return how many documents had which outcome.
+
+        Parameters
+        ----------
+        batches : sequence of Batch
+            In the order of the journal; of an inference that is twice in them the later revision
+            counts.
+        joined : mapping of deployment to Joined, optional
+            Labels, scores and alarms of these rows.
+
+        """
+        self.prepare()
+        newest = _newest(batches)
+        joined = joined or {}
+        options = self._options
+
+        def operations(batch: Batch) -> Iterator[Operation]:
+            return row_operations(
+                _without_older(batch, newest),
+                joined.get(batch.deployment, NOTHING),
+                prefix=options.prefix,
+                max_fields=options.max_fields,
+            )
+
+        outcomes = self._bulk.send(chain.from_iterable(map(operations, batches)))
+        revised: dict[str, dict[str, int]] = {}
+        for (deployment, name), revision in newest.items():
+            if revision:
+                revised.setdefault(deployment, {})[name] = revision
+        for deployment, revisions in revised.items():
+            self._remove_older(deployment, revisions)
+        return outcomes
+
+    def label(
+        self, deployment: str, labels: Mapping[tuple[str, int], Mapping[str, Any]]
+    ) -> Counter[Outcome]:
+        """Join labels to the rows that are there; those of later rows come with ``write``.
+
+        Parameters
+        ----------
+        labels : mapping of (request id, row) to labels
+            All labels of these rows; names are added or replaced, none is removed.
+
+        """
+        self.prepare()
+
+        def updates() -> Iterator[Operation]:
+            query = "request_id", list({request_id for request_id, _ in labels})
+            for hit in self._hits(deployment, [query], ["request_id", "row"]):
+                found = labels.get((hit["_source"]["request_id"], hit["_source"]["row"]))
+                if found:
+                    yield _update(hit, label_fields(found))
+
+        return self._bulk.send(updates())
+
+    def alarm(self, value: Mapping[str, Any], span: AlarmSpan) -> Counter[Outcome]:
+        """Store an alarm as the API shows it, and mark the rows that are there already."""
+        self.prepare()
+        deployment = str(value["deployment"])
+        namespace, _, name = deployment.partition("/")
+        document = {**value, "namespace": namespace, "name": name}
+        head = {"_index": f"{self._options.prefix}-alarms", "_id": value["id"]}
+        self._bulk.send(iter([Operation("index", head, orjson.dumps(document))]))
+
+        def marks() -> Iterator[Operation]:
+            for number, hit in enumerate(self._unmarked(deployment, span)):
+                if number == _MOST_MARKED:
+                    log.warning("alarm marks no more rows", extra={"alarm": span.id})
+                    return
+                others = hit["_source"].get("alarms") or []
+                yield _update(hit, {"alarms": sorted({*others, span.id})})
+
+        return self._bulk.send(marks())
+
+    def _put_policy(self) -> bool:
+        name = f"{self._options.prefix}-inferences"
+        answer = self._bulk.ask("PUT", f"/_ilm/policy/{name}", policy(self._options))
+        if answer.status == _OK:
+            return True
+        # A build without that module says 400 or 405; it has no lifecycle, and needs no policy.
+        log.warning("no lifecycle policies on this server", extra={"status": answer.status})
+        return False
+
+    def _put(self, path: str, body: Mapping[str, Any]) -> None:
+        answer = self._bulk.ask("PUT", path, body)
+        if answer.status != _OK:
+            # Without it documents would be stored that nobody can ask for.
+            error = answer.body.get("error") if isinstance(answer.body, dict) else answer.body
+            raise RuntimeError(
+                f"{path}: expected the template to be taken, got {answer.status} {error}; does "
+                "somebody else have templates for the same index names?"
+            )
+
+    def _pattern(self, deployment: str) -> str:
+        return f"{index_stem(self._options.prefix, 'inferences', deployment)}-*"
+
+    def _remove_older(self, deployment: str, revisions: Mapping[str, int]) -> None:
+        """Delete rows of older revisions: of another day, or more than the newer one has."""
+
+        def deletions() -> Iterator[Operation]:
+            query = "inference_id", list(revisions)
+            for hit in self._hits(deployment, [query], ["inference_id", "revision"]):
+                source = hit["_source"]
+                if source["revision"] < revisions[source["inference_id"]]:
+                    yield Operation("delete", {"_index": hit["_index"], "_id": hit["_id"]})
+
+        self._bulk.send(deletions())
+
+    def _hits(
+        self, deployment: str, terms: Iterable[tuple[str, list[str]]], fields: list[str]
+    ) -> Iterator[dict[str, Any]]:
+        """Yield the documents of a deployment that have one of some terms, as they are now."""
+        self._refresh(deployment)
+        for name, values in terms:
+            for begin in range(0, len(values), _IDS):
+                wanted = {"terms": {name: values[begin : begin + _IDS]}}
+                yield from self._search(deployment, {"filter": [wanted]}, fields)
+
+    def _unmarked(self, deployment: str, span: AlarmSpan) -> Iterator[dict[str, Any]]:
+        self._refresh(deployment)
+        times = {"gte": span.start_us} | ({} if span.end_us is None else {"lt": span.end_us})
+        wanted: list[dict[str, Any]] = [{"range": {"time_us": times}}]
+        if span.version is not None:
+            wanted.append({"term": {"version": span.version}})
+        marked = {"term": {"alarms": span.id}}
+        return self._search(deployment, {"filter": wanted, "must_not": [marked]}, ["alarms"])
+
+    def _refresh(self, deployment: str) -> None:
+        self._bulk.ask("POST", f"/{self._pattern(deployment)}/_refresh", None, **_ANY)
+
+    def _search(
+        self, deployment: str, wanted: Mapping[str, Any], fields: list[str]
+    ) -> Iterator[dict[str, Any]]:
+        of_deployment = {"term": {"deployment": deployment}}
+        body: dict[str, Any] = {
+            "size": _PAGE,
+            "_source": fields,
+            "query": {"bool": {**wanted, "filter": [of_deployment, *wanted["filter"]]}},
+            # An inference may be in two indices until the older one is removed.
+            "sort": ["inference_id", "row", "_index"],
+            "track_total_hits": False,
+        }
+        while True:
+            path = f"/{self._pattern(deployment)}/_search"
+            answer = self._bulk.ask("POST", path, body, **_ANY)
+            if answer.status != _OK:
+                raise RuntimeError(f"{path}: expected documents, got {answer.status}")
+            hits = answer.body["hits"]["hits"]
+            yield from hits
+            if len(hits) < _PAGE:
+                return
+            body["search_after"] = hits[-1]["sort"]
+
+
+def _newest(batches: Iterable[Batch]) -> dict[tuple[str, str], int]:
+    """Return the highest revision of each inference of some batches."""
+    newest: dict[tuple[str, str], int] = {}
+    for batch in batches:
+        ids = batch.records.column("id").to_pylist()
+        revisions = batch.records.column("revision").to_pylist()
+        for name, revision in zip(ids, revisions, strict=True):
+            key = batch.deployment, name
+            newest[key] = max(revision, newest.get(key, 0))
+    return newest
+
+
+def _without_older(batch: Batch, newest: Mapping[tuple[str, str], int]) -> Batch:
+    records = batch.records
+    ids = records.column("id").to_pylist()
+    revisions = records.column("revision").to_pylist()
+    keep = [
+        revision == newest[batch.deployment, name]
+        for name, revision in zip(ids, revisions, strict=True)
+    ]
+    return batch if all(keep) else Batch(records.filter(pa.array(keep)))
+
+
+def _update(hit: Mapping[str, Any], fields: Mapping[str, Any]) -> Operation:
+    head = {"_index": hit["_index"], "_id": hit["_id"], "retry_on_conflict": 3}
+    return Operation("update", head, orjson.dumps({"doc": fields}))

@@ -1,0 +1,84 @@
+"""Scores that the detectors left in the lake, for the rows that are indexed."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from sidelight.adapters._elastic_documents import Score
+from sidelight.adapters._lake_manifest import Manifest
+from sidelight.logger._journal import Documents
+from sidelight.payloads import Batch
+
+log = logging.getLogger(__name__)
+
+_COLUMNS: Final = ["id", "row", "revision", "outlier_score", "p_value", "outlier"]
+_ATTEMPTS: Final = 3
+
+
+class ScoreReader:
+    """Reads the scores of rows by their place in the journal.
+
+    Parameters
+    ----------
+    data : Path
+        The data folder.
+    documents : Documents
+        Where the lake's manifest is.
+
+    """
+
+    def __init__(self, data: Path, documents: Documents) -> None:
+        self._folder = Path(data) / "lake"
+        self._manifest = Manifest(documents)
+
+    def read(
+        self, deployment: str, batches: Sequence[Batch], *, partition: int, first: int, last: int
+    ) -> dict[tuple[str, int, int], Score]:
+        """Return the scores of rows, by inference, row and revision; those without are missing.
+
+        Parameters
+        ----------
+        first, last : int
+            Positions of the batches in the journal, both included.
+
+        """
+        for attempt in range(_ATTEMPTS):
+            paths = [
+                self._folder / file.path
+                for file in self._manifest.files("scores", deployment=deployment, fresh=attempt > 0)
+                if file.partition == partition and file.first <= last and file.last >= first
+            ]
+            try:
+                return self._read(paths, batches)
+            except FileNotFoundError:
+                # A compaction has replaced it: the manifest knows by what.
+                continue
+        log.warning("scores are missing", extra={"deployment": deployment, "first": first})
+        return {}
+
+    def _read(
+        self, paths: Sequence[Path], batches: Sequence[Batch]
+    ) -> dict[tuple[str, int, int], Score]:
+        if not paths:
+            return {}
+        times = [pc.min_max(batch.records.column("time")) for batch in batches if len(batch)]
+        start = pc.min(pa.array([item["min"].value for item in times])).as_py()
+        end = pc.max(pa.array([item["max"].value for item in times])).as_py()
+        kind = pa.timestamp("us", tz="UTC")
+        inside = (pc.field("time") >= pa.scalar(start, kind)) & (
+            pc.field("time") <= pa.scalar(end, kind)
+        )
+        wanted = {name for batch in batches for name in batch.records.column("id").to_pylist()}
+        found: dict[tuple[str, int, int], Score] = {}
+        for path in paths:
+            table = pq.read_table(path, columns=_COLUMNS, filters=inside)
+            columns = [table.column(name).to_pylist() for name in _COLUMNS]
+            for name, row, revision, *score in zip(*columns, strict=True):
+                if name in wanted:
+                    found[name, row, revision] = (score[0], score[1], score[2])
+        return found

@@ -1,0 +1,259 @@
+"""Real Elasticsearch and OpenSearch nodes, from what Maven has of them.
+
+The small Elasticsearch lacks most modules, and the policies that it is sent are refused or kept
+but never executed: a test shows what happens to documents, not that an index grows old.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import pytest
+from tests.services.server_process import ServerProcess, cached, free_ports, needed, run
+
+Flavour = Literal["elasticsearch", "opensearch"]
+
+_FILES: Final = Path(__file__).parent / "opensearch"
+_OPENSEARCH: Final = "3.8.0"
+_ELASTICSEARCH: Final = "8.19.21"
+_CLIENTS: Final = ("elasticsearch==8.19.3", "opensearch-py==3.2.0")
+_JAVA: Final = 21
+_HEAP: Final = "512m"
+# A node lives for a minute: quick to start matters, the last optimisation does not.
+_JVM: Final = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", f"-Xms{_HEAP}", f"-Xmx{_HEAP}")
+_READY: Final = "/_cluster/health?wait_for_status=yellow&timeout=1s"
+
+
+def clients() -> Path:
+    """Return a folder with the official clients, for ``sys.path`` and ``PYTHONPATH``."""
+
+    def prepare(folder: Path) -> None:
+        pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet")
+        run(*pip, "--target", folder, *_CLIENTS)
+
+    tag = f"{sys.version_info[0]}{sys.version_info[1]}"
+    return cached(f"elastic-clients-8.19.3-3.2.0-cp{tag}", prepare)
+
+
+class ElasticServer:
+    """One node with its own folder and port, which it keeps when it is started again.
+
+    Parameters
+    ----------
+    flavour : "elasticsearch" or "opensearch"
+    folder : Path
+        For its data, its settings and its log.
+    settings : mapping, optional
+        Settings of the node beside the usual ones.
+
+    """
+
+    def __init__(
+        self, flavour: Flavour, folder: Path, settings: Mapping[str, object] | None = None
+    ) -> None:
+        self.flavour: Flavour = flavour
+        self._folder = folder
+        self._settings = dict(settings or {})
+        self.port, self._transport = free_ports(2)
+        self.url = f"http://127.0.0.1:{self.port}"
+        java = _jdk()
+        if flavour == "opensearch":
+            self.process = ServerProcess(self._opensearch(java), folder)
+        else:
+            words, environment = self._elasticsearch(java)
+            self.process = ServerProcess([*_other_user(), *words], folder, environment)
+
+    def start(self) -> None:
+        """Start, or start again; return when it answers."""
+        self.process.start(lambda _: self._is_ready())
+
+    def kill(self) -> None:
+        """End it with SIGKILL, and what it has started; its data stays."""
+        running = self.process._process
+        if running is not None and running.poll() is None:
+            os.killpg(running.pid, signal.SIGKILL)
+            running.wait()
+
+    def pause(self) -> None:
+        """Let it hold its connections and answer nobody."""
+        self._signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Let it answer again."""
+        self._signal(signal.SIGCONT)
+
+    def close(self) -> None:
+        """End it and delete its data."""
+        self.kill()
+        shutil.rmtree(self._folder / "data", ignore_errors=True)
+
+    def ask(self, method: str, path: str, body: Any = None) -> Any:
+        """Send one request with no client of anybody's; return the JSON of the answer."""
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(
+            self.url + path, data, {"content-type": "application/json"}, method=method
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.loads(answer.read())
+
+    def documents(self, index: str) -> list[dict[str, Any]]:
+        """Return all documents of indices, after a refresh: source, ``_id`` and ``_index``."""
+        self.ask("POST", f"/{index}/_refresh")
+        found: list[dict[str, Any]] = []
+        query: dict[str, Any] = {"size": 5000, "sort": ["inference_id", "row", "_index"]}
+        while True:
+            page = self.ask("POST", f"/{index}/_search", query)["hits"]["hits"]
+            found += [
+                {**hit["_source"], "_id": hit["_id"], "_index": hit["_index"]} for hit in page
+            ]
+            if len(page) < 5000:
+                return found
+            query["search_after"] = page[-1]["sort"]
+
+    def _signal(self, number: signal.Signals) -> None:
+        running = self.process._process
+        assert running is not None
+        os.killpg(running.pid, number)
+
+    def _is_ready(self) -> bool:
+        try:
+            return self.ask("GET", _READY)["status"] in {"yellow", "green"}
+        except (urllib.error.URLError, OSError, ValueError):
+            return False
+
+    def _opensearch(self, java: Path) -> list[str | Path]:
+        home = cached(f"opensearch-{_OPENSEARCH}", _prepare_opensearch)
+        told = [f"{name}={value}" for name, value in self._settings.items()]
+        return [
+            *(java / "bin" / "java", *_JVM, "-cp", f"{home}/classes:{home}/lib/*"),
+            *("OpenSearchNode", self._folder / "data", str(self.port), str(self._transport)),
+            *told,
+        ]
+
+    def _elasticsearch(self, java: Path) -> tuple[list[str | Path], dict[str, str]]:
+        home = cached(f"elasticsearch-{_ELASTICSEARCH}", _prepare_elasticsearch)
+        config = self._folder / "config"
+        for folder in (config / "jvm.options.d", self._folder / "data", self._folder / "tmp"):
+            folder.mkdir(parents=True, exist_ok=True)
+        (config / "jvm.options").write_text("")
+        (config / "log4j2.properties").write_text(_LOG4J)
+        told = {
+            "cluster.name": "tests",
+            "node.name": "n1",
+            "discovery.type": "single-node",
+            "network.host": "127.0.0.1",
+            "http.port": self.port,
+            "transport.port": self._transport,
+            "path.data": self._folder / "data",
+            "path.logs": self._folder / "tmp",
+            "cluster.routing.allocation.disk.threshold_enabled": "false",
+            "xpack.security.enabled": "false",
+            **self._settings,
+        }
+        lines = [f"{name}: {value}\n" for name, value in told.items()]
+        (config / "elasticsearch.yml").write_text("".join(lines))
+        environment = {
+            "ES_HOME": str(home),
+            "ES_PATH_CONF": str(config),
+            "ES_DISTRIBUTION_TYPE": "zip",
+            "ES_JAVA_HOME": str(java),
+            "ES_TMPDIR": str(self._folder / "tmp"),
+            # Elasticsearch does not start when its settings lie where it may write.
+            "ES_JAVA_OPTS": " ".join((*_JVM, f"-Djava.io.tmpdir={self._folder / 'tmp'}")),
+            "JAVA": str(java / "bin" / "java"),
+            "JAVA_TYPE": "ES_JAVA_HOME",
+            "HOSTNAME": "localhost",
+            "HOME": str(self._folder),
+        }
+        words: list[str | Path] = [
+            # It looks for its modules where it runs.
+            *("env", f"--chdir={home}"),
+            *(java / "bin" / "java", "-Xms4m", "-Xmx64m", "-XX:+UseSerialGC"),
+            *("-Dcli.name=server", f"-Dcli.script={home}/bin/elasticsearch"),
+            *("-Dcli.libs=lib/tools/server-cli", f"-Des.path.home={home}"),
+            *(f"-Des.path.conf={config}", "-Des.distribution.type=zip"),
+            *("-cp", f"{home}/lib/*:{home}/lib/cli-launcher/*"),
+            "org.elasticsearch.launcher.CliToolLauncher",
+        ]
+        return words, environment
+
+
+_LOG4J: Final = """\
+status = error
+appender.console.type = Console
+appender.console.name = console
+appender.console.layout.type = PatternLayout
+appender.console.layout.pattern = [%d{ISO8601}][%-5p][%-25c{1.}] %m%n
+rootLogger.level = warn
+rootLogger.appenderRef.console.ref = console
+"""
+
+
+def _prepare_opensearch(folder: Path) -> None:
+    run(
+        *(needed("mvn"), "-q", "-B", "-f", _FILES / "pom.xml", "dependency:copy-dependencies"),
+        f"-DoutputDirectory={folder / 'lib'}",
+    )
+    run(
+        *(_jdk() / "bin" / "javac", "-cp", f"{folder}/lib/*", "-d", folder / "classes"),
+        _FILES / "OpenSearchNode.java",
+    )
+
+
+def _prepare_elasticsearch(folder: Path) -> None:
+    artefact = f"org.elasticsearch.distribution.integ-test-zip:elasticsearch:{_ELASTICSEARCH}:zip"
+    run(
+        *(needed("mvn"), "-q", "-B", "dependency:copy"),
+        *(f"-Dartifact={artefact}", f"-DoutputDirectory={folder}"),
+    )
+    (packed,) = folder.glob("*.zip")
+    with zipfile.ZipFile(packed) as archive:
+        archive.extractall(folder)
+    packed.unlink()
+    (home,) = folder.iterdir()
+    for item in home.iterdir():
+        item.rename(folder / item.name)
+    home.rmdir()
+    for name in ("plugins", "modules"):
+        (folder / name).mkdir(exist_ok=True)
+
+
+def _jdk() -> Path:
+    """Return the home of a Java that is new enough; the one of the path need not be."""
+    homes = [Path(os.environ[name]) for name in ("JAVA_HOME",) if name in os.environ]
+    homes += sorted(Path("/usr/lib/jvm").glob("*"))
+    for home in homes:
+        if (home / "bin" / "javac").exists() and _java_version(home) >= _JAVA:
+            return home
+    missing = f"no JDK {_JAVA} or later was found in JAVA_HOME or /usr/lib/jvm"
+    if os.environ.get("CI") == "true":
+        pytest.fail(missing)
+    pytest.skip(missing)
+
+
+def _java_version(home: Path) -> int:
+    try:
+        lines = (home / "release").read_text().splitlines()
+    except OSError:
+        return 0
+    (version,) = [line for line in lines if line.startswith("JAVA_VERSION=")] or ['="0"']
+    return int(version.split('"')[1].split(".")[0])
+
+
+def _other_user() -> list[str]:
+    """Return what makes a server that refuses to run as root believe that it does not."""
+    if os.getuid() != 0:
+        return []
+    words = [needed("unshare"), "--user", "--map-user=1000", "--map-group=1000"]
+    if subprocess.run([*words, "true"], capture_output=True, check=False).returncode:
+        pytest.fail("Elasticsearch does not run as root: run the tests as another user")
+    return words
