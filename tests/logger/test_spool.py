@@ -1,4 +1,5 @@
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -166,6 +167,23 @@ def test_a_torn_write_that_cannot_be_taken_back_does_no_harm(
 
     assert drain(spool) == [*numbered(n_before), b"after"]
     assert spool.n_damaged == 0
+
+
+def test_what_is_written_to_a_cleared_folder_is_refused_until_there_is_one(tmp_path: Path) -> None:
+    folder = tmp_path / "spool"
+    spool = Spool(folder)
+    spool.append([b"cleared"])
+    shutil.rmtree(folder)
+
+    for _ in range(2):
+        with pytest.raises(FileNotFoundError):
+            spool.append([b"refused"])
+    folder.mkdir()
+    spool.append([b"kept"])
+
+    assert len(segments(folder)) == 1
+    assert drain(spool) == [b"kept"]
+    assert spool.n_damaged == 1
 
 
 def test_a_disk_bounded_by_the_system_is_an_error_and_no_signal(tmp_path: Path) -> None:

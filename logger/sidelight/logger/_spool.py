@@ -1,5 +1,6 @@
 """The disk behind the proxy's memory: bounded, in order, whole after a kill."""
 
+import errno
 import logging
 import os
 import secrets
@@ -256,6 +257,9 @@ class Spool:
             while rest:
                 rest = rest[os.write(writer, rest) :]
             os.fdatasync(writer)
+            if not os.fstat(writer).st_nlink:
+                # Somebody has cleared the folder: what is written there, no one finds again.
+                raise FileNotFoundError(errno.ENOENT, "the segment was deleted", segment.path.name)
         except OSError:
             self._take_back(segment, writer)
             raise
@@ -265,14 +269,17 @@ class Spool:
         try:
             os.ftruncate(writer, segment.size)
             os.lseek(writer, segment.size, os.SEEK_SET)
+            is_usable = os.fstat(writer).st_nlink > 0
         except OSError:
             # The rest of a record stays; the next segment begins with its number.
             log.exception("a torn write to the spool could not be taken back")
+            is_usable = False
+        if not is_usable:
             self._close_writer()
             if segment.first == segment.end:
                 # Two segments never begin with the same number.
                 self._segments.remove(segment)
-                segment.path.unlink()
+                segment.path.unlink(missing_ok=True)
 
     def _close_writer(self) -> None:
         if self._writer is not None:
