@@ -24,7 +24,8 @@ demo: .venv/.demo  ## the main job on real data; DEMO="--quick --once" passes op
 test: .venv/.dev  ## unit, property and contract tests; no server but our own
 	$(BIN)/python -m pytest -q
 
-test-services: .venv/.dev  ## the process tree and real clients: kills, recovery, the demo
+test-services: .venv/.dev  ## real servers and clients, which it gets itself: kills, recovery, the demo
+	tests/services/install_tools.sh
 	$(BIN)/python -m pytest -q -p no:cacheprovider --override-ini='norecursedirs=.*' tests/services
 
 coverage: .venv/.dev  ## branch coverage of the unit tests
