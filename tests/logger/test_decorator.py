@@ -546,10 +546,14 @@ def test_nothing_that_is_given_makes_a_call_fail(tap: Kept, value: Any) -> None:
     assert sum(tap.left_out.values()) == 2
 
 
-def test_values_that_refuse_to_be_read_are_left_out(tap: Kept) -> None:
+def test_values_that_refuse_to_be_read_are_left_out(
+    tap: Kept, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG", "sidelight")
+
     class Hostile:
         def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
-            raise TypeError("on another device")
+            raise TypeError("cannot convert 'secret'")
 
     @captured(sink=tap)
     def predict(x: Any) -> Any:
@@ -558,6 +562,8 @@ def test_values_that_refuse_to_be_read_are_left_out(tap: Kept) -> None:
     predict(Hostile())
 
     assert tap.left_out == {"argument_unreadable": 1, "result_unreadable": 1}
+    assert "cannot be read" in caplog.text
+    assert "secret" not in caplog.text
 
 
 def test_a_wrong_call_raises_what_it_raises_without(tap: Kept) -> None:

@@ -234,8 +234,8 @@ def _written(form: CallForm, given: dict[str, Any]) -> _Body:
                 return _Body(text, 1)
             if text:
                 tensors.append(_document(name, text))
-        except Exception:
-            log.debug("an argument cannot be read", exc_info=True)
+        except Exception as error:  # noqa: BLE001 - a caller's type may raise anything
+            _log_unread("an argument cannot be read", error)
             form.leave_out("argument", "unreadable", value)
     # A single value beside a table belongs to each of its rows.
     if rows_of([tensor for tensor in tensors if tensor["shape"] != [1]]) != 1:
@@ -259,11 +259,16 @@ def _result(form: CallForm, result: Any) -> bytes:
             return _json(form, "result", result)
         form.leave_out("result", error.reason, result)
         return b""
-    except Exception:
-        log.debug("a result cannot be read", exc_info=True)
+    except Exception as error:  # noqa: BLE001 - a caller's type may raise anything
+        _log_unread("a result cannot be read", error)
         form.leave_out("result", "unreadable", result)
         return b""
     return _dumped(form, "result", "outputs", tensors, result)
+
+
+def _log_unread(what: str, error: Exception) -> None:
+    # Neither the text nor the trace: they could quote the value.
+    log.debug(what, extra={"error": type(error).__name__})
 
 
 def _are_arrays(items: Sequence[Any]) -> bool:
