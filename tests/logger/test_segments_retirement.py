@@ -93,8 +93,9 @@ def test_a_retirement_that_a_stranger_wrote_down_is_found(
     writer: SegmentWriter, tmp_path: Path, signer: Signer
 ) -> None:
     writer.close()
-    copy = tmp_path.with_name("copy")
-    shutil.copytree(tmp_path, copy)
+    copy = tmp_path / "copy"
+    shutil.copytree(tmp_path / "raw", copy / "raw")
+    shutil.copy(tmp_path / "format", copy)
     stranger = SegmentWriter(copy, signer=Signer(Ed25519PrivateKey.generate()))
     stranger.retire({segment_name(1): _WHY})
     stranger.close()
@@ -117,46 +118,46 @@ def test_only_what_is_sealed_and_sound_is_retired(writer: SegmentWriter, tmp_pat
 
 
 def test_a_damaged_segment_is_evidence_and_stays(tmp_path: Path, signer: Signer) -> None:
-    writer = _open(tmp_path, signer)
+    writer = _open(tmp_path / "data", signer)
     for number in range(3):
         writer.write(b"head", b"body %d" % number).result(10)
-    # As a kill leaves it: the last ones are not in the checkpoint yet.
-    writer._queue.put(None)
-    writer._thread.join()
-    writer._release()
-    path = tmp_path / "raw" / segment_name(2)
+    # As a kill leaves it: the last one is not in the checkpoint yet.
+    killed = tmp_path / "killed"
+    shutil.copytree(tmp_path / "data", killed)
+    writer.close()
+    path = killed / "raw" / segment_name(2)
     path.write_bytes(path.read_bytes()[:-1] + b"X")
-    writer = _open(tmp_path, signer)
+    writer = _open(killed, signer)
 
     assert writer.recovery.damaged == (segment_name(2),)
     assert writer.retire({segment_name(2): _WHY}) == []
     writer.close()
-    assert segment_name(2) in _names(tmp_path)
+    assert segment_name(2) in _names(killed)
 
 
 @pytest.mark.parametrize("left", [(), (0,), (0, 1)])
 def test_a_kill_between_checkpoint_and_deletion_is_made_good(
     tmp_path: Path, signer: Signer, left: tuple[int, ...]
 ) -> None:
-    writer = _open(tmp_path, signer)
+    writer = _open(tmp_path / "data", signer)
     for number in range(4):
         writer.write(b"head", b"body %d" % number).result(10)
-    saved = {n: (tmp_path / "raw" / segment_name(n)).read_bytes() for n in (0, 1)}
+    saved = {n: (tmp_path / "data" / "raw" / segment_name(n)).read_bytes() for n in (0, 1)}
     writer.retire({segment_name(n): _WHY for n in (0, 1)})
+    killed = tmp_path / "killed"
+    shutil.copytree(tmp_path / "data", killed)
+    writer.close()
     for number in left:
-        (tmp_path / "raw" / segment_name(number)).write_bytes(saved[number])
-    writer._queue.put(None)
-    writer._thread.join()
-    writer._release()
+        (killed / "raw" / segment_name(number)).write_bytes(saved[number])
 
     # Nothing is wrong before the next start, and nothing of it is left behind it; twice.
-    assert verify(tmp_path).ok
+    assert verify(killed).ok
     for _ in range(2):
-        again = _open(tmp_path, signer)
+        again = _open(killed, signer)
         assert (again.end, again.recovery.findings) == (4, ())
         again.close()
-    assert _names(tmp_path) == {segment_name(2), segment_name(3)}
-    assert verify(tmp_path).ok
+    assert _names(killed) == {segment_name(2), segment_name(3)}
+    assert verify(killed).ok
 
 
 def test_what_is_left_of_a_retired_segment_is_checked_as_well(

@@ -5,7 +5,7 @@ import logging
 import os
 import signal
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +17,7 @@ from sidelight.logger._door import Door, DoorLimits
 from sidelight.logger._door_gate import Gate, GatedDoor
 from sidelight.logger._http import Request, Respond, Service, response
 from sidelight.logger._segments import SEGMENT_BYTES, SegmentWriter
+from sidelight.logger._segments_folder import SealedSegment
 from sidelight.logger._segments_signature import Signer
 from sidelight.logger._upstream import Upstream
 
@@ -134,6 +135,10 @@ class DoorServer:
         await asyncio.to_thread(self._writer.close)
         if self._ingest_socket is not None:
             self._ingest_socket.unlink(missing_ok=True)
+
+    def retire(self, reasons: Mapping[str, str]) -> list[SealedSegment]:
+        """Delete segments of the archive on purpose, as ``SegmentWriter`` says; in any thread."""
+        return self._writer.retire(reasons)
 
     def snapshot(self) -> dict[str, Any]:
         """Return the counters of door, journal and connections, ready for JSON."""

@@ -1,5 +1,6 @@
 """Health, metrics and the console."""
 
+import os
 import time
 from typing import Annotated
 
@@ -50,7 +51,11 @@ async def metrics(context: Shared) -> Response:
     unread = door.get("connections", {}).get("refused")
     if unread is not None:
         counters["requests_total", (("outcome", "refused"), ("reason", "http"))] = float(unread)
-    body = render(counters, read_gauges(context.documents))
+    gauges = read_gauges(context.documents)
+    disk = os.statvfs(context.settings.data)
+    gauges["disk_free_bytes", ()] = float(disk.f_bavail * disk.f_frsize)
+    gauges["disk_bytes", ()] = float(disk.f_blocks * disk.f_frsize)
+    body = render(counters, gauges)
     return Response(body, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 

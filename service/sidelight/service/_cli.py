@@ -7,7 +7,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from sidelight.service import _cli_token
+from sidelight.service import _cli_hold, _cli_token
 
 app = typer.Typer(
     name="sidelight",
@@ -16,6 +16,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(_cli_hold.app, name="hold")
 app.add_typer(_cli_token.app, name="token")
 
 Config = Annotated[Path | None, typer.Option(help="YAML file; see docs/configuration.md.")]

@@ -19,6 +19,7 @@ from sidelight.service._settings import Settings
 from sidelight.service._stage import DECODING, DETECTION, STORING, Stage
 from sidelight.service._stage_decoding import DecodingStage
 from sidelight.service._stage_detection import DetectionStage
+from sidelight.service._stage_retention import RetentionStage
 from sidelight.service._stage_storing import StoringStage
 from sidelight.service._supervisor import CANNOT_START
 
@@ -45,6 +46,7 @@ def run_consumer(settings: Settings) -> None:
     documents = EmbeddedDocuments(settings.data)
     put_all_settings(documents, settings.deployments)
     stages = _stages(settings, journals, documents)
+    stages.append(RetentionStage(journals, documents, Lake(settings.data), settings))
     # What is here now stays: the collector need not look at it again.
     gc.freeze()
     RunFolder(settings.data).mark_consumer()

@@ -1,5 +1,6 @@
 """The process of the door."""
 
+import asyncio
 import errno
 import logging
 import ssl
@@ -14,6 +15,7 @@ from sidelight.logger.errors import FolderInUse, JournalError
 from sidelight.service._access import tokens_required
 from sidelight.service._ingest_gate import IngestGate
 from sidelight.service._process import say_ready
+from sidelight.service._retirement import retire_when_asked
 from sidelight.service._run_folder import RunFolder
 from sidelight.service._settings import ListenTlsSettings, Settings
 from sidelight.service._supervisor import CANNOT_START
@@ -62,10 +64,20 @@ async def _serve(settings: Settings) -> None:
         signer=_signer(settings),
     )
     scheme = "http" if settings.listen.tls is None else "https"
-    await serve_door(
-        server,
-        ready=lambda: say_ready(host=settings.listen.host, port=server.port, scheme=scheme),
-    )
+    keeping: list[asyncio.Task[None]] = []
+
+    def ready() -> None:
+        say_ready(host=settings.listen.host, port=server.port, scheme=scheme)
+        raw_retention_s = settings.audit.raw_retention
+        if raw_retention_s is not None:
+            work = retire_when_asked(settings.data, server, raw_retention_s=raw_retention_s)
+            keeping.append(asyncio.create_task(work))
+
+    try:
+        await serve_door(server, ready=ready)
+    finally:
+        for task in keeping:
+            task.cancel()
 
 
 def _gate(settings: Settings) -> IngestGate | None:

@@ -127,6 +127,29 @@ METRICS: Mapping[str, MetricSpec] = {
     "labels_total": MetricSpec(
         kind="counter", help="Labels received through feedback.", labels=_DEPLOYMENT
     ),
+    "expired_rows_total": MetricSpec(
+        kind="counter",
+        help="Rows of the lake deleted because their retention was over, by table.",
+        labels=(*_DEPLOYMENT, "table"),
+    ),
+    "expired_results_total": MetricSpec(
+        kind="counter",
+        help="Verdicts, alarms, labels, explanations and replies deleted likewise, by kind.",
+        labels=(*_DEPLOYMENT, "kind"),
+    ),
+    "overdue_segments": MetricSpec(
+        kind="gauge",
+        help="Segments older than audit.raw_retention that are kept all the same, by reason.",
+        labels=("reason",),
+    ),
+    "retention_failures_total": MetricSpec(
+        kind="counter", help="Sweeps of retention that ended with an error.", labels=()
+    ),
+    "legal_holds": MetricSpec(kind="gauge", help="Legal holds that are active.", labels=()),
+    "disk_free_bytes": MetricSpec(
+        kind="gauge", help="Room that is left on the disk of the data folder.", labels=()
+    ),
+    "disk_bytes": MetricSpec(kind="gauge", help="Size of the disk of the data folder.", labels=()),
     "explanations_total": MetricSpec(
         kind="counter",
         help="Explanations since the API started, by outcome.",

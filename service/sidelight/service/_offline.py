@@ -23,7 +23,7 @@ def run_query(data: Path, filters: dict[str, Any]) -> int:
     if not (data / "state.db").exists():
         return _fail(f"no data folder at {data}")
     try:
-        AccessLog(data).append(_entry("query", filters))
+        AccessLog(data).append(command_entry("query", filters))
     except OSError as error:
         return _fail(f"the access log cannot be written: {error.strerror}; nothing is shown")
     documents = EmbeddedDocuments(data)
@@ -59,15 +59,16 @@ def run_verify(data: Path, public_key: str | None = None) -> int:
         sys.stdout.write(f"{finding}\n")
     ok = report.ok and not access.findings
     word = "intact" if ok else "NOT INTACT"
+    retired = f"{report.retired} records retired, " if report.retired else ""
     sys.stdout.write(
         f"{word}: {report.records} records, {report.bytes} bytes in {report.segments} segments, "
-        f"{access.entries} entries of the access log, "
+        f"{retired}{access.entries} entries of the access log, "
         f"{f'signed by {report.key}' if report.key else 'not signed'}\n"
     )
     return 0 if ok else 1
 
 
-def _entry(command: str, filters: Mapping[str, Any]) -> dict[str, Any]:
+def command_entry(command: str, filters: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the access log keeps of a command: the user of this system asks."""
     given = {name: value for name, value in filters.items() if value is not None}
     reason = os.environ.get("SIDELIGHT_REASON", "")

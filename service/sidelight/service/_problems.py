@@ -21,6 +21,7 @@ from sidelight.service.errors import (
     ConfigurationError,
     NotFound,
     NotReady,
+    OnHold,
     ServiceError,
 )
 
@@ -28,6 +29,7 @@ from sidelight.service.errors import (
 _STATUS: tuple[tuple[type[Exception], int, str], ...] = (
     (NotFound, 404, "not found"),
     (NotReady, 409, "something is missing first"),
+    (OnHold, 409, "on legal hold"),
     (ConfigurationError, 400, "the configuration is wrong"),
     (BadRequest, 400, "the request cannot be understood"),
     (WhereError, 400, "the where expression cannot be understood"),

@@ -34,6 +34,4 @@ def _load(config: Path | None, options: dict[str, Any]) -> dict[str, Any]:
             "nobody can use the service yet: it requires tokens and there is none; "
             "make one with: sidelight token create --role admin"
         )
-    if any(deployment.retention is not None for deployment in settings.deployments):
-        log.warning("retention is kept but not applied yet: nothing is deleted")
     return settings.model_dump(mode="json", by_alias=True)

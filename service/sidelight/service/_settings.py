@@ -94,6 +94,10 @@ class AuditSettings(BaseModel):
     trusted_keys: tuple[str, ...] = ()
     """Public keys of former signers, in hexadecimal, after the key was changed."""
 
+    raw_retention: Duration | None = Field(default=None, gt=0)
+    """How long segments of the archive are kept at least; for ever when absent. They hold several
+    deployments, and one goes when the retention of each of them is over as well."""
+
 
 class QuotaSettings(BaseModel):
     """How much one namespace may send to the door; more is answered with 429."""
@@ -187,8 +191,8 @@ class DeploymentSettings(BaseModel):
     detection: DetectionSettings = DetectionSettings()
     """How changes are found."""
 
-    retention: Duration | None = None
-    """How long inferences are kept; for ever when absent."""
+    retention: Duration | None = Field(default=None, gt=0)
+    """How long inferences and what came of them are kept; as ``retention`` of all when absent."""
 
     @field_validator("name")
     @classmethod
@@ -297,13 +301,16 @@ class Settings(BaseSettings):
     """Who may do what."""
 
     audit: AuditSettings = AuditSettings()
-    """How the archive is signed."""
+    """How the archive is signed and kept."""
 
     quotas: dict[str, QuotaSettings] = {}
     """How much a namespace may send, by its name; ``*`` stands for each that is not named."""
 
     deployments: tuple[DeploymentSettings, ...] = ()
     """Deployments that need more than what traffic tells."""
+
+    retention: Duration | None = Field(default=None, gt=0)
+    """How long inferences are kept of deployments that say nothing else; for ever when absent."""
 
     pairing: PairingSettings = PairingSettings()
     """How the halves of an inference meet."""

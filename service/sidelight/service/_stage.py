@@ -9,6 +9,7 @@ from sidelight.service._metrics import Labels
 DECODING = "decoding"
 STORING = "storing"
 DETECTION = "detection"
+RETENTION = "retention"
 
 
 class Stage(Protocol):

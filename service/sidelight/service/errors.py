@@ -4,6 +4,7 @@
     ``ConfigurationError``  a key of the configuration is wrong; names the path
     ``NotFound``            there is no such deployment, inference, alarm or explanation
     ``NotReady``            something must be configured or come first; names what
+    ``OnHold``              a legal hold forbids a deletion; names the hold
     ``BadRequest``          a request to the API cannot be understood
 """
 
@@ -30,6 +31,10 @@ class NotFound(ServiceError, LookupError):  # noqa: N818 - the name says it
 
 class NotReady(ServiceError, RuntimeError):  # noqa: N818 - the name says it
     """Something must be configured or must happen first; ``hint`` names it."""
+
+
+class OnHold(ServiceError, PermissionError):  # noqa: N818 - the name says it
+    """A legal hold forbids what was asked; ``detail`` names it."""
 
 
 class BadRequest(ServiceError, ValueError):  # noqa: N818 - the name says it

@@ -1,0 +1,119 @@
+"""``sidelight hold``: legal holds, which keep what retention would delete."""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+app = typer.Typer(help="Legal holds: what they cover is not deleted.", no_args_is_help=True)
+
+Data = Annotated[Path, typer.Option(help="Data folder.")]
+Reason = Annotated[str, typer.Option(help="Why; it is kept with the hold and in the access log.")]
+
+_DATA = Path("./sidelight-data")
+_USAGE = 2
+
+
+@app.command()
+def add(
+    deployment: Annotated[str, typer.Option(help="NS/NAME.")],
+    reason: Reason,
+    from_: Annotated[
+        str | None, typer.Option("--from", help="Oldest time, included; RFC 3339.")
+    ] = None,
+    to: Annotated[str | None, typer.Option(help="Newest time, excluded; RFC 3339.")] = None,
+    data: Data = _DATA,
+) -> None:
+    """Keep what a deployment has, whatever its retention says; prints the hold as JSON."""
+    from sidelight.adapters import QueryError
+    from sidelight.adapters._query_time import parse_time
+    from sidelight.service._holds import Holds
+    from sidelight.service._names import stored_name
+    from sidelight.service.errors import ServiceError
+
+    if len([part for part in deployment.split("/", 1) if part]) != len(("namespace", "name")):
+        _fail(f"--deployment: expected NS/NAME, got {deployment!r}")
+    try:
+        from_us = None if from_ is None else parse_time(from_, "--from")
+        to_us = None if to is None else parse_time(to, "--to")
+        if from_us is not None and to_us is not None and from_us >= to_us:
+            _fail("--to: expected a later time than --from")
+        name = stored_name(deployment)
+        caller = _note(data, "hold add", reason, deployment=name, **{"from": from_, "to": to})
+        hold = Holds(data).add(name, reason=reason, by=caller, from_us=from_us, to_us=to_us)
+    except QueryError as error:
+        _fail(str(error))
+    except ServiceError as error:
+        _fail(str(error), error.hint)
+    _show(hold)
+
+
+@app.command("list")
+def list_holds(
+    *,
+    released: Annotated[bool, typer.Option(help="Those that have ended, too.")] = False,
+    data: Data = _DATA,
+) -> None:
+    """Print every hold as one line of JSON."""
+    from sidelight.service._holds import Holds
+    from sidelight.service.errors import ServiceError
+
+    try:
+        holds = Holds(data).list()
+    except ServiceError as error:
+        _fail(str(error), error.hint)
+    for hold in holds:
+        if released or hold.released is None:
+            _show(hold)
+
+
+@app.command()
+def release(
+    hold_id: Annotated[str, typer.Argument(help="The id that `list` shows.")],
+    reason: Reason,
+    data: Data = _DATA,
+) -> None:
+    """End a hold: what is past its retention goes with the next sweep."""
+    from sidelight.service._holds import Holds
+    from sidelight.service.errors import ServiceError
+
+    try:
+        caller = _note(data, "hold release", reason, hold=hold_id)
+        hold = Holds(data).release(hold_id, reason=reason, by=caller)
+    except ServiceError as error:
+        _fail(str(error), error.hint)
+    _show(hold)
+
+
+def _note(data: Path, command: str, reason: str, **parameters: Any) -> str:
+    """Write the command down before it is done; return who gave it."""
+    from sidelight.service._access_log import AccessLog
+    from sidelight.service._offline import command_entry
+
+    if not (data / "format").exists():
+        _fail(f"no data folder at {data}")
+    entry: Mapping[str, Any] = {**command_entry(command, parameters), "reason": reason}
+    try:
+        AccessLog(data).append(entry)
+    except OSError as error:
+        _fail(f"the access log cannot be written: {error.strerror}; nothing was changed")
+    return str(entry["caller"])
+
+
+def _show(hold: Any) -> None:
+    from sidelight.adapters._query_time import format_time
+
+    value = hold.model_dump(mode="json", exclude={"from_us", "to_us"})
+    for name, time_us in (("from", hold.from_us), ("to", hold.to_us)):
+        value[name] = None if time_us is None else format_time(time_us)
+    import orjson
+
+    sys.stdout.buffer.write(orjson.dumps(value) + b"\n")
+    sys.stdout.flush()
+
+
+def _fail(message: str, hint: str = "") -> NoReturn:
+    sys.stderr.write(f"sidelight: {message}\n" + (f"  {hint}\n" if hint else ""))
+    raise typer.Exit(_USAGE)

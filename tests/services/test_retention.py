@@ -1,0 +1,140 @@
+"""Retention and legal holds with real processes: what is old goes, killed at any moment or not."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.services.conftest import Service
+
+_N = 60
+_KILLS = 4
+
+
+def _send(service: "Service", number: int, at: datetime, deployment: str = "flights") -> None:
+    for side, payload in (
+        ("request", {"instances": [[number, 1]]}),
+        ("response", {"predictions": [number]}),
+    ):
+        headers = {
+            "ce-specversion": "1.0",
+            "ce-type": f"org.kubeflow.serving.inference.{side}",
+            "ce-source": "/x",
+            "ce-id": f"{deployment}{number}",
+            "ce-namespace": "prod",
+            "ce-inferenceservicename": deployment,
+            "ce-time": at.isoformat(),
+            "content-type": "application/json",
+        }
+        assert service.post(json.dumps(payload), headers).status_code == 200
+
+
+def _kill_consumer(service: "Service", rng: random.Random) -> None:
+    """Kill it at some moment after its start, when it has begun to sweep."""
+    deadline = time.monotonic() + 30
+    while (pid := service.children().get("consumer")) is None:
+        assert time.monotonic() < deadline, "it does not come back"
+        time.sleep(0.01)
+    time.sleep(rng.uniform(0.3, 1.0))
+    os.kill(pid, signal.SIGKILL)
+
+
+def _left(service: "Service") -> set[str]:
+    return {item["request_id"] for item in service.get_all("/v1/inferences")}
+
+
+def _wait_left(service: "Service", expected: set[str]) -> None:
+    deadline = time.monotonic() + 30
+    while (left := _left(service)) != expected:
+        assert time.monotonic() < deadline, left ^ expected
+        time.sleep(0.05)
+
+
+def _hold(service: "Service", *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [*service.program, "hold", *arguments, "--data", str(service.data)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def _config(**audit: str) -> dict[str, Any]:
+    return {
+        "deployments": [{"name": "prod/flights", "retention": "240s"}],
+        "audit": audit,
+    }
+
+
+@pytest.mark.timeout(120)
+def test_old_rows_go_whatever_is_killed_and_held_ones_stay(
+    start_service: "Callable[..., Service]",
+) -> None:
+    service = start_service(config=_config())
+    old, now = datetime.now(UTC) - timedelta(hours=1), datetime.now(UTC)
+    held = _hold(
+        service,
+        *("add", "--deployment", "prod/flights", "--reason", "a case"),
+        *("--to", (old - timedelta(minutes=30)).isoformat()),
+    )
+    assert held.returncode == 0, held.stderr
+    rng = random.Random(7)
+    for number in range(_N):
+        # One of three is young, one old, one old and on hold.
+        at = (now, old, old - timedelta(hours=1))[number % 3]
+        _send(service, number, at)
+        if number % (_N // _KILLS) == 5:
+            _kill_consumer(service, rng)
+    stay = {f"flights{number}" for number in range(_N) if number % 3 != 1}
+    service.wait_for(
+        lambda metrics: metrics.total("expired_rows_total", table="inferences") == _N // 3,
+        "what is old was deleted once",
+    )
+
+    _wait_left(service, stay)
+    assert service.metrics().total("disk_free_bytes") > 0
+    assert service.metrics().total("legal_holds") == 1
+    hold = json.loads(held.stdout)["id"]
+    released = _hold(service, "release", hold, "--reason", "it is over")
+    assert released.returncode == 0, released.stderr
+    _wait_left(service, {f"flights{number}" for number in range(0, _N, 3)})
+    assert service.stop() == 0
+    assert service.command("verify").returncode == 0
+    assert "retention is kept" not in service.log.read_text()
+
+
+@pytest.mark.timeout(120)
+def test_the_archive_is_retired_and_still_verified(
+    start_service: "Callable[..., Service]",
+) -> None:
+    service = start_service(config=_config(raw_retention="1s"))
+    old = datetime.now(UTC) - timedelta(hours=1)
+    for number in range(10):
+        _send(service, number, old)
+    # A start seals what was there; from then on it may go a second after it arrived.
+    config = _config(raw_retention="1s")
+    config["deployments"][0]["retention"] = "1s"
+    service._config.write_text(json.dumps(config))
+    service.kill()
+    service.start()
+    first = next(iter(sorted((service.data / "raw").glob("*.seg"))))
+
+    deadline = time.monotonic() + 30
+    while first.exists():
+        assert time.monotonic() < deadline, "not retired"
+        time.sleep(0.05)
+    running = service.command("verify")
+    assert running.returncode == 0, running.stdout
+    assert "20 records retired" in running.stdout
+    service.kill()
+    service.start()
+    _send(service, 99, datetime.now(UTC))
+    assert service.stop() == 0
+    verified = service.command("verify")
+    assert verified.returncode == 0, verified.stdout
+    assert "20 records retired" in verified.stdout
+    assert "2 records, " in verified.stdout
