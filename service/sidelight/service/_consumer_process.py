@@ -6,8 +6,9 @@ import signal
 import sys
 import threading
 import time
+from typing import TYPE_CHECKING
 
-from sidelight.adapters import EmbeddedDocuments, EmbeddedJournals, Lake
+from sidelight.adapters import AdapterError, EmbeddedDocuments, EmbeddedJournals, Lake
 from sidelight.logger import Journals
 from sidelight.logger.errors import FolderInUse, JournalError
 from sidelight.service._deployments import put_all_settings
@@ -16,12 +17,16 @@ from sidelight.service._metrics import Labels
 from sidelight.service._process import say_ready
 from sidelight.service._run_folder import RunFolder
 from sidelight.service._settings import Settings
-from sidelight.service._stage import DECODING, DETECTION, STORING, Stage
+from sidelight.service._stage import DECODING, DETECTION, INDEXING, STORING, Stage
 from sidelight.service._stage_decoding import DecodingStage
 from sidelight.service._stage_detection import DetectionStage
 from sidelight.service._stage_retention import RetentionStage
 from sidelight.service._stage_storing import StoringStage
 from sidelight.service._supervisor import CANNOT_START
+from sidelight.service.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from sidelight.service._stage_indexing import IndexingStage
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +52,13 @@ def run_consumer(settings: Settings) -> None:
     put_all_settings(documents, settings.deployments)
     stages = _stages(settings, journals, documents)
     stages.append(RetentionStage(journals, documents, Lake(settings.data), settings))
+    try:
+        indexing = _indexing(settings, journals, documents)
+    except (AdapterError, ConfigurationError) as error:
+        log.error("%s", error)  # noqa: TRY400 - a sentence for a person, no traceback
+        sys.exit(CANNOT_START)
+    if indexing is not None:
+        stages.append(indexing)
     # What is here now stays: the collector need not look at it again.
     gc.freeze()
     RunFolder(settings.data).mark_consumer()
@@ -54,6 +66,8 @@ def run_consumer(settings: Settings) -> None:
     try:
         _work(settings, journals, documents, stages, stopping)
     finally:
+        if indexing is not None:
+            indexing.close()
         documents.close()
         journals.close()
 
@@ -67,7 +81,7 @@ def work_off(settings: Settings) -> None:
         When the folder is in use, or cannot be written.
 
     """
-    journals = EmbeddedJournals(settings.data, groups=(STORING, DETECTION))
+    journals = EmbeddedJournals(settings.data, groups=_groups(settings))
     documents = EmbeddedDocuments(settings.data)
     put_all_settings(documents, settings.deployments)
     stages = _stages(settings, journals, documents)
@@ -88,17 +102,35 @@ def _stages(
             documents,
             orphan_after_s=settings.pairing.orphan_after,
             max_inflated_bytes=settings.limits.decompressed,
+            notes_label_changes=settings.store.elasticsearch is not None,
         ),
         StoringStage(journals, documents, Lake(settings.data)),
         DetectionStage(journals, documents, Lake(settings.data), settings.data),
     ]
 
 
+def _groups(settings: Settings) -> tuple[str, ...]:
+    """Return who reads what was decoded: it is kept until all of them have it."""
+    indexing = () if settings.store.elasticsearch is None else (INDEXING,)
+    return (STORING, DETECTION, *indexing)
+
+
+def _indexing(
+    settings: Settings, journals: EmbeddedJournals, documents: EmbeddedDocuments
+) -> "IndexingStage | None":
+    if settings.store.elasticsearch is None:
+        return None
+    # Who has no search server does not wait for what it needs.
+    from sidelight.service._indexing import open_indexing  # noqa: PLC0415
+
+    return open_indexing(settings.store.elasticsearch, settings.data, journals, documents)
+
+
 def _open(settings: Settings, stopping: threading.Event) -> EmbeddedJournals:
     deadline = time.monotonic() + _PATIENCE_S
     while True:
         try:
-            return EmbeddedJournals(settings.data, groups=(STORING, DETECTION))
+            return EmbeddedJournals(settings.data, groups=_groups(settings))
         except FolderInUse:
             if stopping.wait(_PAUSE_S) or time.monotonic() > deadline:
                 raise
@@ -121,7 +153,7 @@ def _work(
             marked_s = now_s
             folder.mark_consumer()
             try:
-                _publish_lag(journals, documents)
+                _publish_lag(journals, documents, stages)
             except JournalError as error:
                 # A full disk costs a gauge, not the process: what came waits for room.
                 log.warning("lag not published", extra={"reason": str(error)})
@@ -145,13 +177,17 @@ def _step(stage: Stage, stopping: threading.Event) -> bool:
     return False
 
 
-def _publish_lag(journals: Journals, documents: EmbeddedDocuments) -> None:
+def _publish_lag(
+    journals: Journals, documents: EmbeddedDocuments, stages: list[Stage]
+) -> None:
     events, inferences = journals.ends("events"), journals.ends("inferences")
     lags = {
         DECODING: (events, journals.positions(DECODING, "events")),
         STORING: (inferences, journals.positions(STORING, "inferences")),
         DETECTION: (inferences, journals.positions(DETECTION, "inferences")),
     }
+    if any(stage.name == INDEXING for stage in stages):
+        lags[INDEXING] = inferences, journals.positions(INDEXING, "inferences")
     values: dict[tuple[str, Labels], float] = {
         ("journal_lag_events", (("consumer", group),)): float(
             sum(end - positions.get(partition, 0) for partition, end in ends.items())

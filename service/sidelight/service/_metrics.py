@@ -124,6 +124,16 @@ METRICS: Mapping[str, MetricSpec] = {
     "reference_rows": MetricSpec(
         kind="gauge", help="Rows of the reference so far.", labels=_DEPLOYMENT
     ),
+    "indexed_documents_total": MetricSpec(
+        kind="counter",
+        help="Rows sent to the search server: stored, already there, reduced or refused.",
+        labels=("outcome",),
+    ),
+    "indexing_retries_total": MetricSpec(
+        kind="counter",
+        help="Times that something had to be sent to the search server again, by reason.",
+        labels=("reason",),
+    ),
     "labels_total": MetricSpec(
         kind="counter", help="Labels received through feedback.", labels=_DEPLOYMENT
     ),

@@ -15,6 +15,7 @@ from pydantic_settings import (
 )
 
 from sidelight.service._quantities import Duration, Size
+from sidelight.service._settings_elasticsearch import ElasticsearchSettings
 from sidelight.service.errors import ConfigurationError
 
 # Imported where a deployment is configured: everything waits for the supervisor's settings, and
@@ -29,6 +30,7 @@ _CONFIDENTIAL: Final = frozenset(
     {
         *("headers", "headers_from", "config", "config_from", "key_file", "key_env"),
         *("access_key_from", "secret_key_from", "session_token_from", "admin_token_from"),
+        *("password_from", "api_key_from"),
     }
 )
 _CREDENTIALS: Final = re.compile(r"//\S*@")
@@ -239,6 +241,9 @@ class StoreSettings(BaseModel):
 
     lake: Literal[True] = True
     """Parquet files under the data folder."""
+
+    elasticsearch: ElasticsearchSettings | None = None
+    """A search server that gets every row as well; none when absent."""
 
 
 class LimitSettings(BaseModel):

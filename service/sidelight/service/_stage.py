@@ -9,7 +9,11 @@ from sidelight.service._metrics import Labels
 DECODING = "decoding"
 STORING = "storing"
 DETECTION = "detection"
+INDEXING = "indexing"
 RETENTION = "retention"
+
+LABEL_CHANGES = "label_changes"
+"""Collection of the labels that are not yet in the search server; worked off and deleted."""
 
 
 class Stage(Protocol):

@@ -1,6 +1,7 @@
 """The first stage: events become inferences, once; labels are kept until asked for."""
 
 import logging
+import uuid
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -31,7 +32,7 @@ from sidelight.service._label_values import instant, is_text
 from sidelight.service._metrics import Labels, split_name
 from sidelight.service._names import stored_name
 from sidelight.service._registered import RegisteredSettings
-from sidelight.service._stage import DECODING, Counts
+from sidelight.service._stage import DECODING, LABEL_CHANGES, Counts
 from sidelight.service._stage_replies import reply_documents
 from sidelight.service._suspicion import Suspicion
 
@@ -61,6 +62,8 @@ class DecodingStage:
         A half that stays alone this long is stored as an orphan, in seconds.
     max_inflated_bytes : int
         Bound of a payload after decompression.
+    notes_label_changes : bool, default False
+        Whether labels are noted for the indexing stage, too.
 
     """
 
@@ -73,9 +76,11 @@ class DecodingStage:
         *,
         orphan_after_s: float,
         max_inflated_bytes: int,
+        notes_label_changes: bool = False,
     ) -> None:
         self._journals = journals
         self._documents = documents
+        self._notes_label_changes = notes_label_changes
         self._suspicion = Suspicion(_MAX_RECORDS)
         self._orphan_after_ns = int(orphan_after_s * 1e9)
         self._limits = EventLimits(max_inflated_bytes=max_inflated_bytes)
@@ -265,7 +270,14 @@ class DecodingStage:
             )
             for key, item in merged.items()
         ]
+        if self._notes_label_changes:
+            documents += map(_change, merged)
         return documents, rejected
+
+
+def _change(key: str) -> Document:
+    # A name of its own: the one that works it off must not delete a later one.
+    return Document(collection=LABEL_CHANGES, key=uuid.uuid4().hex, value={"key": key})
 
 
 def _merged(known: dict[str, Any] | None, item: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,324 @@
+"""The fourth stage, where it is configured: decoded rows become documents of a search server.
+
+A server that is down or slow must delay nobody else. Everything that waits for it happens in a
+thread of its own; a step only looks whether the last piece of work is done, commits it, and hands
+over the next one.
+"""
+
+import hashlib
+import logging
+import threading
+from collections import Counter
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+import orjson
+
+from sidelight.adapters import AlarmSpan, Joined, ScoreReader, StoppedError
+from sidelight.logger import Commit, Document, Documents, Journals
+from sidelight.payloads import Batch
+from sidelight.service._label_values import instant
+from sidelight.service._stage import DETECTION, INDEXING, LABEL_CHANGES, Counts
+
+log = logging.getLogger(__name__)
+
+_MAX_RECORDS: Final = 1024
+_MAX_BYTES: Final = 16 << 20
+_MAX_LABELS: Final = 1000
+_PAGE: Final = 1000
+# What comes one by one is gathered this long; a search server likes few large requests.
+_GATHER_NS: Final = 200_000_000
+_COUNTED_NS: Final = 1_000_000_000
+_AGAIN_NS: Final = 5_000_000_000
+_ALARM: Final = b"alarm|"
+
+
+class DocumentStore(Protocol):
+    """What the stage needs of the server; see ``ElasticStore``."""
+
+    def write(self, batches: list[Batch], joined: Mapping[str, Joined]) -> Counter[Any]:
+        """Store rows."""
+        ...
+
+    def label(
+        self, deployment: str, labels: Mapping[tuple[str, int], Mapping[str, Any]]
+    ) -> Counter[Any]:
+        """Join labels to stored rows."""
+        ...
+
+    def alarm(self, value: Mapping[str, Any], span: AlarmSpan) -> Counter[Any]:
+        """Store an alarm and mark its rows."""
+        ...
+
+    def stop(self) -> None:
+        """End what waits."""
+        ...
+
+    def close(self) -> None:
+        """Close the connections."""
+        ...
+
+
+class Troubles:
+    """Reasons that several threads note and one takes."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._noted: Counter[str] = Counter()
+
+    def __bool__(self) -> bool:
+        return bool(self._noted)
+
+    def add(self, reason: str) -> None:
+        """Note one, from any thread."""
+        with self._lock:
+            self._noted[reason] += 1
+
+    def take(self) -> Counter[str]:
+        """Return what was noted since the last time."""
+        with self._lock:
+            taken, self._noted = self._noted, Counter()
+        return taken
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Work:
+    """One piece of work, and what is committed when it is done."""
+
+    partition: int = 0
+    first: int = 0
+    last: int = -1
+    payloads: list[bytes] = field(default_factory=list)
+    changes: list[tuple[str, str]] = field(default_factory=list)
+    alarms: list[dict[str, Any]] = field(default_factory=list)
+    spans: Mapping[str, list[AlarmSpan]] = field(default_factory=dict)
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.payloads or self.changes or self.alarms)
+
+
+class IndexingStage:
+    """Takes decoded batches behind the detectors, so that scores go with the rows.
+
+    Parameters
+    ----------
+    journals, documents : Journals, Documents
+    scores : ScoreReader
+        Where the detectors left the scores of rows.
+    store : DocumentStore
+        Closed with the stage.
+    troubles : Troubles
+        What the store had to send again.
+
+    """
+
+    name = INDEXING
+
+    def __init__(
+        self,
+        journals: Journals,
+        documents: Documents,
+        scores: ScoreReader,
+        store: DocumentStore,
+        troubles: Troubles,
+    ) -> None:
+        self._journals = journals
+        self._documents = documents
+        self._scores = scores
+        self._store = store
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="sidelight-indexing")
+        self._work: _Work | None = None
+        self._result: Future[Counter[str]] | None = None
+        self._troubles = troubles
+        self._not_before_ns = 0
+        self._counted_ns = 0
+        self._known = dict(journals.scan(INDEXING, _ALARM))
+
+    def reset(self) -> None:
+        """Begin again from what is committed; what is under way comes to its end first."""
+        self._work = self._result = None
+        self._known = dict(self._journals.scan(INDEXING, _ALARM))
+
+    def close(self) -> None:
+        """Give up what is under way: it is done again after the next start."""
+        self._store.stop()
+        self._pool.shutdown(cancel_futures=True)
+        self._store.close()
+
+    def step(self, now_ns: int) -> bool:
+        """Commit what is done and hand over what is new; never waits for the server."""
+        if self._result is not None:
+            if not self._result.done():
+                self._count_troubles(now_ns)
+                return False
+            return self._finish(now_ns)
+        # A clock that was set back makes nobody wait for what it showed before.
+        if 0 <= self._not_before_ns - now_ns < _AGAIN_NS:
+            return False
+        work = self._next()
+        if work.is_empty:
+            self._not_before_ns = now_ns + _GATHER_NS
+            return False
+        self._work = work
+        self._result = self._pool.submit(self._do, work)
+        return True
+
+    def _finish(self, now_ns: int) -> bool:
+        work, result = self._work, self._result
+        assert work is not None  # noqa: S101 - both are set together
+        assert result is not None  # noqa: S101
+        self._work = self._result = None
+        try:
+            outcomes = result.result()
+        except StoppedError:
+            return False
+        except Exception:
+            log.exception("not indexed, tried again")
+            self._troubles.add("failed")
+            self._not_before_ns = now_ns + _AGAIN_NS - 1
+            return False
+        self._commit(work, outcomes)
+        is_full = len(work.payloads) >= _MAX_RECORDS or len(work.changes) >= _MAX_LABELS
+        self._not_before_ns = 0 if is_full else now_ns + _GATHER_NS
+        return True
+
+    def _commit(self, work: _Work, outcomes: Counter[str]) -> None:
+        counts = Counts()
+        for outcome, number in outcomes.items():
+            counts.add("indexed_documents_total", (("outcome", outcome),), number)
+        self._add_troubles(counts)
+        state: dict[bytes, bytes | None] = {
+            _ALARM + str(alarm["id"]).encode(): _digest(alarm) for alarm in work.alarms
+        }
+        positions = {work.partition: work.last + 1} if work.payloads else {}
+        self._journals.commit(
+            Commit(
+                group=INDEXING,
+                journal="inferences",
+                positions=positions,
+                state=state,
+                documents=[Document(collection=LABEL_CHANGES, key=key) for key, _ in work.changes],
+                counters=counts,
+            )
+        )
+        self._known |= {key: value for key, value in state.items() if value is not None}
+
+    def _next(self) -> _Work:
+        """Read, in the thread that owns the journals, what is to be done."""
+        alarms, spans = self._alarms()
+        changes = [
+            (key, str(value["key"]))
+            for _, key, value in self._documents.find(
+                LABEL_CHANGES, descending=False, limit=_MAX_LABELS
+            )
+        ]
+        work = _Work(changes=changes, alarms=alarms, spans=spans)
+        for part in self._journals.read_inferences(
+            INDEXING, max_records=_MAX_RECORDS, max_bytes=_MAX_BYTES
+        ):
+            judged = self._journals.positions(DETECTION, "inferences").get(part.partition, 0)
+            records = [item for item in part.records if item.position < judged]
+            if records:
+                return _Work(
+                    partition=part.partition,
+                    first=part.first,
+                    last=records[-1].position,
+                    payloads=[item.payload for item in records],
+                    changes=changes,
+                    alarms=alarms,
+                    spans=spans,
+                )
+        return work
+
+    def _alarms(self) -> tuple[list[dict[str, Any]], dict[str, list[AlarmSpan]]]:
+        """Return the alarms that changed, and where all of them stand."""
+        changed: list[dict[str, Any]] = []
+        spans: dict[str, list[AlarmSpan]] = {}
+        for _, key, value in self._documents.find("alarms", limit=_PAGE):
+            spans.setdefault(value["deployment"], []).append(_span(value))
+            if self._known.get(_ALARM + key.encode()) != _digest(value):
+                changed.append(value)
+        return changed, spans
+
+    def _do(self, work: _Work) -> Counter[str]:
+        """Do the work, in the stage's thread: rows, then what changes rows that are there."""
+        outcomes: Counter[str] = Counter()
+        batches = [Batch.from_ipc(payload) for payload in work.payloads]
+        if batches:
+            outcomes += self._store.write(batches, self._joined(batches, work))
+        by_deployment: dict[str, dict[tuple[str, int], dict[str, Any]]] = {}
+        for key in {key for _, key in work.changes}:
+            # Read now: a change that came meanwhile is in it, and is worked off again later.
+            value = self._documents.get("labels", key)
+            if value is not None:
+                rows = by_deployment.setdefault(value["deployment"], {})
+                rows[value["request_id"], value["row"]] = value["labels"]
+        for deployment, labels in by_deployment.items():
+            self._store.label(deployment, labels)
+        for alarm in work.alarms:
+            self._store.alarm(alarm, _span(alarm))
+        return outcomes
+
+    def _joined(self, batches: list[Batch], work: _Work) -> dict[str, Joined]:
+        by_deployment: dict[str, list[Batch]] = {}
+        for batch in batches:
+            by_deployment.setdefault(batch.deployment, []).append(batch)
+        return {
+            name: Joined(
+                labels=self._labels(name, some),
+                scores=self._scores.read(
+                    name, some, partition=work.partition, first=work.first, last=work.last
+                ),
+                alarms=work.spans.get(name, []),
+            )
+            for name, some in by_deployment.items()
+        }
+
+    def _labels(
+        self, deployment: str, batches: list[Batch]
+    ) -> dict[tuple[str, int], dict[str, Any]]:
+        if not self._documents.find("labels", deployment=deployment, limit=1):
+            return {}
+        found: dict[tuple[str, int], dict[str, Any]] = {}
+        for batch in batches:
+            ids = batch.records.column("request_id").to_pylist()
+            rows = batch.records.column("row").to_pylist()
+            for place in zip(ids, rows, strict=True):
+                value = self._documents.get("labels", f"{deployment}|{place[0]}|{place[1]}")
+                if value is not None:
+                    found[place] = value["labels"]
+        return found
+
+    def _count_troubles(self, now_ns: int) -> None:
+        """Show that the server is in trouble while it is, not only afterwards."""
+        if 0 <= now_ns - self._counted_ns < _COUNTED_NS or not self._troubles:
+            return
+        self._counted_ns = now_ns
+        counts = Counts()
+        self._add_troubles(counts)
+        self._journals.commit(Commit(group=INDEXING, journal="inferences", counters=counts))
+
+    def _add_troubles(self, counts: Counts) -> None:
+        for reason, number in self._troubles.take().items():
+            counts.add("indexing_retries_total", (("reason", reason),), number)
+
+
+def _span(alarm: Mapping[str, Any]) -> AlarmSpan:
+    ended = alarm["ended_at"]
+    return AlarmSpan(
+        id=alarm["id"],
+        version=alarm["version"],
+        start_us=_microseconds(alarm["since"]),
+        end_us=None if ended is None else _microseconds(ended),
+    )
+
+
+def _microseconds(time: str) -> int:
+    return round(instant(time)[0].timestamp() * 1_000_000)
+
+
+def _digest(alarm: Mapping[str, Any]) -> bytes:
+    return hashlib.sha256(orjson.dumps(alarm, option=orjson.OPT_SORT_KEYS)).digest()
