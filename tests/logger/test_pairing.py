@@ -326,3 +326,22 @@ def test_the_reader_parses_a_batch_once() -> None:
     assert [event and event.id for event in found] == ["2", "0", None]
     assert len(asked) == 1
     assert reader(RawRef(partition=0, position=8)) is None
+
+
+def test_every_event_is_counted_by_deployment_and_kind() -> None:
+    other, again = half("com.example.other", "3"), half("request", "1", position=1)
+    outcome = Store().step(half("request", "1"), again, half("response", "1", position=2), other)
+    assert outcome.received == {
+        ("prod/m", "request"): 2,
+        ("prod/m", "response"): 1,
+        ("prod/m", "other"): 1,
+    }
+
+
+def test_what_came_and_went_within_a_step_is_no_waiting_state() -> None:
+    outcome = Store().step(
+        half("request", "1"), half("response", "1", position=1), half("request", "2", position=2)
+    )
+    waiting = [key for key in outcome.state if key.startswith(WAITING_PREFIX)]
+    assert len(waiting) == 1
+    assert len(outcome.state) == 2

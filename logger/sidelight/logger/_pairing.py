@@ -13,7 +13,7 @@ from typing import Final
 
 from sidelight.logger._identity import Identity, identity, identity_digest, kind_of
 from sidelight.logger._pairing_state import Half, PairState, Side
-from sidelight.payloads import Event, RawRef
+from sidelight.payloads import Event, EventKind, RawRef
 
 WAITING_PREFIX: Final = b"w"
 _STORED_PREFIX: Final = b"s"
@@ -64,6 +64,8 @@ class Outcome:
         Changed keys; None deletes one.
     feedback, others : list of Event
         Events that are no halves, in order.
+    received : Counter by (deployment, kind)
+        Every event that was taken.
     completed, orphans, late, duplicates, key_reused, unreadable : Counter by deployment
         ``completed`` counts inferences with both halves at revision 0, ``late`` those that were
         orphans before, ``unreadable`` halves whose partner the archive has no more.
@@ -74,6 +76,7 @@ class Outcome:
     state: dict[bytes, bytes | None] = field(default_factory=dict)
     feedback: list[Event] = field(default_factory=list)
     others: list[Event] = field(default_factory=list)
+    received: Counter[tuple[str, EventKind]] = field(default_factory=Counter)
     completed: Counter[str] = field(default_factory=Counter)
     orphans: Counter[str] = field(default_factory=Counter)
     late: Counter[str] = field(default_factory=Counter)
@@ -117,6 +120,7 @@ class Pairing:
         self._max_held_bytes = max_held_bytes
         self._max_recent = max_recent
         self._waiting: dict[bytes, PairState] = {}
+        self._begun: dict[bytes, PairState] = {}
         self._held: dict[bytes, Event] = {}
         self._held_bytes = 0
         # Packed, so that the garbage collector has nothing to walk through.
@@ -153,14 +157,18 @@ class Pairing:
             if kind == "request" or kind == "response":  # noqa: PLR1714 - narrows the type
                 key = identity(event)
                 halves.append((event, kind, key, identity_digest(key)))
-            elif kind == "feedback":
-                outcome.feedback.append(event)
-            else:
-                outcome.others.append(event)
+                outcome.received[key.deployment, kind] += 1
+                continue
+            outcome.received[identity(event).deployment, kind] += 1
+            (outcome.feedback if kind == "feedback" else outcome.others).append(event)
         known = self._remembered((item[3] for item in halves), lookup)
         for event, side, key, digest in halves:
             self._expire(event.ref.partition, event.received_ns, outcome)
             self._take(event, side, key, digest, known, outcome)
+        # What came and went within this step is not worth packing.
+        for digest, state in self._begun.items():
+            outcome.state[WAITING_PREFIX + digest] = state.pack()
+        self._begun.clear()
         self._forget()
         return outcome
 
@@ -206,7 +214,7 @@ class Pairing:
         content = hashlib.blake2b(event.data, digest_size=_DIGEST_BYTES).digest()
         half = Half(content, event.ref)
         if state is None:
-            self._begin(event, side, half, digest, outcome)
+            self._begin(event, side, half, digest)
             return
         present = state.half(side)
         if present is None:
@@ -216,7 +224,7 @@ class Pairing:
         else:
             outcome.key_reused[key.deployment] += 1
 
-    def _begin(self, event: Event, side: Side, half: Half, digest: bytes, outcome: Outcome) -> None:
+    def _begin(self, event: Event, side: Side, half: Half, digest: bytes) -> None:
         request, response = (half, None) if side == "request" else (None, half)
         state = PairState(
             request, response, is_stored=False, revision=0, received_ns=event.received_ns
@@ -226,7 +234,7 @@ class Pairing:
         if self._held_bytes + size <= self._max_held_bytes:
             self._held[digest] = event
             self._held_bytes += size
-        outcome.state[WAITING_PREFIX + digest] = state.pack()
+        self._begun[digest] = state
 
     def _complete(
         self,
@@ -296,13 +304,9 @@ class Pairing:
         return event
 
     def _store(self, digest: bytes, state: PairState, outcome: Outcome) -> None:
-        if self._waiting.pop(digest, None):
-            waiting = WAITING_PREFIX + digest
-            if waiting in outcome.state:
-                # Came and went within one step: the committed state never knew it.
-                del outcome.state[waiting]
-            else:
-                outcome.state[waiting] = None
+        # Of what came and went within one step the committed state never knew.
+        if self._waiting.pop(digest, None) and self._begun.pop(digest, None) is None:
+            outcome.state[WAITING_PREFIX + digest] = None
         self._recent[digest] = outcome.state[_STORED_PREFIX + digest] = state.pack()
 
     def _forget(self) -> None:

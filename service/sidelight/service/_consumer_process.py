@@ -37,6 +37,8 @@ _SHORTEST_IDLE_S = 0.01
 _LONGEST_IDLE_S = 0.05
 _AFTER_FAILURE_S = 1.0
 _MARK_S = 1.0
+# A step makes this many objects and lets all of them go; none of them is part of a cycle.
+_OBJECTS_A_STEP = 200_000
 
 
 def run_consumer(settings: Settings) -> None:
@@ -59,8 +61,9 @@ def run_consumer(settings: Settings) -> None:
         sys.exit(CANNOT_START)
     if indexing is not None:
         stages.append(indexing)
-    # What is here now stays: the collector need not look at it again.
+    # What is here now stays: the collector need not look at it again, nor at each step's objects.
     gc.freeze()
+    gc.set_threshold(_OBJECTS_A_STEP, 10, 10)
     RunFolder(settings.data).mark_consumer()
     say_ready()
     try:

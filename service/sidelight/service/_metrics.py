@@ -4,7 +4,8 @@ Counters live beside the positions that they count, in the same transaction, so 
 again is not counted again and a restart loses nothing.
 """
 
-from collections import defaultdict
+from bisect import bisect_left
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -254,9 +255,13 @@ def observe(
     counts: dict[tuple[str, Labels], float], name: str, labels: Labels, seconds: Iterable[float]
 ) -> None:
     """Add observations of a histogram to counters."""
-    for value in seconds:
-        bound = next((str(item) for item in LATENCY_BOUNDS_S if value <= item), "+Inf")
+    values = list(seconds)
+    if not values:
+        return
+    buckets = Counter(bisect_left(LATENCY_BOUNDS_S, value) for value in values)
+    for number, n_values in buckets.items():
+        bound = "+Inf" if number == len(LATENCY_BOUNDS_S) else str(LATENCY_BOUNDS_S[number])
         bucket = (f"{name}_bucket", (*labels, ("le", bound)))
-        counts[bucket] = counts.get(bucket, 0.0) + 1
-        total = (f"{name}_sum", labels)
-        counts[total] = counts.get(total, 0.0) + value
+        counts[bucket] = counts.get(bucket, 0.0) + n_values
+    total = (f"{name}_sum", labels)
+    counts[total] = sum(values, counts.get(total, 0.0))

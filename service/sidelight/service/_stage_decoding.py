@@ -2,7 +2,6 @@
 
 import logging
 import uuid
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -21,8 +20,6 @@ from sidelight.logger import (
     Pairing,
     Rejected,
     Slice,
-    identity,
-    kind_of,
     parse,
 )
 from sidelight.logger.errors import JournalError
@@ -134,7 +131,7 @@ class DecodingStage:
             events += found
             rejected += bad
         outcome = self._pairing.step(events, self._lookup)
-        _count_events(events, counts)
+        _count_events(outcome, events, counts)
         self._commit(_behind(slices), outcome, rejected, counts)
         # A full slice says that more is waiting: no reason to gather.
         full = sum(len(part.records) for part in slices) >= self._suspicion.n_records
@@ -334,9 +331,8 @@ def _quarantined(item: Rejected, counts: Counts) -> Document:
     )
 
 
-def _count_events(events: list[Event], counts: Counts) -> None:
-    kinds = Counter((identity(event).deployment, kind_of(event.type)) for event in events)
-    for (deployment, kind), number in kinds.items():
+def _count_events(outcome: Outcome, events: list[Event], counts: Counts) -> None:
+    for (deployment, kind), number in outcome.received.items():
         counts.add("events_received_total", (*split_name(deployment), ("kind", kind)), number)
     counts.add("missing_ids_total", (), sum(event.id_missing for event in events))
 

@@ -30,6 +30,9 @@ log = logging.getLogger(__name__)
 _MAX_RECORDS = 4096
 _MAX_BYTES = 64 << 20
 _GATHER_NS = 300_000_000
+# Each deployment costs a file of scores, a state and a few documents, however few its rows are.
+_GATHER_A_DEPLOYMENT_NS = 10_000_000
+_MOST_GATHER_NS = 1_000_000_000
 # A reference file that cannot be read may be put right without a change of the configuration.
 _AGAIN_NS = 30_000_000_000
 
@@ -51,12 +54,13 @@ class DetectionStage:
         self._watched: dict[str, Watched] = {}
         self._broken: dict[str, tuple[str, int]] = {}
         self._committed_ns = 0
+        self._gather_ns = _GATHER_NS
         self._now_ns = 0
 
     def step(self, now_ns: int) -> bool:
         """Judge what was decoded."""
         # A clock that was set back makes nobody wait for what it showed before.
-        if 0 <= now_ns - self._committed_ns < _GATHER_NS:
+        if 0 <= now_ns - self._committed_ns < self._gather_ns:
             return False
         self._now_ns = now_ns
         slices = self._journals.read_inferences(
@@ -90,6 +94,8 @@ class DetectionStage:
         )
         for watched in work.touched:
             watched.note_committed()
+        waiting_ns = _GATHER_A_DEPLOYMENT_NS * len(by_deployment)
+        self._gather_ns = min(max(_GATHER_NS, waiting_ns), _MOST_GATHER_NS)
 
     def _judged(self, name: str, batches: list[Batch]) -> "_Work":
         """Judge the rows of one deployment; what fails there costs no other deployment anything."""

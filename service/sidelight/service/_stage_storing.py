@@ -3,6 +3,7 @@
 import logging
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from sidelight.adapters import Lake, Manifest
@@ -17,6 +18,12 @@ _MAX_RECORDS = 4096
 _MAX_BYTES = 64 << 20
 # A file holds what came within half a second, or a full slice: queryable within a second.
 _GATHER_NS = 500_000_000
+# A file costs a millisecond or two however short it is: where there are many deployments each
+# gets fewer and longer ones.
+_GATHER_A_FILE_NS = 10_000_000
+_MOST_GATHER_NS = 1_000_000_000
+# What inferences are counted by.
+_KIND = ["version", "orphan", "revision", "status"]
 _TIDY_NS = 15_000_000_000
 # Queries hold files that a compaction replaced for no longer than this.
 _GRACE_NS = 60_000_000_000
@@ -33,6 +40,7 @@ class StoringStage:
         self._manifest = Manifest(documents)
         self._obsolete: list[tuple[int, tuple[str, ...]]] = []
         self._written_ns = 0
+        self._gather_ns = _GATHER_NS
         self._tidied_ns = 0
         forgotten = lake.sweep(self._manifest)
         if forgotten:
@@ -44,7 +52,7 @@ class StoringStage:
     def step(self, now_ns: int) -> bool:
         """Write what was decoded; tidy up now and then."""
         # A clock that was set back makes nobody wait for what it showed before.
-        if not 0 <= now_ns - self._written_ns < _GATHER_NS and self._store(now_ns):
+        if not 0 <= now_ns - self._written_ns < self._gather_ns and self._store(now_ns):
             return True
         return not 0 <= now_ns - self._tidied_ns < _TIDY_NS and self._tidy(now_ns)
 
@@ -70,6 +78,8 @@ class StoringStage:
                 )
             )
             self._written_ns = 0 if len(part.records) >= _MAX_RECORDS else now_ns
+            waiting_ns = _GATHER_A_FILE_NS * len(documents)
+            self._gather_ns = min(max(_GATHER_NS, waiting_ns), _MOST_GATHER_NS)
         return bool(slices)
 
     def _tidy(self, now_ns: int) -> bool:
@@ -95,8 +105,9 @@ def _count(batch: Batch, counts: Counts) -> None:
     table = batch.records.filter(pc.invert(batch.records.column("synthetic")))
     first = table.filter(pc.equal(table.column("row"), 0))
     labels = split_name(batch.deployment)
-    for item in first.select(["version", "orphan", "revision", "status"]).to_pylist():
-        _count_inference(item, labels, counts)
+    kinds = pa.table(first.select(_KIND)).group_by(_KIND).aggregate([([], "count_all")])
+    for item in kinds.to_pylist():
+        _count_inferences(item, labels, counts)
     paired = table.filter(pc.is_null(table.column("orphan")))
     for version, number in _tally(paired.column("version")):
         counts.add("inference_rows_total", (*labels, ("version", version or "")), number)
@@ -104,15 +115,18 @@ def _count(batch: Batch, counts: Counts) -> None:
     observe(counts, "model_latency_seconds", labels, latencies.tolist())
 
 
-def _count_inference(item: dict[str, Any], labels: Any, counts: Counts) -> None:
+def _count_inferences(item: dict[str, Any], labels: Any, counts: Counts) -> None:
+    """Count the inferences of one kind."""
+    number = item["count_all"]
     if item["orphan"] is not None:
-        counts.add("orphans_total", (*labels, ("kind", item["orphan"])))
+        counts.add("orphans_total", (*labels, ("kind", item["orphan"])), number)
     else:
-        counts.add("inferences_total", (*labels, ("version", item["version"] or "")))
+        counts.add("inferences_total", (*labels, ("version", item["version"] or "")), number)
         if item["revision"]:
-            counts.add("orphans_completed_total", labels)
+            counts.add("orphans_completed_total", labels, number)
     if item["status"] is not None:
-        counts.add("model_responses_total", (*labels, ("outcome", str(item["status"]))))
+        outcome = (*labels, ("outcome", str(item["status"])))
+        counts.add("model_responses_total", outcome, number)
 
 
 def _tally(values: Any) -> list[tuple[str | None, int]]:
