@@ -180,9 +180,7 @@ def _step(stage: Stage, stopping: threading.Event) -> bool:
     return False
 
 
-def _publish_lag(
-    journals: Journals, documents: EmbeddedDocuments, stages: list[Stage]
-) -> None:
+def _publish_lag(journals: Journals, documents: EmbeddedDocuments, stages: list[Stage]) -> None:
     events, inferences = journals.ends("events"), journals.ends("inferences")
     lags = {
         DECODING: (events, journals.positions(DECODING, "events")),
