@@ -167,6 +167,15 @@ def test_bytes_of_tensors_are_written_anew_with_their_sizes() -> None:
     assert [item["parameters"]["binary_data_size"] for item in read.head["inputs"]] == [16, 68]
 
 
+def test_a_number_of_hundreds_of_digits_is_rounded_and_stays_a_float() -> None:
+    rule = {"action": "round", "column": "x", "step": 1000}
+
+    (row,) = left({"instances": [{"x": 1e300}]}, rule)["instances"]
+
+    assert row == {"x": pytest.approx(1e300)}
+    assert isinstance(row["x"], float)
+
+
 def test_whole_numbers_that_were_taken_move_into_the_json() -> None:
     big = (1 << 62) + 1
     body, head_bytes = binary(("x", [2], "INT64", [big, 2]), ("y", [1], "INT8", [5]))

@@ -178,7 +178,8 @@ def _multiple(value: float, step: float) -> float:
         rounded = float(format(rounded, _NOISE))
     if abs(rounded) < _EXACT and rounded == int(rounded):
         return int(rounded)
-    return rounded
+    # What was a float stays one: no strict parser reads three hundred digits.
+    return float(rounded) if isinstance(value, float) else rounded
 
 
 def _truncated(value: Any, length: int) -> str | None:
