@@ -171,7 +171,7 @@ def _rounding(rule: RedactionRule) -> Change:
     return change
 
 
-def _multiple(value: float, step: float) -> float:
+def _multiple(value: Any, step: float) -> float:
     rounded = round(value / step) * step
     if not isinstance(rounded, int):
         # 3 * 0.1 is not 0.3: what the multiplication leaves behind is no part of the answer.
