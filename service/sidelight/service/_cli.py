@@ -158,6 +158,19 @@ def verify(
 
 
 @app.command()
+def export(
+    backup: Annotated[Path, typer.Option(help="Folder of the copy; it must not exist yet.")],
+    data: Data = None,
+) -> None:
+    """Copy the whole data folder while the service runs; what was acknowledged before is in it."""
+    from sidelight.service._logging import configure_logging
+    from sidelight.service._offline import run_backup
+
+    configure_logging()
+    raise typer.Exit(run_backup(data or Path("./sidelight-data"), backup))
+
+
+@app.command()
 def replay(
     data: Data = None,
     to: Annotated[str | None, typer.Option(help="Collector that takes the events.")] = None,

@@ -14,6 +14,7 @@ from sidelight.logger import read_public_key, verify
 from sidelight.logger.errors import JournalError
 from sidelight.service._access_log import AccessLog, verify_access_log
 from sidelight.service._names import stored_name
+from sidelight.service.errors import ServiceError
 
 _USAGE = 2
 
@@ -66,6 +67,28 @@ def run_verify(data: Path, public_key: str | None = None) -> int:
         f"{f'signed by {report.key}' if report.key else 'not signed'}\n"
     )
     return 0 if ok else 1
+
+
+def run_backup(data: Path, target: Path) -> int:
+    """Copy a data folder; print what the copy holds; return 0 when it is intact, else 1."""
+    from sidelight.service._backup import back_up  # noqa: PLC0415 - no other command needs it
+
+    try:
+        if (data / "format").exists():
+            AccessLog(data).append(command_entry("export --backup", {"target": str(target)}))
+        report = back_up(data, target)
+    except OSError as error:
+        return _fail(f"the access log cannot be written: {error.strerror}; nothing is copied")
+    except (ServiceError, JournalError) as error:
+        return _fail(str(error))
+    for finding in report.findings:
+        sys.stdout.write(f"{finding}\n")
+    word = "NOT INTACT" if report.findings else "intact"
+    sys.stdout.write(
+        f"{word}: {report.records} records, {report.files} files of the lake, "
+        f"{report.bytes} bytes at {target}\n"
+    )
+    return 1 if report.findings else 0
 
 
 def command_entry(command: str, filters: Mapping[str, Any]) -> dict[str, Any]:
