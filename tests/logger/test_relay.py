@@ -640,6 +640,8 @@ def test_upstream_that_is_down_is_502() -> None:
     "answer",
     [
         pytest.param(b"SSH-2.0-OpenSSH_9\r\n\r\n", id="another protocol"),
+        pytest.param(b"-ERR unknown command\r\n", id="another protocol that waits for more"),
+        pytest.param(b"HTTP/1.1 200 OK\nContent-Length: 2\n\nok", id="lines that end with LF"),
         pytest.param(b"HTTP/1.1 200 OK\r\nX: " + b"x" * 65536, id="an endless head"),
         pytest.param(b"HTTP/1.1 101 Go\r\n\r\n", id="a switch nobody asked for"),
         pytest.param(

@@ -303,6 +303,18 @@ def test_error_of_ours_tells_the_id_as_well() -> None:
     _run(scenario)
 
 
+def test_error_in_the_place_of_a_broken_answer_tells_the_id_as_well() -> None:
+    broken = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n"
+
+    async def scenario() -> None:
+        async with _relaying(_answering(broken), Limits()) as relay:
+            answer = await relay.ask(_post(b"[1]"))
+            assert answer.startswith(b"HTTP/1.1 502 ")
+            assert _id_in(answer) == (await relay.exchange()).request_id
+
+    _run(scenario)
+
+
 def test_answers_pass_unchanged_when_ids_are_not_given() -> None:
     async def scenario() -> None:
         async with _relaying(_answering(_OK)) as relay:

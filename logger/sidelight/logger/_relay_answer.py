@@ -20,6 +20,8 @@ Identify = Callable[[ResponseHead], bytes]
 _SWITCHING_PROTOCOLS: Final = 101
 _FIRST_FINAL: Final = 200
 _NOTHING: Final[list[bytes]] = []
+_VERSION: Final = b"HTTP/1."
+_CR: Final = 13
 
 
 class Answer:
@@ -150,6 +152,7 @@ class Answer:
                         "the head of the upstream's answer is too long",
                         expected=f"at most {max_head_bytes} bytes",
                     )
+                _check_beginning(data)
                 self._held = data
                 return None, out, b""
             head = ResponseHead(data[:end])
@@ -209,3 +212,15 @@ class Answer:
         self._left = left - len(data)
         self.ended = self._left == 0
         return data, [data]
+
+
+def _check_beginning(data: bytes) -> None:
+    """Refuse what cannot become the head of an answer, so that nobody waits for its end."""
+    line_end = data.find(b"\n")
+    is_bare = line_end >= 0 and data[line_end - 1] != _CR
+    if is_bare or not _VERSION.startswith(data[: len(_VERSION)]):
+        raise Refused(
+            502,
+            "the upstream's answer is not HTTP/1.1",
+            expected="a status line, lines that end with CR LF",
+        )

@@ -36,6 +36,7 @@ class Capture:
         "_connections",
         "_gives_id",
         "_head",
+        "_own_id",
         "_passed_on",
         "_request_id",
         "_started",
@@ -50,7 +51,7 @@ class Capture:
         self._connections = connections
         self._gives_id = limits.gives_request_id
         self._head: RequestHead | None = None
-        self._request_id = b""
+        self._own_id = self._request_id = b""
         self._started = 0.0
         self._started_ns = 0
         self._passed_on = 0.0
@@ -69,6 +70,7 @@ class Capture:
         if wanted:
             self._head = head
             self._request_id = head.request_id()
+            self._own_id = b""
             self._started_ns = time.time_ns()
             self._started = self._passed_on = self._arrived = time.perf_counter()
         return wanted
@@ -97,13 +99,16 @@ class Capture:
             The id that the client is to be told; empty when it has given one, or reads the
             upstream's, or is not to be told.
         """
+        if self._own_id:
+            # Ours takes the place of an answer that broke before its head was on its way.
+            return self._own_id
         if not self._request_id and is_whole:
             self._request_id = id_in_body(self.request.beginning())
         if not self._request_id and answer is not None:
             self._request_id = answer.request_id or b""
         if self._request_id or not self._gives_id:
             return b""
-        self._request_id = self._connections.request_ids.new()
+        self._own_id = self._request_id = self._connections.request_ids.new()
         has_header = answer is not None and answer.request_id is not None
         return b"" if has_header else self._request_id
 
