@@ -3,7 +3,7 @@
 import base64
 import binascii
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
@@ -65,15 +65,17 @@ def tags_of(events: Sequence[Event], request: Half | None, response: Half | None
     """
     tags: dict[str, Any] = {}
     for event in reversed(events):
-        for tag, value in _stated(event):
-            tags.setdefault(tag, value)
+        _add_stated(tags, event)
     for half in (request, response):
         if half is not None and half.facts:
             _add_facts(tags, half.facts)
-    halves = [(side, half) for side, half in zip(_SIDES, (request, response), strict=True) if half]
-    if undecoded := {side: half.reason for side, half in halves if half.reason}:
-        tags["undecoded"] = undecoded
-    if empty := [side for side, half in halves if "empty" in half.facts]:
+    asked_reason = request.reason if request is not None else None
+    answered_reason = response.reason if response is not None else None
+    if asked_reason or answered_reason:
+        reasons = zip(_SIDES, (asked_reason, answered_reason), strict=True)
+        tags["undecoded"] = {side: reason for side, reason in reasons if reason}
+    halves = zip(_SIDES, (request, response), strict=True)
+    if empty := [side for side, half in halves if half is not None and "empty" in half.facts]:
         tags["empty"] = empty
     return tags
 
@@ -100,21 +102,22 @@ def _add_facts(tags: dict[str, Any], facts: Mapping[str, Any]) -> None:
             tags.setdefault(name, own[name])
 
 
-def _stated(event: Event) -> Iterator[tuple[str, Any]]:
-    """Yield the tags that one event's attributes make, in a fixed order."""
+def _add_stated(tags: dict[str, Any], event: Event) -> None:
+    """Add the tags that one event's attributes make, in a fixed order."""
     extensions = event.extensions
     plain, groups, has_error = _plan(tuple(extensions))
     for name, tag in plain:
-        if (value := extensions[name]) not in _MEANINGLESS:
-            yield tag, _json_or_text(value) if name in _JSON else value
+        if tag not in tags and (value := extensions[name]) not in _MEANINGLESS:
+            tags[tag] = _json_or_text(value) if name in _JSON else value
     for tag, names in groups:
-        yield tag, {header: extensions[name] for header, name in names}
+        if tag not in tags:
+            tags[tag] = {header: extensions[name] for header, name in names}
     if has_error:
-        yield "dead_letter", _dead_letter(extensions)
+        tags.setdefault("dead_letter", _dead_letter(extensions))
     elif event.dead_letter:
-        yield "dead_letter", True
+        tags.setdefault("dead_letter", True)
     if event.id_missing:
-        yield "id_missing", True
+        tags.setdefault("id_missing", True)
 
 
 class _Plan(NamedTuple):
