@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidelight.adapters import Compaction, LakeError, LakeFile, Manifest
+from sidelight.adapters import Compaction, Lake, LakeError, LakeFile, Manifest
 from sidelight.adapters._lake_expiry import meets
 
 _EPOCH_US = int(datetime(2013, 1, 1, tzinfo=UTC).timestamp()) * 1_000_000
@@ -192,3 +192,12 @@ def test_a_span_is_met_by_its_first_moment_and_not_by_its_end() -> None:
     assert not meets(0, day - 1, (day, None))
     assert not meets(day, 2 * day, (None, day))
     assert meets(day - 1, 2 * day, (None, day))
+
+
+def test_a_merge_waits_for_room(store: Any, samples: Any) -> None:
+    for minute in range(4):
+        store.add(samples.batch([samples.row(f"r{minute}", minute)]))
+    manifest = Manifest(store.documents)
+
+    assert Lake(store.folder, reserve_bytes=1 << 60).compact(manifest, min_files=2) is None
+    assert Lake(store.folder, reserve_bytes=1 << 10).compact(manifest, min_files=2) is not None

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from sidelight.adapters import EmbeddedDocuments, Inferences, Lake, LakeError, LakeFile, Manifest
+from sidelight.adapters import EmbeddedDocuments, Inferences, Lake, LakeFile, Manifest
 from sidelight.logger import Document, Signer, verify
 from sidelight.logger._segments import SegmentWriter
 from sidelight.logger._segments_folder import Checkpoint
@@ -167,20 +167,24 @@ def test_a_kill_before_the_commit_leaves_what_was_there(
     assert keeper.folder.counter("retention_failures_total") == 1
 
 
-def test_a_full_disk_still_lets_whole_files_go(
+def test_a_full_disk_still_lets_go_what_needs_no_room(
     keeper: Keeper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _keep(keeper.folder, "prod/flights", "24m")
+    keeper.folder.documents.put([_result("verdicts", 0)])
 
     def full(*_: Any, **__: Any) -> int:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
         patch.setattr("sidelight.adapters._lake.write_file", full)
-        with pytest.raises(LakeError):
-            keeper.sweep(24 + 7)
+        keeper.sweep(24 + 7)
 
     assert keeper.ids() == {"other", "r5", "r6", "r7", "r8", "r9"}
+    assert keeper.folder.documents.find("verdicts") == []
+    keeper.sweep(24 + 8)
+    assert keeper.ids() == {"other", "r8", "r9"}
+    assert keeper.folder.counter("retention_failures_total") == 1
 
 
 def test_what_is_on_hold_stays_until_it_is_released(keeper: Keeper) -> None:
@@ -269,6 +273,20 @@ def test_results_go_with_the_rows_and_open_alarms_stay(folder: Any) -> None:
     expected = {f"{name}9" for name in names} | {"alarms2", "alarms3", "timeless"}
     assert _results(folder) == expected
     assert folder.counter("expired_results_total", kind="labels") == 1
+
+
+def test_nothing_of_a_deleted_result_is_left_in_the_database(folder: Any) -> None:
+    _keep(folder, "prod/flights", "24m")
+    secret = "four score and seven"
+    old = [_result("explanations", at / 10, text=f"{secret} {at}" * 300) for at in range(40)]
+    folder.documents.put([*old, _result("explanations", 9)])
+
+    Keeper(folder).sweep(24 + 5)
+
+    folder.close()
+    assert secret.encode() not in b"".join(
+        path.read_bytes() for path in folder.data.glob("state.db*")
+    )
 
 
 def test_results_of_a_deployment_on_hold_stay(folder: Any) -> None:

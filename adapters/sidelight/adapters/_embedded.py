@@ -172,7 +172,7 @@ class EmbeddedJournals:
 
     def commit(self, commit: Commit) -> None:
         """Make one step durable, all of it or nothing; ``JournalError`` means nothing."""
-        with self._database.write() as connection:
+        with self._database.write(erase=commit.erase) as connection:
             _move(connection, commit)
             _set_state(connection, commit)
             _append(connection, commit)

@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import os
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -42,11 +43,14 @@ class Lake:
     ----------
     data_dir : Path
         The data folder; files stand below ``lake/`` in it.
+    reserve_bytes : int, default 0
+        Room on the disk that is left to what cannot wait: a merge that would need it is put off.
 
     """
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, *, reserve_bytes: int = 0) -> None:
         self.folder = Path(data_dir) / "lake"
+        self._reserve_bytes = reserve_bytes
         self._lock = threading.Lock()
         self._ordered_us = 0
 
@@ -103,7 +107,7 @@ class Lake:
         for table in ("inferences", "scores"):
             files = manifest.files(table)
             chosen = choose(files, min_files=min_files, target_rows=target_rows)
-            if chosen:
+            if chosen and self._has_room(sum(file.bytes for file in chosen)):
                 return self._merge(chosen)
         return None
 
@@ -203,6 +207,10 @@ class Lake:
         for path in sorted(named - found):
             log.error("lake file is missing", extra={"path": path})
         return [Document(collection=COLLECTION, key=path) for path in sorted(removed)]
+
+    def _has_room(self, size: int) -> bool:
+        disk = os.statvfs(self.folder)
+        return disk.f_bavail * disk.f_frsize - size >= self._reserve_bytes
 
     def _path(self, path: str) -> Path:
         return self.folder / path

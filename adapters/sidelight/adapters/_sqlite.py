@@ -98,9 +98,14 @@ class Database:
                 self._idle.put(connection)
 
     @contextmanager
-    def write(self) -> Iterator[sqlite3.Connection]:
-        """Give a connection inside a transaction: durable when the block ends, or nothing is."""
+    def write(self, *, erase: bool = False) -> Iterator[sqlite3.Connection]:
+        """Give a connection inside a transaction: durable when the block ends, or nothing is.
+
+        With ``erase`` what is deleted is overwritten as well; otherwise its bytes stay in the file
+        until something else needs their room.
+        """
         with self.read() as connection:
+            connection.execute(f"PRAGMA secure_delete = {'ON' if erase else 'OFF'}")
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield connection

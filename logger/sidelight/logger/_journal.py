@@ -109,6 +109,8 @@ class Commit:
         Published results, written or deleted by their key.
     counters : mapping of (name, labels as sorted pairs) to float
         Increments of persistent counters, so that a metric never counts work twice.
+    erase : bool, default False
+        Whether nothing of the deleted documents may be left on the disk.
 
     """
 
@@ -119,6 +121,7 @@ class Commit:
     appended: Sequence[tuple[str, str, bytes]] = ()
     documents: Sequence[Document] = ()
     counters: Mapping[tuple[str, tuple[tuple[str, str], ...]], float] = field(default_factory=dict)
+    erase: bool = False
 
 
 class Journals(Protocol):

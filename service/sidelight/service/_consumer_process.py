@@ -107,7 +107,9 @@ def _stages(
             max_inflated_bytes=settings.limits.decompressed,
             notes_label_changes=settings.store.elasticsearch is not None,
         ),
-        StoringStage(journals, documents, Lake(settings.data)),
+        StoringStage(
+            journals, documents, Lake(settings.data, reserve_bytes=2 * settings.limits.disk_free)
+        ),
         DetectionStage(journals, documents, Lake(settings.data), settings.data),
     ]
 

@@ -154,7 +154,7 @@ METRICS: Mapping[str, MetricSpec] = {
         labels=("reason",),
     ),
     "retention_failures_total": MetricSpec(
-        kind="counter", help="Sweeps of retention that ended with an error.", labels=()
+        kind="counter", help="Files and sweeps of retention that ended with an error.", labels=()
     ),
     "legal_holds": MetricSpec(kind="gauge", help="Legal holds that are active.", labels=()),
     "disk_free_bytes": MetricSpec(

@@ -11,7 +11,7 @@ from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from sidelight.adapters import Decoder, Lake, LakeFile, Manifest
+from sidelight.adapters import Decoder, Lake, LakeError, LakeFile, Manifest
 from sidelight.logger import WAITING_PREFIX, Commit, Document, Documents, EventLimits, Journals
 from sidelight.logger._pairing_state import PairState
 from sidelight.logger._segments_folder import Checkpoint, SealedSegment
@@ -155,7 +155,12 @@ class RetentionStage:
         # Whole files first: they give room for the others.
         for file in sorted(old, key=lambda item: item.max_us >= cutoffs[item.deployment]):
             yield
-            self._expire_file(file, cutoffs[file.deployment], now_ns)
+            try:
+                self._expire_file(file, cutoffs[file.deployment], now_ns)
+            except LakeError as error:
+                # No room for what stays of it: the next sweep tries again, and the rest goes on.
+                self._failures += 1
+                log.warning("old rows not deleted", extra={"reason": str(error)})
 
     def _expire_file(self, file: LakeFile, before_us: int, now_ns: int) -> None:
         with self._holds.kept() as holds:
@@ -275,7 +280,13 @@ class RetentionStage:
 
     def _commit(self, documents: Sequence[Document], counts: Counts) -> None:
         self._journals.commit(
-            Commit(group=RETENTION, journal="inferences", documents=documents, counters=counts)
+            Commit(
+                group=RETENTION,
+                journal="inferences",
+                documents=documents,
+                counters=counts,
+                erase=True,
+            )
         )
 
 
