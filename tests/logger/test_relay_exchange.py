@@ -442,6 +442,67 @@ def test_client_that_is_gone_after_it_shut_its_half_is_swept_away() -> None:
     _run(scenario)
 
 
+def test_client_that_stops_in_the_middle_of_its_request_is_answered_and_let_go() -> None:
+    asked, dropped = asyncio.Event(), asyncio.Event()
+
+    async def script(reader: Reader, writer: Writer) -> None:
+        del writer
+        await reader.readuntil(b"\r\n\r\n")
+        asked.set()
+        with suppress(ConnectionError):
+            await reader.read()
+        dropped.set()
+
+    async def scenario() -> None:
+        async with _relaying(script) as relay:
+            reader, writer = await relay.connect()
+            writer.write(_POST + b"[1")
+            await asked.wait()
+            relay.connections.sweep()
+            relay.connections.sweep()
+            answer = await reader.read()
+            await dropped.wait()
+            exchange = await relay.exchange()
+            writer.close()
+
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        assert (exchange.status, exchange.request_body, exchange.request_cut) == (408, b"[1", 2)
+
+    _run(scenario)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        pytest.param(_POST + b"[12]", id="whole"),
+        pytest.param(
+            _POST.replace(b"\r\n\r\n", b"\r\nExpect: 100-continue\r\n\r\n"), id="not asked"
+        ),
+    ],
+)
+def test_client_that_waits_for_the_model_is_waited_with(request_: bytes) -> None:
+    may_answer = asyncio.Event()
+
+    async def script(reader: Reader, writer: Writer) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        await may_answer.wait()
+        writer.write(_OK)
+
+    async def scenario() -> None:
+        async with _relaying(script) as relay:
+            reader, writer = await relay.connect()
+            writer.write(request_)
+            while not relay.connections.requests:  # noqa: ASYNC110 - turns of the loop
+                await asyncio.sleep(0)
+            for _ in range(3):
+                relay.connections.sweep()
+            may_answer.set()
+            assert (await reader.read(len(_OK) - 1)).startswith(b"HTTP/1.1 200 ")
+            writer.close()
+
+    _run(scenario)
+
+
 def test_upgraded_connection_is_shut_half_by_half() -> None:
     async def script(reader: Reader, writer: Writer) -> None:
         await reader.readuntil(b"\r\n\r\n")

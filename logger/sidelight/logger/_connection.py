@@ -198,6 +198,8 @@ class Connection(asyncio.Protocol):
                 self._end()
             elif self._state == _COLLECTING:
                 self._refuse(problem(408, "the request did not come to its end in time"))
+            elif self._state == _RELAYING and not self.held and self._relay is not None:
+                self._relay.client_stalled()
             elif self._state == _ENDED:
                 self.transport.abort()
         self._touched = False

@@ -35,7 +35,8 @@ class Limits:
         rest of a request is waited for when the upstream has failed, seconds.
     idle_s : float
         A connection without a request in work that was silent for this long to twice as long is
-        closed, and so is one whose head takes that long, however it drips in; seconds.
+        closed, and so is one whose head takes that long, however it drips in; seconds. One that
+        stops for so long in the middle of a body is answered with 408.
     answer_s : float or None
         How long the head of the upstream's answer may take before 504, seconds, from the last
         piece of the request on; None waits for ever.

@@ -167,6 +167,15 @@ class Relay:
             if self._link is not None and not self._link.transport.is_closing():
                 self._link.transport.resume_reading()
 
+    def client_stalled(self) -> None:
+        """Give up on a client that has stopped in the middle of its request."""
+        head, body = self._head, self._body
+        is_asked = not (head.expects_continue and body.left in {head.length, CHUNKED})
+        if is_asked and not body.ended and not self._is_tunnel and self._answer.head is None:
+            self._failure = None
+            payload = problem(408, "the request did not come to its end in time")
+            self._give_up(408, payload, aborted_by="client")
+
     def client_lost(self) -> None:
         """Give the request up; nobody waits for its answer."""
         self._deadline.close()
