@@ -8,9 +8,13 @@ from typing import Final, NamedTuple
 
 _PREFIX: Final = b"ce-"
 _CONTENT: Final = {b"content-type": ":type", b"content-encoding": ":encoding"}
-_CHANGING: Final = frozenset(
-    {"id", "time", "requestid", "recordedtime", "latencyms", "traceparent", "datalength"}
+CHANGING: Final = frozenset(
+    {
+        *("id", "time", "requestid", "recordedtime", "latencyms", "traceparent", "datalength"),
+        *("xrequestid", "inferenceid", "datadigest", "datasize"),
+    }
 )
+"""Attributes that differ from event to event: nothing is remembered of them."""
 _MAX_REMEMBERED: Final = 4096
 _MAX_LINE_BYTES: Final = 256
 _WHITE: Final = b" \t"
@@ -66,7 +70,7 @@ class _Fields(dict[bytes, tuple[str, str]]):
         if attribute is None:
             attribute = attribute_of(name)
         field = (attribute, _text(value.strip(_WHITE))) if attribute and colon else _IRRELEVANT
-        if attribute not in _CHANGING and len(line) <= _MAX_LINE_BYTES:
+        if attribute not in CHANGING and len(line) <= _MAX_LINE_BYTES:
             if len(self) >= _MAX_REMEMBERED:
                 self.clear()
             self[line] = field

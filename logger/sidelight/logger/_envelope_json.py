@@ -3,10 +3,13 @@
 import base64
 import binascii
 import json
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Final
 
 import msgspec
 
+from sidelight.logger._envelope_head import CHANGING
 from sidelight.logger._envelope_member import (
     Attributes,
     EventLimits,
@@ -21,16 +24,24 @@ from sidelight.payloads import Event
 # Raw values are skipped, not decoded: the bytes of ``data`` stay exactly what was sent.
 _OBJECT: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ARRAY: Final = msgspec.json.Decoder(list[msgspec.Raw])
+_OBJECTS: Final = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
 _NULL: Final = b"null"
 _QUOTE: Final = 0x22
 _BACKSLASH: Final = b"\\"
 _DATA: Final = frozenset({"data", "data_base64", "datacontentencoding"})
 _JSON_ERRORS: Final = (msgspec.DecodeError, UnicodeDecodeError, ValueError, RecursionError)
 
+# A long batch is taken apart member by member: millions of short ones must not all be objects.
+_AT_ONCE_BYTES: Final = 1 << 20
+# Most values of a sender are the same in each of its events: their texts are remembered.
+_MAX_REMEMBERED: Final = 4096
+_MAX_REMEMBERED_BYTES: Final = 128
+_texts: dict[bytes, str] = {}
+
 
 def parse_structured(text: bytes, place: Place, limits: EventLimits) -> Event:
     """Return the event of a structured request; raise ``EnvelopeError`` when it is none."""
-    return _member(text, place, 0, limits)
+    return _event(_fields(text), place, 0, limits)
 
 
 def parse_batch(
@@ -48,26 +59,38 @@ def parse_batch(
     rejected: list[Rejected] = []
     for index, member in enumerate(_members(text)):
         try:
-            events.append(_member(member, place, index, limits))
+            fields = _fields(member) if isinstance(member, bytes) else _as_bytes(member)
+            events.append(_event(fields, place, index, limits))
         except EnvelopeError as error:
             rejected.append(place.rejected(index, error))
     return events, rejected
 
 
-def _members(text: bytes) -> list[bytes]:
+def _members(text: bytes) -> Sequence[bytes | dict[str, msgspec.Raw]]:
+    """Return the members of a batch, taken apart where that can be done for all at once."""
+    if len(text) <= _AT_ONCE_BYTES:
+        with suppress(*_JSON_ERRORS):
+            return _OBJECTS.decode(text)
     try:
         return [bytes(member) for member in _ARRAY.decode(text)]
     except _JSON_ERRORS:
         return split_array(text)
 
 
-def _member(text: bytes, place: Place, index: int, limits: EventLimits) -> Event:
+def _fields(text: bytes) -> dict[str, bytes]:
     try:
-        fields = {name: bytes(value) for name, value in _OBJECT.decode(text).items()}
+        return _as_bytes(_OBJECT.decode(text))
     except _JSON_ERRORS:
-        fields = split_object(text)
+        return split_object(text)
+
+
+def _as_bytes(fields: Mapping[str, msgspec.Raw]) -> dict[str, bytes]:
+    return {name: bytes(value) for name, value in fields.items()}
+
+
+def _event(fields: dict[str, bytes], place: Place, index: int, limits: EventLimits) -> Event:
     attributes = {
-        name: _text(name, value)
+        name: _texts.get(value) or _read_text(name, value)
         for name, value in fields.items()
         if name not in _DATA and value != _NULL
     }
@@ -112,6 +135,15 @@ def _decoded(name: str, value: bytes) -> bytes:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
         raise EnvelopeError(name, expected="base64", got="other characters") from None
+
+
+def _read_text(name: str, value: bytes) -> str:
+    text = _text(name, value)
+    if name not in CHANGING and len(value) <= _MAX_REMEMBERED_BYTES:
+        if len(_texts) >= _MAX_REMEMBERED:
+            _texts.clear()
+        _texts[value] = text
+    return text
 
 
 def _text(name: str, value: bytes) -> str:

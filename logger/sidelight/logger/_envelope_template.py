@@ -8,18 +8,11 @@ both give the same event.
 
 from typing import Final, NamedTuple
 
-from sidelight.logger._envelope_head import attribute_of
+from sidelight.logger._envelope_head import CHANGING, attribute_of
 from sidelight.logger._envelope_member import EventLimits
 from sidelight.logger._journal import EventRecord
 from sidelight.payloads import Event, RawRef
 
-# Attributes that differ from event to event. Others may, but then the sender is read thoroughly.
-_CHANGING: Final = frozenset(
-    {
-        *("id", "time", "requestid", "recordedtime", "latencyms", "traceparent", "datalength"),
-        *("xrequestid", "inferenceid", "datadigest", "datasize"),
-    }
-)
 # They say nothing of an event, and are the same each time; so are those of the content.
 _CONSTANT: Final = frozenset({b"host", b"user-agent", b"accept", b"accept-encoding", b"connection"})
 _WHITE: Final = b" \t"
@@ -145,7 +138,7 @@ def _changing(lines: list[bytes]) -> _Lines | None:
         attribute = attribute_of(name)
         if not colon or (not attribute and name.lower() in _CONSTANT):
             continue
-        if not attribute or attribute in _CHANGING:
+        if not attribute or attribute in CHANGING:
             found.append((number, name + colon, attribute))
     attributes = [attribute for _, _, attribute in found if attribute]
     if "id" not in attributes or len(set(attributes)) < len(attributes):
