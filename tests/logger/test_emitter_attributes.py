@@ -248,6 +248,17 @@ def test_no_caller_gets_out_of_a_rule_by_the_spelling_of_the_path(path: bytes) -
     assert request["data"] == {"instances": [None] * 3}
 
 
+def test_a_message_that_names_no_model_is_any_models() -> None:
+    capture = Capture(redaction=masking(column="f0", deployment="default/flights"))
+    method = b"/inference.GRPCInferenceService/ModelInfer"
+
+    unread, _ = members(capture, exchange(target=method, request_body=LONG))
+    other, _ = members(capture, exchange(target=method + b"?model=other", request_body=LONG))
+
+    assert unread["data"] == {"instances": [None] * 3}
+    assert other["data"] == json.loads(LONG)
+
+
 @pytest.mark.parametrize(("rate", "text"), [(1.0, "1"), (0.1, "0.1"), (1 / 3, "0.3333333333")])
 def test_the_rate_travels(rate: float, text: str) -> None:
     found = members(Capture(), exchange(), rate)

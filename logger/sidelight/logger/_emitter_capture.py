@@ -222,14 +222,15 @@ class Capture:
             attributes["protocol"] = route.protocol
         name = "{namespace}/{inferenceservicename}".format_map(attributes)
         shared = b',%b,"id":' % orjson.dumps(attributes)[1:-1]
+        names = [f"{one.namespace}/{one.name}" for one in (route, meant)]
+        if route.protocol and not route.model:
+            names.append("")  # the model stands in a message that nobody could read
         return EventRoute(
             self._request + shared,
             self._response + shared,
             # A rule about any of them applies, so that no caller gets out of it by a claim, or by
             # another spelling of the path that the server takes for the same.
-            tuple(
-                dict.fromkeys((name, *(f"{one.namespace}/{one.name}" for one in (route, meant))))
-            ),
+            tuple(dict.fromkeys((name, *names))),
             bool(route.version),
         )
 

@@ -143,8 +143,13 @@ class RedactionRule:
         return self._path
 
     def is_on(self, half: Half, deployment: str) -> bool:
-        """Whether the rule is about this half of an exchange with that deployment."""
-        return self.on in ("both", half) and self._deployment.fullmatch(deployment) is not None
+        """Whether the rule is about this half of an exchange with that deployment.
+
+        An empty name is one that nobody knows: any rule may be about it.
+        """
+        return self.on in ("both", half) and (
+            not deployment or self._deployment.fullmatch(deployment) is not None
+        )
 
     def names(self, name: str) -> bool:
         """Whether the pattern of a column or a tensor matches a name."""
