@@ -19,6 +19,7 @@ from typing import Any
 import httpx
 import orjson
 import pytest
+from tests.services.elastic_server import NARROW, ElasticServer, clients
 from tests.services.kafka_server import KafkaServer
 from tests.services.s3_server import S3Server
 
@@ -447,6 +448,19 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     server.start()
     yield server
     server.close()
+
+
+@pytest.fixture(scope="session", params=["elasticsearch", "opensearch"])
+def search_server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ElasticServer]:
+    """A running server with its client in reach; who kills it starts it again."""
+    sys.path.append(str(clients()))
+    server = ElasticServer(request.param, tmp_path_factory.mktemp(request.param), NARROW)
+    server.start()
+    yield server
+    server.close()
+    sys.path.remove(str(clients()))
 
 
 @pytest.fixture

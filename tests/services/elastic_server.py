@@ -20,6 +20,12 @@ from typing import Any, Final, Literal
 import pytest
 from tests.services.server_process import ServerProcess, cached, free_ports, needed, run
 
+NARROW: Final[Mapping[str, object]] = {
+    "thread_pool.write.size": 1,
+    "thread_pool.write.queue_size": 1,
+}
+"""Settings of a node that rejects writes at the least occasion."""
+
 Flavour = Literal["elasticsearch", "opensearch"]
 
 _FILES: Final = Path(__file__).parent / "opensearch"

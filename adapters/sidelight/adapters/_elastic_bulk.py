@@ -19,7 +19,7 @@ Outcome = Literal["stored", "already", "reduced", "refused", "missing"]
 _MAX_ITEMS: Final = 1000
 _MAX_BYTES: Final = 4 << 20
 _SHORTEST_S: Final = 0.1
-_LONGEST_S: Final = 10.0
+_LONGEST_S: Final = 5.0
 _OK: Final = 200
 _NOT_FOUND: Final = 404
 _CONFLICT: Final = 409
@@ -226,7 +226,7 @@ class Bulk:
 
 
 class _Pause:
-    """Waits longer each time, from 0.1 s to 10 s."""
+    """Waits longer each time, from 0.1 s to 5 s."""
 
     def __init__(self, stopping: threading.Event) -> None:
         self._stopping = stopping

@@ -22,7 +22,7 @@ def index_stem(prefix: str, kind: str, deployment: str) -> str:
     >>> index_stem("sidelight", "inferences", "prod/flights")
     'sidelight-inferences-prod-flights'
     >>> index_stem("sidelight", "inferences", "prod/A B")
-    'sidelight-inferences-prod-a_b-2ab5a9cd'
+    'sidelight-inferences-prod-a_b-bac33fc6'
 
     """
     plain = deployment.replace("/", "-", 1)
