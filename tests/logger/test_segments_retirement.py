@@ -1,13 +1,15 @@
 """Segments that are deleted on purpose: signed for, killed at any step, told from a theft."""
 
+import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from sidelight.logger import _segments
+from sidelight.logger import _segments, _verify
 from sidelight.logger._segments import SegmentReader, SegmentWriter
 from sidelight.logger._segments_folder import Checkpoint
 from sidelight.logger._segments_format import segment_name
@@ -245,3 +247,61 @@ def test_a_folder_of_format_2_is_upgraded_and_no_stranger_is_trusted(
 
         assert (data / "format").read_text() == "3\n"
         assert verify(data).ok == (late is signer)
+
+
+@pytest.mark.parametrize("when", ["listed", "opened"])
+def test_what_is_retired_while_it_is_verified_is_not_missed(
+    writer: SegmentWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    name = {"listed": "segment_paths", "opened": "scan_segment"}[when]
+    before = getattr(_verify, name)
+    retired: list[object] = []
+
+    def retire_first(*arguments: Any, **options: Any) -> Any:
+        if not retired:
+            retired.extend(writer.retire({segment_name(n): _WHY for n in (0, 1)}))
+        return before(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_verify, name, retire_first)
+        report = verify(tmp_path)
+
+    assert (report.findings, report.retired) == ((), 2)
+
+
+def test_a_kill_at_any_step_leaves_an_archive_that_is_intact(
+    tmp_path: Path, signer: Signer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder is copied as it stands before each change of the disk, and started; twice."""
+    data = tmp_path / "data"
+    writer = _open(data, signer)
+    for number in range(4):
+        writer.write(b"head", b"body %d" % number).result(10)
+    images: list[Path] = []
+
+    def before(change: Callable[..., Any]) -> Callable[..., Any]:
+        def recorded(*arguments: Any, **options: Any) -> Any:
+            image = tmp_path / f"image{len(images)}"
+            images.append(image)
+            shutil.copytree(data, image)
+            return change(*arguments, **options)
+
+        return recorded
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", before(Path.replace))
+        patch.setattr(Path, "unlink", before(Path.unlink))
+        patch.setattr(os, "fsync", before(os.fsync))
+        writer.retire({segment_name(n): _WHY for n in (0, 2)})
+    writer.close()
+
+    assert len(images) >= 6
+    for image in images:
+        assert verify(image, public_key=signer.public_key).findings == ()
+        for _ in range(2):
+            again = _open(image, signer)
+            assert (again.end, again.recovery.findings) == (4, ())
+            again.close()
+        report = verify(image, public_key=signer.public_key)
+        assert report.findings == ()
+        assert (report.records, report.retired) in {(4, 0), (2, 2)}

@@ -1,5 +1,6 @@
 """What is past its retention goes, what is on hold stays, and a kill in between costs nothing."""
 
+import sqlite3
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,17 @@ def test_the_retention_of_all_is_for_those_that_say_nothing(folder: Any) -> None
     keeper.sweep(50)
 
     assert keeper.ids() == {"b"}
+
+
+def test_what_is_left_of_a_deleted_deployment_goes_with_the_retention_of_all(folder: Any) -> None:
+    folder.ask([[1, "f"]], request_id="a", deployment="prod/a", minutes=0)
+    folder.work()
+    put_settings(folder.documents, None, name="prod/a")
+    keeper = Keeper(folder, retention="24m")
+
+    keeper.sweep(50)
+
+    assert keeper.ids() == set()
 
 
 def test_done_twice_changes_nothing_more(keeper: Keeper) -> None:
@@ -287,6 +299,16 @@ def test_nothing_of_a_deleted_result_is_left_in_the_database(folder: Any) -> Non
     assert secret.encode() not in b"".join(
         path.read_bytes() for path in folder.data.glob("state.db*")
     )
+
+
+def test_decoded_rows_that_everybody_has_taken_do_not_wait_for_more(keeper: Keeper) -> None:
+    keeper.sweep(1)
+
+    assert keeper.folder.journals.ends("inferences") == {0: 3}
+    keeper.folder.close()
+    with sqlite3.connect(keeper.folder.data / "state.db") as connection:
+        assert connection.execute("SELECT count(*) FROM inferences").fetchone() == (0,)
+    connection.close()
 
 
 def test_results_of_a_deployment_on_hold_stay(folder: Any) -> None:

@@ -178,7 +178,9 @@ class EmbeddedJournals:
             _append(connection, commit)
             put_documents(connection, commit.documents)
             add_counters(connection, commit.counters)
-            if commit.journal == "inferences" and commit.positions:
+            if commit.erase:
+                self._delete_consumed(connection, at_least=1)
+            elif commit.journal == "inferences" and commit.positions:
                 self._delete_consumed(connection)
 
     def _passed_over(self, position: int) -> int:
@@ -189,14 +191,16 @@ class EmbeddedJournals:
         log.error("damaged records are passed over", extra={"first": position, "next": goes_on})
         return goes_on
 
-    def _delete_consumed(self, connection: sqlite3.Connection) -> None:
+    def _delete_consumed(
+        self, connection: sqlite3.Connection, *, at_least: int = _DELETE_RECORDS
+    ) -> None:
         if not self._groups:
             return
         passed = min(
             _positions(connection, group, "inferences").get(_PARTITION, 0) for group in self._groups
         )
         (oldest,) = connection.execute("SELECT min(position) FROM inferences").fetchone()
-        if oldest is not None and passed - oldest >= _DELETE_RECORDS:
+        if oldest is not None and passed - oldest >= at_least:
             connection.execute("DELETE FROM inferences WHERE position < ?", (passed,))
 
 

@@ -110,7 +110,8 @@ class Commit:
     counters : mapping of (name, labels as sorted pairs) to float
         Increments of persistent counters, so that a metric never counts work twice.
     erase : bool, default False
-        Whether nothing of the deleted documents may be left on the disk.
+        Whether nothing of the deleted documents, and of records that every group has passed, may be
+        left on the disk.
 
     """
 

@@ -1,6 +1,6 @@
 """Whether the raw archive is byte for byte what was written."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sidelight.logger._segments_folder import (
@@ -74,6 +74,7 @@ class _Verification:
         self._findings: list[str] = []
         self._segments = self._records = self._bytes = self._tail_bytes = self._retired = 0
         self._position = 0
+        self._key = ""
         self._previous: bytes | None = CHAIN_START
 
     def report(self) -> VerifyReport:
@@ -115,6 +116,7 @@ class _Verification:
             return None
         self._findings.extend(checkpoint.findings)
         self._bytes += len(checkpoint.encode())
+        self._key = checkpoint.key
         self._check_signer(checkpoint.key)
         return checkpoint
 
@@ -138,24 +140,44 @@ class _Verification:
         name = f"raw/{segment.name}"
         self._expect_position(name, segment.first)
         last = segment.next_position - 1
-        if segment.is_retired and not present:
+        scan = self._scanned(segment) if present else None
+        if scan is None and (segment.is_retired or self._is_retired_now(segment)):
             self._retired += segment.records
-        elif not present:
+        elif scan is None:
             self._found(name, f"is missing, with records {segment.first} to {last}")
+        elif segment.damaged:
+            self._found(name, f"was found damaged at a start, {_place(scan)}")
+        elif scan.bad is not None:
+            self._found(name, f"was changed, {_place(scan)}")
+        elif scan.good_bytes != segment.bytes:
+            self._found(name, f"expected {segment.bytes} bytes, got {scan.good_bytes}")
+        elif scan.digest.hex() != segment.digest:
+            self._found(name, f"records {segment.first} to {last} were replaced")
         else:
-            scan = scan_segment(self._path(name), first=segment.first, previous=self._previous)
-            if segment.damaged:
-                self._found(name, f"was found damaged at a start, {_place(scan)}")
-            elif scan.bad is not None:
-                self._found(name, f"was changed, {_place(scan)}")
-            elif scan.good_bytes != segment.bytes:
-                self._found(name, f"expected {segment.bytes} bytes, got {scan.good_bytes}")
-            elif scan.digest.hex() != segment.digest:
-                self._found(name, f"records {segment.first} to {last} were replaced")
-            else:
-                self._count(scan, segment.first)
+            self._count(scan, segment.first)
         self._position = segment.next_position
         self._previous = bytes.fromhex(segment.digest)
+
+    def _scanned(self, segment: SealedSegment) -> Scan | None:
+        path = self._data / "raw" / segment.name
+        try:
+            return scan_segment(path, first=segment.first, previous=self._previous)
+        except FileNotFoundError:
+            return None
+
+    def _is_retired_now(self, segment: SealedSegment) -> bool:
+        """Whether a checkpoint by the same key, stored since, says that it was deleted."""
+        try:
+            newer = Checkpoint.load(self._data)
+        except JournalDamaged:
+            return False
+        if newer is None or newer.key != self._key:
+            return False
+        was = replace(segment, retired_ns=0, why="")
+        return any(
+            item.is_retired and replace(item, retired_ns=0, why="") == was
+            for item in newer.segments
+        )
 
     def _check_unsealed(self, paths: dict[str, int], *, closed: bool) -> None:
         for name, first in sorted(paths.items()):

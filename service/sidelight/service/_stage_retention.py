@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Generator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from sidelight.adapters import Decoder, Lake, LakeError, LakeFile, Manifest
 from sidelight.logger import WAITING_PREFIX, Commit, Document, Documents, EventLimits, Journals
@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 
 CONTENTS: Final = "segment_contents"
 _RESULTS: Final = ("verdicts", "alarms", "labels", "explanations", "replies")
+_TABLES: Final[tuple[Literal["inferences", "scores"], ...]] = ("inferences", "scores")
 _SLICE_S: Final = 0.01
 _PAGE: Final = 200
 _DAY_US: Final = 86_400_000_000
@@ -125,8 +126,10 @@ class RetentionStage:
     def _retentions(self) -> dict[str, float]:
         """Return the retention of each deployment that has one, in seconds."""
         names = set(deployment_names(self._documents))
-        for table in ("inferences", "scores"):
-            names.update(file.deployment for file in self._manifest.files(table))
+        if self._settings.retention is not None:
+            # Of a deployment that was deleted nothing else is known than its files.
+            for table in _TABLES:
+                names.update(file.deployment for file in self._manifest.files(table))
         given = {
             name: get_settings(self._documents, name).retention or self._settings.retention
             for name in sorted(names)
@@ -145,10 +148,12 @@ class RetentionStage:
         self._failures = 0
 
     def _expire_files(self, cutoffs: dict[str, int], now_ns: int) -> _Work:
+        if not cutoffs:
+            return
         old = [
             file
-            for table in ("inferences", "scores")
-            for file in self._manifest.files(table, fresh=True)
+            for table in _TABLES
+            for file in self._manifest.files(table)
             if file.min_us < cutoffs.get(file.deployment, file.min_us)
         ]
         self._untouched = {file.path: self._untouched.get(file.path) for file in old}
