@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -305,3 +307,52 @@ def test_a_kill_at_any_step_leaves_an_archive_that_is_intact(
         report = verify(image, public_key=signer.public_key)
         assert report.findings == ()
         assert (report.records, report.retired) in {(4, 0), (2, 2)}
+
+
+def test_a_segment_that_was_begun_long_ago_is_sealed_without_another_record(
+    tmp_path: Path, signer: Signer
+) -> None:
+    now_ns = 1_000
+    writer = SegmentWriter(tmp_path, signer=signer, clock=lambda: now_ns)
+    writer.seal_begun_before(10**18)
+    writer.write(b"head", b"0").result(10)
+    now_ns = 2_000
+    writer.write(b"head", b"1").result(10)
+
+    writer.seal_begun_before(1_000)
+    writer.write(b"head", b"2").result(10)
+    assert _names(tmp_path) == {segment_name(0)}
+    writer.seal_begun_before(1_001)
+    deadline = time.monotonic() + 10
+    while _names(tmp_path) != {segment_name(0), segment_name(3)}:
+        assert time.monotonic() < deadline, "not sealed"
+    # Nothing is in the new one, however long that lasts.
+    writer.seal_begun_before(10**18)
+    writer.close()
+
+    assert _names(tmp_path) == {segment_name(0)}
+    assert verify(tmp_path).records == 3
+
+
+def test_a_segment_that_cannot_be_begun_now_is_with_the_next_record(
+    tmp_path: Path, signer: Signer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = SegmentWriter(tmp_path, signer=signer)
+    writer.write(b"head", b"0").result(10)
+    tried = threading.Event()
+
+    def full(*_: object) -> None:
+        tried.set()
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoint, "store", full)
+        writer.seal_begun_before(2**62)
+        assert tried.wait(10)
+        with pytest.raises(JournalFull):
+            writer.write(b"head", b"lost").result(10)
+
+    assert writer.write(b"head", b"1").result(10) == 1
+    writer.close()
+    assert _names(tmp_path) == {segment_name(0), segment_name(1)}
+    assert verify(tmp_path).findings == ()

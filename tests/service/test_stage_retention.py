@@ -1,5 +1,6 @@
 """What is past its retention goes, what is on hold stays, and a kill in between costs nothing."""
 
+import asyncio
 import sqlite3
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -526,3 +527,33 @@ def test_of_what_is_retired_nothing_else_is_kept(archive: Archive) -> None:
     assert archive.folder.documents.find(CONTENTS) == []
     names = {path.name for path in Path(archive.folder.data / "raw").glob("*.seg")}
     assert len(names) == 1
+
+
+def test_the_door_looks_at_requests_and_at_the_age_of_its_segment(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _keep(archive.folder, "prod/a", "1m")
+    archive.ask(0, deployment="prod/a")
+    archive.ask(9, deployment="prod/a")
+    archive.folder.work()
+    archive.keeper.sweep(70)
+    asked = archive.folder.data / "run" / "retire.json"
+    monkeypatch.setattr(_retirement, "_LOOK_S", 0.01)
+
+    async def look() -> None:
+        work = _retirement.retire_when_asked(
+            archive.folder.data,
+            archive.folder.writer,
+            raw_retention_s=1800,
+            clock=lambda: _ns(9 + 61),
+        )
+        task = asyncio.create_task(work)
+        async with asyncio.timeout(10):
+            while asked.exists() or len(archive.retired()) < 3:  # noqa: ASYNC110 - a file tells
+                await asyncio.sleep(0.01)
+        task.cancel()
+
+    asyncio.run(look())
+    # The last one is sealed by its age and goes with the next sweep.
+    archive.sweep(72)
+    assert archive.retired() == [0, 1, 2, 3]

@@ -14,7 +14,7 @@ import pytest
 if TYPE_CHECKING:
     from tests.services.conftest import Service
 
-_BACKUPS = 3
+_BACKUPS = 2
 
 
 class _Load:
@@ -71,7 +71,7 @@ def test_a_backup_under_load_is_intact_and_starts_with_everything_acknowledged_b
     had = []
     with _Load(service) as load:
         for number in range(_BACKUPS):
-            _wait_for_more(service, load, 100)
+            _wait_for_more(service, load, 50)
             had.append(load.acknowledged)
             target = service.data.with_name(f"copy{number}")
             command = ["export", "--backup", str(target), "--data", str(service.data)]

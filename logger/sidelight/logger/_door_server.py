@@ -140,6 +140,10 @@ class DoorServer:
         """Delete segments of the archive on purpose, as ``SegmentWriter`` says; in any thread."""
         return self._writer.retire(reasons)
 
+    def seal_begun_before(self, time_ns: int) -> None:
+        """Have a new segment begun when this one is that old; in any thread."""
+        self._writer.seal_begun_before(time_ns)
+
     def snapshot(self) -> dict[str, Any]:
         """Return the counters of door, journal and connections, ready for JSON."""
         writer, connections = self._writer, self._connections

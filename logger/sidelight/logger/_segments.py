@@ -111,6 +111,8 @@ class SegmentWriter:
         self._listing = threading.RLock()
         self._mark = DurableMark(data, writable=True)
         self._closed = False
+        self._begun_ns = 0
+        self._is_seal_wanted = False
         self._file, self._first, self._size = -1, 0, 0
         self._digest = CHAIN_START
         self.groups = 0
@@ -190,6 +192,16 @@ class SegmentWriter:
                 self._closed = True
                 self._release()
 
+    def seal_begun_before(self, time_ns: int) -> None:
+        """Have a new segment begun when the first record of this one came before a time.
+
+        What is written to is never retired: without it little traffic would keep its segment
+        for years.
+        """
+        if 0 < self._begun_ns < time_ns:
+            self._is_seal_wanted = True
+            self._tokens.put(None)
+
     def retire(self, reasons: Mapping[str, str]) -> list[SealedSegment]:
         """Delete sealed segments on purpose; the signed checkpoint keeps what they were, and why.
 
@@ -259,8 +271,17 @@ class SegmentWriter:
             self._is_told = False
             while waiting:
                 self._commit(self._next_group())
+            if self._is_seal_wanted:
+                self._roll_at_rest()
             if self._stopping:
                 return
+
+    def _roll_at_rest(self) -> None:
+        try:
+            self._roll()
+        except OSError:
+            # The next record tries again.
+            log.exception("a new segment could not be begun")
 
     def _next_group(self) -> list[_Waiting]:
         waiting = self._waiting
@@ -290,7 +311,7 @@ class SegmentWriter:
                 self._deliver(answer)
 
     def _write_group(self, group: list[_Waiting]) -> None:
-        if self._file < 0 or self._size >= self._segment_bytes:
+        if self._file < 0 or self._size >= self._segment_bytes or self._is_seal_wanted:
             self._roll()
         time_ns = max(self._clock(), self._time_ns)
         header, payloads, digest = encode_group(
@@ -312,6 +333,7 @@ class SegmentWriter:
             self._abandon()
             raise
         self.sync_seconds += time.perf_counter() - before
+        self._begun_ns = self._begun_ns or time_ns
         self._size += len(header) + len(payloads)
         self._digest, self._time_ns = digest, time_ns
         self._end += len(group)
@@ -391,6 +413,7 @@ class SegmentWriter:
             path.unlink()
             raise
         self._file, self._first, self._size = file, self._end, SEGMENT_HEADER_BYTES
+        self._begun_ns, self._is_seal_wanted = 0, False
         self._digest = chain_seed(header)
 
 

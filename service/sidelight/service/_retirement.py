@@ -24,6 +24,10 @@ log = logging.getLogger(__name__)
 
 _LOOK_S: Final = 1.0
 _SECOND_NS: Final = 1_000_000_000
+# How much of the time of the archive one segment may hold: each keeps a line in the checkpoint.
+_SHORTEST_SEGMENT_S: Final = 3_600.0
+_LONGEST_SEGMENT_S: Final = 86_400.0
+_SEGMENTS: Final = 24
 
 
 class Retires(Protocol):
@@ -31,6 +35,10 @@ class Retires(Protocol):
 
     def retire(self, reasons: Mapping[str, str]) -> list[SealedSegment]:
         """Delete sealed segments; the checkpoint keeps what they were, and why."""
+        ...
+
+    def seal_begun_before(self, time_ns: int) -> None:
+        """Have a new segment begun when the first record of this one came before a time."""
         ...
 
 
@@ -98,8 +106,10 @@ async def retire_when_asked(
     data: Path, writer: Retires, *, raw_retention_s: float, clock: Callable[[], int] = time.time_ns
 ) -> None:
     """Look for requests until cancelled; the work is done in a thread."""
+    segment_s = min(max(raw_retention_s / _SEGMENTS, _SHORTEST_SEGMENT_S), _LONGEST_SEGMENT_S)
     while True:
         await asyncio.sleep(_LOOK_S)
+        writer.seal_begun_before(clock() - int(segment_s * _SECOND_NS))
         try:
             await asyncio.to_thread(
                 apply, data, writer, raw_retention_s=raw_retention_s, now_ns=clock()
