@@ -15,6 +15,7 @@ from sidelight.adapters import EmbeddedDocuments, Inferences
 from sidelight.logger import Signer, verify
 from sidelight.logger._segments import SegmentReader, SegmentWriter
 from sidelight.logger._segments_format import segment_name
+from sidelight.logger.errors import FolderInUse
 from sidelight.service import _backup
 from sidelight.service._backup import back_up
 from sidelight.service._offline import run_backup
@@ -262,6 +263,37 @@ def test_a_killed_backup_is_none_and_the_next_one_is_whole(
     assert back_up(folder.data, target).findings == ()
     assert [path.name for path in target.parent.iterdir()] == ["monday"]
     assert _ids(target) == ["r"]
+
+
+def test_two_backups_to_one_target_are_one(
+    folder: Any, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.ask([[1, "f"]], request_id="r")
+    refused: list[str] = []
+
+    def begin_another(data: Path) -> Any:
+        with pytest.raises(FolderInUse) as caught:
+            back_up(folder.data, target)
+        refused.append(str(caught.value))
+        return verify(data)
+
+    monkeypatch.setattr(_backup, "verify", begin_another)
+
+    assert back_up(folder.data, target).findings == ()
+    assert len(refused) == 1
+    assert verify(target).records == 2
+
+
+def test_a_folder_of_somebody_else_is_not_taken_for_an_unfinished_backup(
+    folder: Any, target: Path
+) -> None:
+    other = target.with_name(".monday.unfinished")
+    other.mkdir(parents=True)
+    (other / "notes").write_text("mine")
+
+    with pytest.raises(ConfigurationError, match="expected nothing"):
+        back_up(folder.data, target)
+    assert (other / "notes").read_text() == "mine"
 
 
 def test_tokens_holds_keys_and_the_log_are_in_it_for_their_owner_alone(

@@ -23,6 +23,7 @@ from sidelight.logger._segments_folder import (
     FOLDER_VERSION,
     Checkpoint,
     DurableMark,
+    FolderLock,
     folder_version,
     sync_folder,
 )
@@ -42,7 +43,6 @@ log = logging.getLogger(__name__)
 _ATTEMPTS: Final = 20
 _CHUNK_BYTES: Final = 1 << 20
 _ACCESS: Final = frozenset({".jsonl", ".json", ".pem", ".pub"})
-_UNFINISHED: Final = "backup-unfinished"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,16 +91,18 @@ def back_up(data: Path, target: Path) -> BackupReport:
     _check(data, target)
     unfinished = target.with_name(f".{target.name}.unfinished")
     try:
-        _begin(data, unfinished)
-        copied = _copy(data, unfinished)
-        report = verify(unfinished)
-        access = verify_access_log(unfinished)
-        (unfinished / _UNFINISHED).unlink()
-        sync_folder(unfinished)
-        unfinished.rename(target)
+        with closing(_begin(unfinished)):
+            try:
+                copied = _copy(data, unfinished)
+                report = verify(unfinished)
+                access = verify_access_log(unfinished)
+                (unfinished / "run" / "lock-backup").unlink()
+                unfinished.rename(target)
+            except Exception:
+                shutil.rmtree(unfinished, ignore_errors=True)
+                raise
         sync_folder(target.parent)
     except OSError as error:
-        shutil.rmtree(unfinished, ignore_errors=True)
         raise ServiceError(
             f"backup: expected to write {target}, got {error.strerror or error}; nothing is there",
             hint="make room, or name another target",
@@ -137,17 +139,23 @@ def _check(data: Path, target: Path) -> None:
         raise ConfigurationError(f"--backup: expected a target outside of {data}, got {target}")
 
 
-def _begin(data: Path, folder: Path) -> None:
+def _begin(folder: Path) -> FolderLock:
     """Make the folder of the copy; what a killed backup left behind goes."""
-    if (folder / _UNFINISHED).exists():
-        shutil.rmtree(folder)
-    folder.mkdir(mode=0o700, parents=True)
-    (folder / _UNFINISHED).touch()
-    (folder / "run").mkdir(mode=0o700)
-    _copy_file(data / "format", folder / "format")
+    if folder.exists() and any(folder.iterdir()) and not (folder / "run").is_dir():
+        raise ConfigurationError(f"--backup: expected nothing at {folder}, got something")
+    (folder / "run").mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder.chmod(0o700)
+    lock = FolderLock(folder, "backup")
+    for path in (*folder.iterdir(), *(folder / "run").iterdir()):
+        if path.is_dir() and path.name != "run":
+            shutil.rmtree(path)
+        elif path.name not in {"run", "lock-backup"}:
+            path.unlink()
+    return lock
 
 
 def _copy(data: Path, folder: Path) -> _Copied:
+    _copy_file(data / "format", folder / "format")
     files: set[str] = set()
     if (data / "state.db").exists():
         files = _copy_derived(data, folder)
@@ -207,8 +215,7 @@ def _visible_files(folder: Path) -> set[str]:
         return {file.path for table in ("inferences", "scores") for file in manifest.files(table)}
     finally:
         documents.close()
-        for path in (folder / "run").iterdir():
-            path.unlink()
+        (folder / "run" / "lock-tables").unlink()
 
 
 def _copy_archive(data: Path, folder: Path) -> int:
