@@ -136,8 +136,8 @@ def _operations(body: bytes) -> list[tuple[str, dict[str, Any], dict[str, Any]]]
     return found
 
 
-def _error(status: int, kind: str = "some_exception") -> dict[str, Any]:
-    return {"status": status, "error": {"type": kind}}
+def _error(status: int, kind: str = "some_exception", reason: str = "") -> dict[str, Any]:
+    return {"status": status, "error": {"type": kind, "reason": reason}}
 
 
 def _merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:

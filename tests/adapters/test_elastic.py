@@ -1,5 +1,6 @@
 """Documents of a search server: each row once, whatever is sent twice, late, or refused."""
 
+import json
 import math
 import sys
 import threading
@@ -324,6 +325,40 @@ def test_a_document_that_is_refused_even_so_is_counted_and_delays_nothing(
 
     assert outcomes == {"refused": 1, "stored": 1}
     assert "refused for good" in caplog.text
+
+
+def test_a_label_for_an_index_that_takes_no_writes_delays_nothing(
+    elastic: Store, samples: SimpleNamespace
+) -> None:
+    elastic.store.write([samples.batch([samples.row("a")])])
+    told = "cluster_block_exception", "index [x] blocked by: [FORBIDDEN/8/index write (api)];"
+    elastic.server.faults = [lambda operations: [(403, *told)] * len(operations)]
+
+    outcomes = elastic.store.label("prod/flights", {("request-a", 0): {"late": 1}})
+
+    assert outcomes == {"refused": 1}
+    assert elastic.troubles == []
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        '{"n": 1208925819614629174706176}',
+        '{"t": "\\ud800"}',
+        '{"d": ' + "[" * 500 + "]" * 500 + "}",
+        '{"x": NaN}',
+    ],
+)
+def test_tags_that_json_cannot_hold_do_not_stop_the_others(
+    elastic: Store, samples: SimpleNamespace, tags: str
+) -> None:
+    labels = {("request-a", 0): {"deep": {"n": [1 << 80]}}}
+    joined = {"prod/flights": Joined(labels=labels, scores={})}
+
+    outcomes = elastic.store.write([samples.batch([samples.row("a", tags=tags)])], joined)
+    elastic.store.label("prod/flights", {("request-a", 0): {"deep": json.loads(tags)}})
+
+    assert outcomes == {"stored": 1}
 
 
 def test_a_request_that_is_too_large_is_divided(elastic: Store, samples: SimpleNamespace) -> None:

@@ -18,6 +18,7 @@ from sidelight.adapters._elastic_documents import (
     Joined,
     label_fields,
     row_operations,
+    written,
 )
 from sidelight.adapters._elastic_names import index_stem
 from sidelight.adapters._elastic_templates import (
@@ -289,4 +290,4 @@ def _without_older(batch: Batch, newest: Mapping[tuple[str, str], int]) -> Batch
 
 def _update(hit: Mapping[str, Any], fields: Mapping[str, Any]) -> Operation:
     head = {"_index": hit["_index"], "_id": hit["_id"], "retry_on_conflict": 3}
-    return Operation("update", head, orjson.dumps({"doc": fields}))
+    return Operation("update", head, b'{"doc":%b}' % written(dict(fields)))

@@ -35,7 +35,9 @@ _BLOCKS: Final = frozenset(
         *("circuit_breaking_exception", "security_exception"),
     }
 )
-_ANSWER: Final = {"filter_path": "items.*.status,items.*.error.type"}
+_ANSWER: Final = {"filter_path": "items.*.status,items.*.error.type,items.*.error.reason"}
+# As both servers say that somebody has set `index.blocks.write`.
+_WRITE_BLOCK: Final = "index write (api)"
 # What every document has and every mapping takes: the rest of it can be the reason of a refusal.
 _UNTRUSTED: Final = ("features", "outputs", "labels", "tags")
 
@@ -141,7 +143,7 @@ class Bulk:
             try:
                 answer = self._client.request(method, path, body, params)
             except UnreachableError as error:
-                self._trouble("unreachable", str(error))
+                self._trouble(error.reason, str(error))
             else:
                 if answer.status < _SERVER and answer.status not in {401, 403, 408, 429}:
                     return answer
@@ -157,7 +159,7 @@ class Bulk:
                     "POST", "/_bulk", b"".join(item.lines() for item in operations), _ANSWER
                 )
             except UnreachableError as error:
-                self._trouble("unreachable", str(error))
+                self._trouble(error.reason, str(error))
                 pause.wait()
                 continue
             if answer.status in {400, _TOO_LARGE}:
@@ -202,11 +204,14 @@ class Bulk:
             if status < 300:  # noqa: PLR2004 - all of them are success
                 total["reduced" if operation.is_reduced else "stored"] += 1
                 continue
-            error = (told.get("error") or {}).get("type", "")
+            error, text = _error_of(told)
             if status == _CONFLICT and operation.action == "index":
                 total["already"] += 1
             elif status == _NOT_FOUND and operation.action != "index":
                 total["missing"] += 1
+            elif operation.action == "update" and _WRITE_BLOCK in text:
+                # An old index that somebody has closed to writing; rows would wait for it.
+                total[_refused(operation, error)] += 1
             elif status == _CONFLICT:
                 again.append(operation)
             elif status in _WAITING or status >= _SERVER or error in _BLOCKS:
@@ -261,6 +266,11 @@ def _refused(operation: Operation, reason: str) -> Outcome:
     # Its id is no secret, what it says may be.
     log.error("document refused for good", extra={"id": operation.head["_id"], "reason": reason})
     return "refused"
+
+
+def _error_of(told: Mapping[str, Any]) -> tuple[str, str]:
+    error = told.get("error") or {}
+    return str(error.get("type", "")), str(error.get("reason", ""))
 
 
 def _reason(status: int) -> str:

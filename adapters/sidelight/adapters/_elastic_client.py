@@ -18,6 +18,14 @@ _LINES: Final = "application/x-ndjson"
 class UnreachableError(Exception):
     """No answer came: refused, reset, timed out. What was asked may have been done."""
 
+    reason = "unreachable"
+
+
+class OtherProductError(UnreachableError):
+    """The client would not talk to this server: it is something else, or too old."""
+
+    reason = "other_product"
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -139,7 +147,6 @@ class _ElasticsearchClient:
         )
         self._refused = elasticsearch.ApiError
         self._unreachable = elasticsearch.TransportError
-        # Its product check refuses servers that are something else, or too old.
         self._other = elasticsearch.UnsupportedProductError
 
     def request(
@@ -159,7 +166,7 @@ class _ElasticsearchClient:
         except self._refused as error:
             return Answer(error.meta.status, error.body)
         except self._other as error:
-            raise UnreachableError(str(error)) from error
+            raise OtherProductError(str(error)) from error
         except self._unreachable as error:
             raise UnreachableError(type(error).__name__) from error
         return Answer(answer.meta.status, answer.body)

@@ -1,5 +1,6 @@
 """Rows of inferences as documents: one for each row, named by inference and row."""
 
+import json
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -135,7 +136,7 @@ def row_operations(
             "version": (own["revision"] + 1) * _UPDATES,
             "version_type": "external",
         }
-        yield Operation("index", head, orjson.dumps(document))
+        yield Operation("index", head, written(document))
 
 
 def label_fields(labels: Mapping[str, Any]) -> dict[str, Any]:
@@ -147,6 +148,31 @@ def label_fields(labels: Mapping[str, Any]) -> dict[str, Any]:
         target[field_name(name)] = _number(value)
     fields: dict[str, Any] = {"labels": plain} if plain else {}
     return fields | ({"unindexed": {"labels": rest}} if rest else {})
+
+
+def written(document: dict[str, Any]) -> bytes:
+    """Return a document as JSON, whatever labels and tags from outside hold.
+
+    Whole numbers of more than 64 bits, half surrogate pairs and a thousand levels are things that
+    a server would refuse as well; what has them becomes one text that is not indexed.
+    """
+    try:
+        return orjson.dumps(document)
+    except TypeError:
+        texts = {
+            name: _text(value)
+            for name in ("tags", "labels", "unindexed")
+            if (value := document.pop(name, None))
+        }
+        document["unindexed"] = {"text": texts}
+        return orjson.dumps(document)
+
+
+def _text(value: Any) -> str:
+    try:
+        return json.dumps(value)
+    except RecursionError:
+        return "nested too deeply"
 
 
 def _groups(
@@ -182,15 +208,11 @@ def _kept(value: Any) -> Any:
 
 
 def _number(value: Any) -> Any:
-    """Return a value that JSON can hold; labels come from outside as they like."""
+    """Return a number that an index can hold; labels come from outside as they like."""
     match value:
         case float() if not math.isfinite(value):
             return None
         case int() if not -_INT64 <= value < _INT64:
             return str(value)
-        case list():
-            return [_number(item) for item in value]
-        case dict():
-            return {str(key): _number(item) for key, item in value.items()}
         case _:
             return value

@@ -22,7 +22,7 @@ def index_stem(prefix: str, kind: str, deployment: str) -> str:
     >>> index_stem("sidelight", "inferences", "prod/flights")
     'sidelight-inferences-prod-flights'
     >>> index_stem("sidelight", "inferences", "prod/A B")
-    'sidelight-inferences-prod-a_b-bac33fc6'
+    'sidelight-inferences-prod-a_b-38fd9fca'
 
     """
     plain = deployment.replace("/", "-", 1)

@@ -38,14 +38,11 @@ class IndexOptions:
 
 
 def policy(options: IndexOptions) -> Mapping[str, Any]:
-    """Return the lifecycle policy: an index is merged when its day is long over, then deleted."""
+    """Return the lifecycle policy: old indices are recovered last, and then deleted."""
     phases: dict[str, Any] = {
         "hot": {"actions": {"set_priority": {"priority": 100}}},
-        # Labels come late; a merged index still takes them.
-        "warm": {
-            "min_age": "7d",
-            "actions": {"set_priority": {"priority": 50}, "forcemerge": {"max_num_segments": 1}},
-        },
+        # Nothing that closes an index to writing, as merging does: labels come late.
+        "warm": {"min_age": "7d", "actions": {"set_priority": {"priority": 50}}},
     }
     if options.delete_after is not None:
         phases["delete"] = {"min_age": options.delete_after, "actions": {"delete": {}}}

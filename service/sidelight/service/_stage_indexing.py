@@ -135,6 +135,7 @@ class IndexingStage:
         self._troubles = troubles
         self._not_before_ns = 0
         self._counted_ns = 0
+        self._is_troubled = False
         self._known = dict(journals.scan(INDEXING, _ALARM))
 
     def reset(self) -> None:
@@ -181,6 +182,9 @@ class IndexingStage:
             self._not_before_ns = now_ns + _AGAIN_NS - 1
             return False
         self._commit(work, outcomes)
+        if self._is_troubled:
+            self._is_troubled = False
+            log.info("search server takes documents again")
         is_full = len(work.payloads) >= _MAX_RECORDS or len(work.changes) >= _MAX_LABELS
         self._not_before_ns = 0 if is_full else now_ns + _GATHER_NS
         return True
@@ -257,9 +261,9 @@ class IndexingStage:
                 rows = by_deployment.setdefault(value["deployment"], {})
                 rows[value["request_id"], value["row"]] = value["labels"]
         for deployment, labels in by_deployment.items():
-            self._store.label(deployment, labels)
+            outcomes["refused"] += self._store.label(deployment, labels)["refused"]
         for alarm in work.alarms:
-            self._store.alarm(alarm, _span(alarm))
+            outcomes["refused"] += self._store.alarm(alarm, _span(alarm))["refused"]
         return outcomes
 
     def _joined(self, batches: list[Batch], work: _Work) -> dict[str, Joined]:
@@ -302,7 +306,11 @@ class IndexingStage:
         self._journals.commit(Commit(group=INDEXING, journal="inferences", counters=counts))
 
     def _add_troubles(self, counts: Counts) -> None:
-        for reason, number in self._troubles.take().items():
+        noted = self._troubles.take()
+        if noted and not self._is_troubled:
+            self._is_troubled = True
+            log.warning("search server takes no documents", extra={"reasons": sorted(noted)})
+        for reason, number in noted.items():
             counts.add("indexing_retries_total", (("reason", reason),), number)
 
 
