@@ -1,14 +1,17 @@
 """One process tree on two cores: events a second made durable, inferences stored and judged.
 
-    python tests/benchmarks/bench_end_to_end.py [SECONDS]
+    python tests/benchmarks/bench_end_to_end.py [SECONDS [DEPLOYMENTS]]
 
 ``wrk`` sends pairs of single events (V2 JSON, one row of 20 features) from 64 connections for some
-seconds; then the time until everything is stored and judged is measured. The floor beside it is the
-same load on a server of 20 lines that answers without storing anything. wrk shares the two cores.
+seconds; then the time until everything is stored and judged is measured, and the CPU time that each
+process took for an inference. The floor beside it is the same load on a server of 20 lines that
+answers without storing anything. wrk shares the two cores. Inferences are of one deployment, or
+of so many in turn.
 """
 
 import asyncio
 import contextlib
+import os
 import re
 import shutil
 import subprocess
@@ -35,7 +38,7 @@ class _Floor(asyncio.Protocol):
         self._transport.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")  # type: ignore[attr-defined]
 
 
-def _load(port: int, seconds: float) -> float:
+def _load(port: int, seconds: float, deployments: int = 1) -> float:
     """Return requests a second that were answered with 200."""
     done = subprocess.run(
         [
@@ -46,6 +49,7 @@ def _load(port: int, seconds: float) -> float:
                 f"http://127.0.0.1:{port}/",
                 "--",
                 f"{time.time():.0f}",
+                str(deployments),
             ),
         ],
         capture_output=True,
@@ -66,6 +70,16 @@ def _total(port: int, name: str) -> float:
         for sample in family.samples
         if sample.name == f"sidelight_{name}"
     )
+
+
+def _cpu_seconds(pid: int) -> dict[str, float]:
+    """Return the CPU time of each process of the service, by its role."""
+    spent = {}
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        role = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")[-2].decode()
+        fields = Path(f"/proc/{child}/stat").read_text().rpartition(") ")[2].split()
+        spent[role] = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return spent
 
 
 def _serve(data: Path) -> "tuple[subprocess.Popen[str], int]":
@@ -108,13 +122,15 @@ def main() -> None:
         print("wrk is not installed: apt-get install wrk")
         return
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 8.0
+    deployments = int(sys.argv[2]) if len(sys.argv) > 2 else 1
     floor = _measure_floor(min(seconds, 3.0))
     print(f"floor, nothing stored: {floor:,.0f} requests/s")
     with tempfile.TemporaryDirectory() as folder:
         process, port = _serve(Path(folder))
         try:
+            before = _cpu_seconds(process.pid)
             started = time.perf_counter()
-            rate = _load(port, seconds)
+            rate = _load(port, seconds, deployments)
             loaded = time.perf_counter() - started
             print(f"door: {rate:,.0f} single events/s durable, {rate / floor:.2f} of the floor")
             during = _total(port, "inferences_total")
@@ -127,6 +143,9 @@ def main() -> None:
                 f"end to end: {stored:,.0f} inferences stored and judged in {seconds_all:.1f} s: "
                 f"{stored / seconds_all:,.0f}/s"
             )
+            for role, spent in _cpu_seconds(process.pid).items():
+                each = (spent - before.get(role, 0.0)) / stored
+                print(f"{role}: {1e6 * each:.0f} us of CPU per inference")
         finally:
             process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):

@@ -4,6 +4,7 @@ function setup(thread) thread:set("number", thread_number); thread_number = thre
 function init(args)
   counter = 0
   prefix = (args[1] or "w") .. "-" .. number .. "-"
+  deployments = tonumber(args[2] or "1")
   response_half = false
   math.randomseed(number + 7)
 end
@@ -12,7 +13,7 @@ local function headers(kind, id)
     ["Ce-Id"] = id, ["Ce-Specversion"] = "1.0", ["Ce-Source"] = "http://localhost:9081/",
     ["Ce-Type"] = "org.kubeflow.serving.inference." .. kind,
     ["Ce-Time"] = "2026-05-01T10:00:00.123456Z", ["Ce-Recordedtime"] = "2026-05-01T10:00:00.1239Z",
-    ["Ce-Inferenceservicename"] = "bench", ["Ce-Namespace"] = "prod", ["Ce-Component"] = "predictor",
+    ["Ce-Inferenceservicename"] = "bench" .. counter % deployments, ["Ce-Namespace"] = "prod", ["Ce-Component"] = "predictor",
     ["Ce-Endpoint"] = "", ["Ce-Metadata"] = "{}", ["Content-Type"] = "application/json",
   }
 end

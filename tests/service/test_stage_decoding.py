@@ -322,3 +322,33 @@ def test_feedback_of_seldon_and_replies_of_detectors_are_published(folder: Any) 
     assert (label["request_id"], label["labels"]) == ("r9", {"reward": 0.5, "y": 1})
     ((_, _, reply),) = folder.documents.find("replies")
     assert (reply["deployment"], reply["kind"], reply["rows"]) == ("prod/flights", "outlier", 2)
+
+
+@pytest.mark.parametrize(("deployments", "later_ns"), [(1, 60_000_000), (40, 210_000_000)])
+def test_where_deployments_are_many_more_is_gathered_before_a_step(
+    folder: Any, deployments: int, later_ns: int
+) -> None:
+    for number in range(deployments):
+        folder.ask([(20.0, 0.0)], deployment=f"prod/m{number}")
+    begun_ns = folder.now_ns
+    assert folder.decoding.step(begun_ns)
+    folder.ask([(30.0, 1.0)])
+    assert not folder.decoding.step(begun_ns + later_ns - 20_000_000)
+    assert folder.decoding.step(begun_ns + later_ns)
+
+
+@pytest.mark.parametrize(("deployments", "later_ns"), [(1, 510_000_000), (80, 810_000_000)])
+def test_where_deployments_are_many_files_are_written_less_often(
+    folder: Any, deployments: int, later_ns: int
+) -> None:
+    for number in range(deployments):
+        folder.ask([(20.0, 0.0)], deployment=f"prod/m{number}")
+    begun_ns = folder.now_ns
+    assert folder.decoding.step(begun_ns)
+    assert folder.storing.step(begun_ns)
+    while folder.storing.step(begun_ns + 1):
+        """Tidying up is a step as well."""
+    folder.ask([(30.0, 1.0)])
+    assert folder.decoding.step(begun_ns + 500_000_000)
+    assert not folder.storing.step(begun_ns + later_ns - 20_000_000)
+    assert folder.storing.step(begun_ns + later_ns)

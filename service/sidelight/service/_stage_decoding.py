@@ -39,6 +39,9 @@ _MAX_RECORDS = 8192
 _MAX_BYTES = 16 << 20
 # Each commit waits for the disk. Records that come one by one are gathered this long.
 _GATHER_NS = 50_000_000
+# A batch costs each stage a millisecond however short it is: where they are many they get longer.
+_GATHER_A_BATCH_NS = 5_000_000
+_MOST_GATHER_NS = 500_000_000
 _IDLE_NS = 1_000_000_000
 
 
@@ -96,6 +99,7 @@ class DecodingStage:
         )
         self._inventory = self._new_inventory()
         self._committed_ns = 0
+        self._gather_ns = _GATHER_NS
         self._idle_since_ns = 0
 
     def _new_inventory(self) -> Inventory:
@@ -104,7 +108,7 @@ class DecodingStage:
     def step(self, now_ns: int) -> bool:
         """Decode what has arrived; give up halves that waited too long."""
         # A clock that was set back makes nobody wait for what it showed before.
-        if 0 <= now_ns - self._committed_ns < _GATHER_NS:
+        if 0 <= now_ns - self._committed_ns < self._gather_ns:
             return False
         slices = self._journals.read_events(
             DECODING, max_records=self._suspicion.n_records, max_bytes=_MAX_BYTES
@@ -193,6 +197,8 @@ class DecodingStage:
         if self._suspicion.is_narrowed:
             rejected = [*rejected, *self._leave_out(outcome)]
         decoded = self._decoder.decode(outcome.pairs)
+        waiting_ns = _GATHER_A_BATCH_NS * len(decoded.batches)
+        self._gather_ns = min(max(_GATHER_NS, waiting_ns), _MOST_GATHER_NS)
         labels, bad_labels = self._labels(outcome.feedback, counts)
         quarantine = [_quarantined(item, counts) for item in (*rejected, *bad_labels)]
         _count_outcome(outcome, counts)
