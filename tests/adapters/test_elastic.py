@@ -250,13 +250,13 @@ def test_an_alarm_marks_the_rows_of_its_time_before_and_after_it_was_raised(
     start_us = 1_356_998_400_000_000 + 60_000_000
     span = AlarmSpan(id="x", version=None, start_us=start_us, end_us=start_us + 120_000_000)
     rows = [samples.row(f"r{minutes}", minutes) for minutes in range(5)]
-    elastic.store.write([samples.batch(rows[:2])])
+    elastic.store.write([samples.batch(rows[1:2])])
 
     value = {"id": "x", "deployment": "prod/flights", "state": "open"}
     for _ in range(2):
         elastic.store.alarm(value, span)
     joined = {"prod/flights": Joined(labels={}, scores={}, alarms=[span])}
-    elastic.store.write([samples.batch(rows[2:])], joined)
+    elastic.store.write([samples.batch([rows[0], *rows[2:]])], joined)
 
     marked = [name for name, source in elastic.server.sources().items() if source.get("alarms")]
     assert marked == ["r1-0", "r2-0"]

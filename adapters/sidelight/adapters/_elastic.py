@@ -8,7 +8,7 @@ from itertools import chain
 from typing import Any, Final
 
 import orjson
-import pyarrow as pa
+import pyarrow.compute as pc
 
 from sidelight.adapters._elastic_bulk import Bulk, Operation, Outcome, StoppedError
 from sidelight.adapters._elastic_client import ElasticClient, Flavour
@@ -116,31 +116,25 @@ class ElasticStore:
         Parameters
         ----------
         batches : sequence of Batch
-            In the order of the journal; of an inference that is twice in them the later revision
-            counts.
+            In the order of the journal; of several revisions of an inference the highest counts.
         joined : mapping of deployment to Joined, optional
             Labels, scores and alarms of these rows.
 
         """
         self.prepare()
-        newest = _newest(batches)
         joined = joined or {}
         options = self._options
 
         def operations(batch: Batch) -> Iterator[Operation]:
             return row_operations(
-                _without_older(batch, newest),
+                batch,
                 joined.get(batch.deployment, NOTHING),
                 prefix=options.prefix,
                 max_fields=options.max_fields,
             )
 
         outcomes = self._bulk.send(chain.from_iterable(map(operations, batches)))
-        revised: dict[str, dict[str, int]] = {}
-        for (deployment, name), revision in newest.items():
-            if revision:
-                revised.setdefault(deployment, {})[name] = revision
-        for deployment, revisions in revised.items():
+        for deployment, revisions in _revised(batches).items():
             self._remove_older(deployment, revisions)
         return outcomes
 
@@ -265,27 +259,18 @@ class ElasticStore:
             body["search_after"] = hits[-1]["sort"]
 
 
-def _newest(batches: Iterable[Batch]) -> dict[tuple[str, str], int]:
-    """Return the highest revision of each inference of some batches."""
-    newest: dict[tuple[str, str], int] = {}
+def _revised(batches: Iterable[Batch]) -> dict[str, dict[str, int]]:
+    """Return the highest revision of each inference that was stored before, by deployment."""
+    found: dict[str, dict[str, int]] = {}
     for batch in batches:
-        ids = batch.records.column("id").to_pylist()
-        revisions = batch.records.column("revision").to_pylist()
-        for name, revision in zip(ids, revisions, strict=True):
-            key = batch.deployment, name
-            newest[key] = max(revision, newest.get(key, 0))
-    return newest
-
-
-def _without_older(batch: Batch, newest: Mapping[tuple[str, str], int]) -> Batch:
-    records = batch.records
-    ids = records.column("id").to_pylist()
-    revisions = records.column("revision").to_pylist()
-    keep = [
-        revision == newest[batch.deployment, name]
-        for name, revision in zip(ids, revisions, strict=True)
-    ]
-    return batch if all(keep) else Batch(records.filter(pa.array(keep)))
+        later = batch.records.filter(pc.greater(batch.records.column("revision"), 0))
+        if not later.num_rows:
+            continue
+        revisions = found.setdefault(batch.deployment, {})
+        names = later.column("id").to_pylist()
+        for name, revision in zip(names, later.column("revision").to_pylist(), strict=True):
+            revisions[name] = max(revision, revisions.get(name, 0))
+    return found
 
 
 def _update(hit: Mapping[str, Any], fields: Mapping[str, Any]) -> Operation:
