@@ -115,13 +115,13 @@ def test_the_archive_is_retired_and_still_verified(
     old = datetime.now(UTC) - timedelta(hours=1)
     for number in range(10):
         _send(service, number, old)
+    (first,) = (service.data / "raw").glob("*.seg")
     # A start seals what was there; from then on it may go a second after it arrived.
     config = _config(raw_retention="1s")
     config["deployments"][0]["retention"] = "1s"
     service._config.write_text(json.dumps(config))
     service.kill()
     service.start()
-    first = next(iter(sorted((service.data / "raw").glob("*.seg"))))
 
     deadline = time.monotonic() + 30
     while first.exists():
