@@ -163,10 +163,11 @@ class _ElasticsearchClient:
             answer = self._client.perform_request(
                 method, path, params=params, headers=headers, body=body
             )
+        except self._other as error:
+            # One of the refusals by its class, and with the status of a success.
+            raise OtherProductError(str(error)) from error
         except self._refused as error:
             return Answer(error.meta.status, error.body)
-        except self._other as error:
-            raise OtherProductError(str(error)) from error
         except self._unreachable as error:
             raise UnreachableError(type(error).__name__) from error
         return Answer(answer.meta.status, answer.body)
