@@ -17,10 +17,16 @@ from sidelight.logger import Commit
 from sidelight.payloads import Alarm
 from sidelight.service import _consumer_process as consumer_process
 from sidelight.service._api_feedback import FEEDBACK_TYPE
+from sidelight.service._deployments import put_all_settings
 from sidelight.service._detection_results import alarm_document
 from sidelight.service._indexing import open_indexing
 from sidelight.service._ingest_client import event_batch
-from sidelight.service._settings import Settings, load_settings
+from sidelight.service._settings import (
+    DeploymentSettings,
+    ReferenceSettings,
+    Settings,
+    load_settings,
+)
 from sidelight.service._settings_elasticsearch import ElasticsearchSettings
 from sidelight.service._stage import DETECTION, INDEXING, LABEL_CHANGES, STORING
 from sidelight.service._stage_decoding import DecodingStage
@@ -139,6 +145,26 @@ def test_rows_wait_for_the_detectors_whose_scores_go_with_them(folder: IndexedFo
 
     assert before == {}
     assert len(folder.server.sources()) == 1
+
+
+def test_what_the_detectors_found_is_in_the_document(folder: IndexedFolder) -> None:
+    reference = ReferenceSettings(first_rows=50)
+    known = DeploymentSettings(name="prod/flights", reference=reference)
+    put_all_settings(folder.documents, (known,))
+    for number in range(80):
+        folder.ask([[number % 7, "mf"[number % 2]]])
+    folder.work()
+    folder.ask([[9_000, "m"]])
+    folder.work()
+    folder.index()
+
+    sources = sorted(folder.server.sources().values(), key=lambda source: source["time_us"])
+    scores = [source["outlier_score"] for source in sources]
+    assert sources[-1]["outlier"] is True
+    assert sources[-1]["outlier_p_value"] is not None
+    assert scores[-1] == max(score for score in scores if score is not None)
+    # The reference itself has none.
+    assert scores[0] is None
 
 
 def test_a_server_that_does_not_answer_delays_nobody_else(folder: IndexedFolder) -> None:
