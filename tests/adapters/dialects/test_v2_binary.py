@@ -83,6 +83,13 @@ def test_bytes_read_like_the_same_values_in_json(
     assert (half.values, half.facts) == (expected.values, expected.facts)
 
 
+def test_bytes_that_are_white_space_are_tensors_all_the_same() -> None:
+    half = read(body(4, b"\r\n \t"), "request")
+
+    assert (half.reason, half.layout.protocol) == (None, "v2-binary")
+    assert half.values == ([2573, 2336],)
+
+
 def body(size: Any, rest: bytes, **tensor: Any) -> bytes:
     item = {"name": "x", "shape": [2], "datatype": "INT16", **tensor}
     item["parameters"] = {"binary_data_size": size}
