@@ -34,6 +34,9 @@ _SIDELIGHT = (sys.executable, "-P", "-m", "sidelight.service")
 _ANNOUNCED = re.compile(rb"listens on https?://127\.0\.0\.1:(\d+)/")
 _RELAYING = re.compile(rb"127\.0\.0\.1', (\d+)\)")
 
+# It runs in an environment of its own.
+collect_ignore = ["tritonclient_calls.py"]
+
 Condition = Callable[[Metrics], bool]
 
 
