@@ -31,7 +31,7 @@ _DRAIN_S = 60.0
 _POLL_S = 0.01
 # -P: what happens to lie in the current folder is no module of ours.
 _SIDELIGHT = (sys.executable, "-P", "-m", "sidelight.service")
-_ANNOUNCED = re.compile(rb"listens on https?://127\.0\.0\.1:(\d+)/")
+_ANNOUNCED = re.compile(rb"listens on https?://[\d.]+:(\d+)/")
 _RELAYING = re.compile(rb"127\.0\.0\.1', (\d+)\)")
 
 # It runs in an environment of its own.

@@ -467,18 +467,11 @@ def test_wrong_key_in_the_file_ends_the_command_with_2(
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_address_that_others_reach_is_refused(tmp_path: Path) -> None:
-    ended = subprocess.run(
-        [sys.executable, "-m", "sidelight.service", "serve", "--host", "0.0.0.0"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        cwd=tmp_path,
-    )
-
-    assert ended.returncode == 2
-    assert "listen.host" in ended.stderr
+def test_an_address_that_others_reach_takes_tokens(start_service: Any) -> None:
+    service = start_service(config={"listen": {"host": "0.0.0.0"}})
+    assert service.client.get(f"{service.url}/v1/inferences").status_code == 401
+    assert service.post(b"{}", {"ce-id": "1"}).status_code == 401
+    assert b"sidelight token create" in service.log.read_bytes()
 
 
 def test_feedback_that_cannot_be_read_is_quarantined_or_refused(good: Good) -> None:
