@@ -306,7 +306,7 @@ class Peers:
         data.write_bytes(body)
         script.write_text(_LUA % data)
         url = f"http://127.0.0.1:{self.ports[name]}/v2/models/flights/infer"
-        command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "--latency"]
+        command = ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--latency"]
         command += ["--timeout", "30s", "-s", str(script)]
         text = subprocess.run(
             [*self._beside, *command, url],
