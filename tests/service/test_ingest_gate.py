@@ -1,5 +1,6 @@
 """The gate before the door: tokens of senders, their namespaces, and quotas."""
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,13 @@ import pytest
 
 from sidelight.logger import Request
 from sidelight.service._ingest_gate import IngestGate
-from sidelight.service._settings import AuthSettings, ListenSettings, QuotaSettings, Settings
+from sidelight.service._settings import (
+    AuthSettings,
+    LimitSettings,
+    ListenSettings,
+    QuotaSettings,
+    Settings,
+)
 from sidelight.service._tokens import Tokens
 
 
@@ -85,6 +92,29 @@ def test_a_limited_token_sends_for_its_namespaces_only(
     _, token = Tokens(tmp_path).create(roles=["ingest"], namespaces=["prod"])
     gate = IngestGate(_settings(tmp_path, auth=AuthSettings(required=True)))
     assert _status(gate.check(request_(token))) == status
+
+
+@pytest.mark.parametrize(("deployment", "status"), [("prod/m", 200), ("test/m", 403), ("x", 403)])
+def test_a_limited_token_labels_its_namespaces_only(
+    tmp_path: Path, deployment: str, status: int
+) -> None:
+    _, token = Tokens(tmp_path).create(roles=["ingest"], namespaces=["prod"])
+    gate = IngestGate(_settings(tmp_path, auth=AuthSettings(required=True)))
+    label = {"deployment": deployment, "request_id": "r", "labels": {"late": 1}}
+    request = _binary("prod", token=token, body=json.dumps([label]).encode())
+    head = request.head.replace(b"org.kubeflow.serving.inference.request", b"io.sidelight.feedback")
+    assert _status(gate.check(Request(b"POST", b"/", head, request.body))) == status
+
+
+def test_a_bomb_does_not_hide_a_namespace_from_the_gate(tmp_path: Path) -> None:
+    _, token = Tokens(tmp_path).create(roles=["ingest"], namespaces=["prod"])
+    limits = LimitSettings(decompressed=80 << 20)
+    gate = IngestGate(_settings(tmp_path, auth=AuthSettings(required=True), limits=limits))
+    plain = _batch("test", token=token)
+    # More than the default bound, less than the configured one, which the consumer reads with.
+    body = gzip.compress(plain.body + b" " * (65 << 20), 1)
+    head = plain.head[:-2] + b"content-encoding: gzip\r\n\r\n"
+    assert _status(gate.check(Request(b"POST", b"/", head, body))) == 403
 
 
 def test_a_namespace_that_had_its_share_waits_and_others_do_not(tmp_path: Path) -> None:

@@ -8,9 +8,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from sidelight.logger import EventRecord, Request, deployment_name, identity, parse, problem
+from sidelight.logger import (
+    EventLimits,
+    EventRecord,
+    Request,
+    deployment_name,
+    feedback,
+    identity,
+    parse,
+    problem,
+)
 from sidelight.service._access import tokens_required
 from sidelight.service._authorization import token_text
+from sidelight.service._names import stored_name
 from sidelight.service._settings import QuotaSettings, Settings
 from sidelight.service._tokens import Token, Tokens
 
@@ -44,6 +54,8 @@ class IngestGate:
         }
         self._default = settings.quotas.get(_ANY)
         self._clock = clock
+        # The consumer's own: what it reads later must not be unreadable here.
+        self._limits = EventLimits(max_inflated_bytes=settings.limits.decompressed)
 
     def admit(self, target: bytes, head: bytes) -> bytes | None:
         """Refuse who has no ingest token, before the body is read."""
@@ -66,7 +78,7 @@ class IngestGate:
             allowed = token.namespaces
         if allowed is None and not self._quotas and self._default is None:
             return None
-        sent = _sent_by_namespace(request)
+        sent = _sent_by_namespace(request, self._limits)
         if allowed is not None and not sent.keys() <= set(allowed):
             return _forbidden(
                 "the token is limited to namespaces", "events of " + ", ".join(sorted(allowed))
@@ -149,16 +161,19 @@ def stored_namespace(name: str) -> str:
     return deployment_name(name, "-").partition("/")[0]
 
 
-def _sent_by_namespace(request: Request) -> dict[str, _Sent]:
+def _sent_by_namespace(request: Request, limits: EventLimits) -> dict[str, _Sent]:
     record = EventRecord(
         partition=0, position=0, received_ns=0, head=request.head, body=request.body
     )
-    events, _ = parse(record)
+    events, _ = parse(record, limits)
     sent: dict[str, _Sent] = defaultdict(_Sent)
     for event in events:
         amount = sent[stored_namespace(identity(event).namespace)]
         amount.events += 1
         amount.bytes += len(event.data)
+        for label in feedback(event)[0]:
+            # A label may name another deployment than its event does.
+            _ = sent[stored_name(label["deployment"]).partition("/")[0]]
     if len(sent) == 1:
         next(iter(sent.values())).bytes = len(request.head) + len(request.body)
     return sent
