@@ -53,9 +53,23 @@ def test_a_torn_line_is_cut_and_the_chain_goes_on(tmp_path: Path) -> None:
     log.append({"n": 1})
     with _file(tmp_path).open("ab") as file:
         file.write(b'{"n": 2, "previ')
+    assert verify_access_log(tmp_path).findings == ()
+    assert verify_access_log(tmp_path).entries == 1
     log.append({"n": 3})
     assert verify_access_log(tmp_path).findings == ()
     assert verify_access_log(tmp_path).entries == 2
+
+
+@pytest.mark.parametrize("torn", [b"", b"x" * 300_000])
+def test_entries_longer_than_a_look_back_are_chained(tmp_path: Path, torn: bytes) -> None:
+    log = AccessLog(tmp_path)
+    for number in range(3):
+        log.append({"number": number, "parameters": ["x" * 100_000] * (number + 1)})
+        with _file(tmp_path).open("ab") as file:
+            file.write(torn)
+    log.append({"number": 3})
+    report = verify_access_log(tmp_path)
+    assert (report.entries, report.findings) == (4, ())
 
 
 @pytest.mark.parametrize("seed", range(20))

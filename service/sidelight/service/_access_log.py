@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import orjson
 
@@ -71,16 +71,13 @@ class AccessLog:
     def _last_digest(self) -> str:
         """Return the digest of the last whole line; cut off a torn one, which nobody waited for."""
         for path in reversed(_paths(self._folder)):
-            size = path.stat().st_size
             with path.open("r+b") as file:
-                start = max(0, size - _TAIL_BYTES)
-                file.seek(start)
-                tail = file.read()
+                start, tail = _tail(file)
                 whole = tail[: tail.rfind(b"\n") + 1]
                 if len(whole) < len(tail):
                     file.truncate(start + len(whole))
             if whole:
-                return _digest(whole.splitlines()[-1])
+                return _digest(whole[:-1].rpartition(b"\n")[2])
         return _START
 
 
@@ -106,10 +103,26 @@ def verify_access_log(data: Path) -> AccessReport:
     return AccessReport(entries=entries, findings=tuple(findings))
 
 
+def _tail(file: BinaryIO) -> tuple[int, bytes]:
+    """Return the end of a log, and where it begins; the last whole line is in it."""
+    size = file.seek(0, os.SEEK_END)
+    length = _TAIL_BYTES
+    while True:
+        start = max(0, size - length)
+        file.seek(start)
+        tail = file.read()
+        # One line end closes the last whole line, another one is before it.
+        if start == 0 or tail.count(b"\n") > 1:
+            return start, tail
+        length *= 4
+
+
 def _lines(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
         for line in file:
-            yield line.rstrip(b"\n")
+            # A torn one was never answered; the next entry takes its place.
+            if line.endswith(b"\n"):
+                yield line[:-1]
 
 
 def _paths(folder: Path) -> list[Path]:
