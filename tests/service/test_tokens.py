@@ -1,6 +1,7 @@
 """Tokens: what is kept, what is valid, and what other processes see of a change."""
 
 import json
+import os
 import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -157,6 +158,14 @@ def test_the_command_makes_lists_rotates_and_revokes(tmp_path: Path) -> None:
     assert Tokens(tmp_path).find(new) is not None
     assert run.invoke(app, ["token", "revoke", token.id, *data]).exit_code == 0
     assert Tokens(tmp_path).find(new) is None
+    (log,) = (tmp_path / "access").glob("log-*.jsonl")
+    entries = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [entry["command"] for entry in entries] == [
+        "token create",
+        "token rotate",
+        "token revoke",
+    ]
+    assert not [secret for secret in (text, new) if secret.split("_", 2)[2] in log.read_text()]
     for wrong in (
         ["revoke", token.id],
         ["rotate", token.id],
@@ -166,3 +175,16 @@ def test_the_command_makes_lists_rotates_and_revokes(tmp_path: Path) -> None:
         result = run.invoke(app, ["token", *wrong, *data])
         assert result.exit_code == 2
         assert result.stderr.startswith("sidelight: ")
+
+
+def test_a_user_without_a_name_is_known_by_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nameless() -> str:
+        raise KeyError("getpwuid(): uid not found: 1000")
+
+    monkeypatch.setattr("getpass.getuser", nameless)
+    done = CliRunner().invoke(app, ["token", "create", "--role", "read", "--data", str(tmp_path)])
+    assert done.exit_code == 0
+    (log,) = (tmp_path / "access").glob("log-*.jsonl")
+    assert json.loads(log.read_text())["caller"] == f"user {os.getuid()}"

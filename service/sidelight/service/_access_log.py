@@ -1,6 +1,7 @@
 """The access log: who asked for what, when and why, as a chain of lines."""
 
 import fcntl
+import getpass
 import hashlib
 import os
 import re
@@ -79,6 +80,22 @@ class AccessLog:
             if whole:
                 return _digest(whole[:-1].rpartition(b"\n")[2])
         return _START
+
+
+def command_entry(command: str, filters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the access log keeps of a command: the user of this system asks."""
+    given = {name: value for name, value in filters.items() if value is not None}
+    reason = os.environ.get("SIDELIGHT_REASON", "")
+    caller = f"user {_user()}"
+    return {"caller": caller, "command": command, "parameters": given, "reason": reason}
+
+
+def _user() -> str:
+    """Return who runs this; a container may run as a number that has no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
 
 
 def verify_access_log(data: Path) -> AccessReport:

@@ -89,8 +89,7 @@ def release(
 
 def _note(data: Path, command: str, reason: str, **parameters: Any) -> str:
     """Write the command down before it is done; return who gave it."""
-    from sidelight.service._access_log import AccessLog
-    from sidelight.service._offline import command_entry
+    from sidelight.service._access_log import AccessLog, command_entry
 
     if not (data / "format").exists():
         _fail(f"no data folder at {data}")

@@ -35,6 +35,7 @@ def create(
         _fail(f"--role: expected one of {', '.join(ROLES)}, got {wrong[0]}")
     lifetime = None if expires == "never" else _duration("expires", expires)
     namespaces = None if not namespace else [stored_namespace(item) for item in namespace]
+    _note(data, "token create", role=roles, namespace=namespaces, name=name, expires=expires)
     token, text = Tokens(data).create(
         roles=roles, name=name, namespaces=namespaces, lifetime=lifetime
     )
@@ -65,6 +66,7 @@ def revoke(token_id: TokenId, data: Data = _DATA) -> None:
     from sidelight.service._tokens import Tokens
     from sidelight.service.errors import ServiceError
 
+    _note(data, "token revoke", id=token_id)
     try:
         Tokens(data).revoke(token_id)
     except ServiceError as error:
@@ -81,11 +83,23 @@ def rotate(
     from sidelight.service._tokens import Tokens
     from sidelight.service.errors import ServiceError
 
+    lasting = _duration("grace", grace)
+    _note(data, "token rotate", id=token_id, grace=grace)
     try:
-        _, text = Tokens(data).rotate(token_id, grace=_duration("grace", grace))
+        _, text = Tokens(data).rotate(token_id, grace=lasting)
     except ServiceError as error:
         _fail(str(error), error.hint)
     sys.stdout.write(f"{text}\n")
+
+
+def _note(data: Path, command: str, **parameters: object) -> None:
+    """Write down what is about to be done: what cannot be written down is not done."""
+    from sidelight.service._access_log import AccessLog, command_entry
+
+    try:
+        AccessLog(data).append(command_entry(command, parameters))
+    except OSError as error:
+        _fail(f"the access log cannot be written: {error.strerror}; nothing was changed")
 
 
 def _duration(option: str, text: str) -> timedelta:

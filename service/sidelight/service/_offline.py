@@ -1,9 +1,6 @@
 """Commands that work on a data folder, whether the service runs or not."""
 
-import getpass
-import os
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +9,7 @@ import orjson
 from sidelight.adapters import EmbeddedDocuments, Inferences, QueryError
 from sidelight.logger import read_public_key, verify
 from sidelight.logger.errors import JournalError
-from sidelight.service._access_log import AccessLog, verify_access_log
+from sidelight.service._access_log import AccessLog, command_entry, verify_access_log
 from sidelight.service._names import stored_name
 from sidelight.service.errors import ServiceError
 
@@ -89,14 +86,6 @@ def run_backup(data: Path, target: Path) -> int:
         f"{report.bytes} bytes at {target}\n"
     )
     return 1 if report.findings else 0
-
-
-def command_entry(command: str, filters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the access log keeps of a command: the user of this system asks."""
-    given = {name: value for name, value in filters.items() if value is not None}
-    reason = os.environ.get("SIDELIGHT_REASON", "")
-    caller = f"user {getpass.getuser()}"
-    return {"caller": caller, "command": command, "parameters": given, "reason": reason}
 
 
 def _fail(message: str) -> int:
