@@ -1,15 +1,11 @@
 """The second stage: decoded rows become Parquet files of the lake."""
 
 import logging
-from typing import Any
-
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from sidelight.adapters import Lake, Manifest
 from sidelight.logger import Commit, Documents, Journals
 from sidelight.payloads import Batch
-from sidelight.service._metrics import observe, split_name
+from sidelight.service._inference_counts import count_inferences
 from sidelight.service._stage import STORING, Counts
 
 log = logging.getLogger(__name__)
@@ -22,8 +18,6 @@ _GATHER_NS = 500_000_000
 # gets fewer and longer ones.
 _GATHER_A_FILE_NS = 10_000_000
 _MOST_GATHER_NS = 1_000_000_000
-# What inferences are counted by.
-_KIND = ["version", "orphan", "revision", "status"]
 _TIDY_NS = 15_000_000_000
 # Queries hold files that a compaction replaced for no longer than this.
 _GRACE_NS = 60_000_000_000
@@ -66,8 +60,7 @@ class StoringStage:
                 batches, first=part.first, last=part.last, partition=part.partition
             )
             counts = Counts()
-            for batch in batches:
-                _count(batch, counts)
+            count_inferences(batches, counts)
             self._journals.commit(
                 Commit(
                     group=STORING,
@@ -98,36 +91,3 @@ class StoringStage:
         self._obsolete.append((now_ns, compaction.obsolete))
         self._tidied_ns = 0
         return True
-
-
-def _count(batch: Batch, counts: Counts) -> None:
-    """Count inferences, rows, orphans, statuses and latencies; what explainers asked is not."""
-    table = batch.records.filter(pc.invert(batch.records.column("synthetic")))
-    first = table.filter(pc.equal(table.column("row"), 0))
-    labels = split_name(batch.deployment)
-    kinds = pa.table(first.select(_KIND)).group_by(_KIND).aggregate([([], "count_all")])
-    for item in kinds.to_pylist():
-        _count_inferences(item, labels, counts)
-    paired = table.filter(pc.is_null(table.column("orphan")))
-    for version, number in _tally(paired.column("version")):
-        counts.add("inference_rows_total", (*labels, ("version", version or "")), number)
-    latencies = first.column("latency_ms").drop_null().to_numpy() / 1000
-    observe(counts, "model_latency_seconds", labels, latencies.tolist())
-
-
-def _count_inferences(item: dict[str, Any], labels: Any, counts: Counts) -> None:
-    """Count the inferences of one kind."""
-    number = item["count_all"]
-    if item["orphan"] is not None:
-        counts.add("orphans_total", (*labels, ("kind", item["orphan"])), number)
-    else:
-        counts.add("inferences_total", (*labels, ("version", item["version"] or "")), number)
-        if item["revision"]:
-            counts.add("orphans_completed_total", labels, number)
-    if item["status"] is not None:
-        outcome = (*labels, ("outcome", str(item["status"])))
-        counts.add("model_responses_total", outcome, number)
-
-
-def _tally(values: Any) -> list[tuple[str | None, int]]:
-    return [(item["values"], item["counts"]) for item in pc.value_counts(values).to_pylist()]
