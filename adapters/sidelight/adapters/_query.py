@@ -2,21 +2,26 @@
 
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from sidelight.adapters._lake_manifest import Manifest, overlapping
 from sidelight.adapters._query_check import check_columns
 from sidelight.adapters._query_columns import SCORE
-from sidelight.adapters._query_cursor import Cursor, Order, digest
+from sidelight.adapters._query_cursor import Cursor
 from sidelight.adapters._query_engine import Engine, FileVanished
 from sidelight.adapters._query_export import EXPORTS, Export, ExportFormat
 from sidelight.adapters._query_labels import LabelTable
 from sidelight.adapters._query_page import Pages, Snapshot
+from sidelight.adapters._query_question import (
+    MAX_LIMIT,
+    Question,
+    checked_limit,
+    checked_order,
+    checked_question,
+)
 from sidelight.adapters._query_search import Search
-from sidelight.adapters._query_time import parse_time
-from sidelight.adapters._where import ColumnName, Expression, parse, predicates
+from sidelight.adapters._where import ColumnName
 from sidelight.adapters.errors import LakeError, QueryError
 from sidelight.logger._journal import Documents
 from sidelight.payloads import Inference
@@ -25,25 +30,7 @@ log = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
 
-MAX_LIMIT = 1_000
-"""Inferences on one page."""
-
 _MEMORY_BYTES = 1_000_000_000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Question:
-    """Filters as they were asked, checked."""
-
-    deployment: str | None
-    version: str | None
-    start_us: int | None
-    end_us: int | None
-    text: str | None
-    where: Expression | None
-
-    def digest(self, order: str) -> str:
-        return digest(self.deployment, self.version, self.start_us, self.end_us, self.text, order)
 
 
 class Inferences:
@@ -109,12 +96,11 @@ class Inferences:
             If a visible file cannot be read.
 
         """
-        question = _question(deployment, version, from_, to, where)
-        descending = _order(order) == "-time"
-        if not 1 <= limit <= MAX_LIMIT:
-            raise QueryError("limit", expected=f"1 to {MAX_LIMIT}", got=str(limit))
-        asked = question.digest(order)
-        after = Cursor.decode(cursor, asked) if cursor else None
+        question = checked_question(deployment, version, from_, to, where)
+        descending = checked_order(order) == "-time"
+        checked_limit(limit)
+        digest = question.digest(order)
+        after = Cursor.decode(cursor, digest) if cursor else None
 
         def page(fresh: bool) -> tuple[list[Inference], str | None]:  # noqa: FBT001 - one use
             search, snapshot = self._search(question, fresh=fresh)
@@ -123,7 +109,7 @@ class Inferences:
             if len(hits) <= limit:
                 return items, None
             last = hits[limit - 1]
-            return items, Cursor(time_us=last.time_us, id=last.id).encode(asked)
+            return items, Cursor(time_us=last.time_us, id=last.id).encode(digest)
 
         return self._robust(page)
 
@@ -145,7 +131,7 @@ class Inferences:
         where: str | None = None,
     ) -> int:
         """Return how many inferences match; parameters and errors as for ``find``."""
-        question = _question(deployment, version, from_, to, where)
+        question = checked_question(deployment, version, from_, to, where)
         return self._robust(lambda fresh: self._search(question, fresh=fresh)[0].count())
 
     def export(
@@ -175,8 +161,8 @@ class Inferences:
         """
         if format not in EXPORTS:
             raise QueryError("format", expected=", ".join(sorted(EXPORTS)), got=ascii(format))
-        question = _question(deployment, version, from_, to, where)
-        _order(order)
+        question = checked_question(deployment, version, from_, to, where)
+        checked_order(order)
         self._robust(lambda fresh: self._search(question, fresh=fresh))
 
         def pages() -> Iterator[list[Inference]]:
@@ -230,7 +216,7 @@ class Inferences:
             scores=self.manifest.files("scores", deployment=deployment),
         )
 
-    def _search(self, question: _Question, *, fresh: bool) -> tuple[Search, Snapshot]:
+    def _search(self, question: Question, *, fresh: bool) -> tuple[Search, Snapshot]:
         snapshot = self._snapshot(question.deployment, fresh=fresh)
         labels = self._labels(question)
         if question.where is not None and question.text is not None:
@@ -255,15 +241,15 @@ class Inferences:
         )
         return search, snapshot
 
-    def _labels(self, question: _Question) -> LabelTable | None:
-        names = [column.name for column in _columns(question) if column.section == "labels"]
+    def _labels(self, question: Question) -> LabelTable | None:
+        names = [column.name for column in question.columns if column.section == "labels"]
         if not names:
             return None
         unique = list(dict.fromkeys(names))
         return LabelTable(self._documents, deployment=question.deployment, names=unique)
 
-    def _scores(self, question: _Question, snapshot: Snapshot) -> dict[str, list[str]]:
-        if ColumnName(section="", name=SCORE) not in _columns(question):
+    def _scores(self, question: Question, snapshot: Snapshot) -> dict[str, list[str]]:
+        if ColumnName(section="", name=SCORE) not in question.columns:
             return {}
         scores: dict[str, list[str]] = {}
         for file in overlapping(
@@ -271,34 +257,3 @@ class Inferences:
         ):
             scores.setdefault(file.deployment, []).append(self._pages.pattern(file))
         return scores
-
-
-def _question(
-    deployment: str | None,
-    version: str | None,
-    from_: str | None,
-    to: str | None,
-    where: str | None,
-) -> _Question:
-    text = where if where and where.strip() else None
-    return _Question(
-        deployment=deployment,
-        version=version,
-        start_us=None if from_ is None else parse_time(from_, "from"),
-        end_us=None if to is None else parse_time(to, "to"),
-        text=text,
-        where=None if text is None else parse(text),
-    )
-
-
-def _order(order: str) -> Order:
-    orders: dict[str, Literal["time", "-time"]] = {"time": "time", "-time": "-time"}
-    if order not in orders:
-        raise QueryError("order", expected="time or -time", got=ascii(order[:40]))
-    return orders[order]
-
-
-def _columns(question: _Question) -> list[ColumnName]:
-    if question.where is None:
-        return []
-    return [predicate.column for predicate in predicates(question.where)]
