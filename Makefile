@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := payloads detectors explainers logger adapters service
 
-.PHONY: demo test test-services lint types docs bench coverage clean
+.PHONY: demo test test-services fuzz lint types docs bench coverage clean
 
 .venv/.created:
 	$(PYTHON) -m venv .venv
@@ -27,6 +27,13 @@ test: .venv/.dev  ## unit, property and contract tests; no server but our own
 test-services: .venv/.dev  ## real servers and clients, which it gets itself: kills, recovery, the demo
 	tests/services/install_tools.sh
 	$(BIN)/python -m pytest -q -p no:cacheprovider --override-ini='norecursedirs=.*' tests/services
+
+.venv/.fuzz: .venv/.dev
+	$(BIN)/python -m pip install --quiet 'atheris>=3.0'
+	touch $@
+
+fuzz: .venv/.fuzz  ## coverage-guided, over envelopes and payloads; FUZZ="-max_total_time=3600" for longer
+	$(BIN)/python -m tests.fuzz.fuzz_events $(or $(FUZZ),-max_total_time=60)
 
 coverage: .venv/.dev  ## branch coverage of the unit tests
 	$(BIN)/python -m pytest -q --cov --cov-report=term

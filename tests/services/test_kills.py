@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from tests.services.conftest import Service
 
 _N_CONNECTIONS = 4
-_N_KILLS = 24
+_N_KILLS = 50
 _N_INJECTED = 18
 _MOST_INFERENCES = 20_000
 _RECOVERY_S = 30.0

@@ -28,7 +28,7 @@ def parse_record(body: bytes, place: Place, limits: EventLimits) -> Event:
     if not record_id:
         raise EnvelopeError("id", expected="a string", got="none")
     if kind not in _KINDS:
-        raise EnvelopeError("kind", expected="request or response", got=kind[:80])
+        raise EnvelopeError("kind", expected="request or response", got=kind[:80] or "none")
     attributes = {
         "specversion": "1.0",
         "type": _TYPE + kind,
