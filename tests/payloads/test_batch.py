@@ -34,6 +34,41 @@ def _batch(columns: dict[str, list[Any]], *, n_rows: int) -> Batch:
     return Batch.build(records, deployment="prod/income", layout=LAYOUT)
 
 
+def test_batches_of_one_schema_are_read_with_their_own_rows() -> None:
+    first = _batch({"features.age": [1.0, 2.0]}, n_rows=2)
+    second = _batch({"features.age": [3.0]}, n_rows=1)
+
+    again = [Batch.from_ipc(batch.to_ipc()) for batch in (first, second, first)]
+
+    assert [batch.records for batch in again] == [first.records, second.records, first.records]
+    assert [(batch.deployment, batch.layout) for batch in again] == [("prod/income", LAYOUT)] * 3
+
+
+def test_batches_with_a_dictionary_are_read_twice_alike() -> None:
+    batch = _batch({"features.sex": ["f"]}, n_rows=1)
+    column = batch.records.column("features.sex").dictionary_encode()
+    schema = batch.records.schema.set(
+        len(ROW_SCHEMA), pa.field("features.sex", pa.list_(column.type))
+    )
+    lists = pa.ListArray.from_arrays(pa.array([0, 1], pa.int32()), column)
+    columns = [*batch.records.columns[: len(ROW_SCHEMA)], lists]
+    nested = Batch(pa.RecordBatch.from_arrays(columns, schema=schema))
+
+    assert Batch.from_ipc(nested.to_ipc()).records.equals(nested.records)
+    assert Batch.from_ipc(nested.to_ipc()).records.equals(nested.records)
+
+
+def test_bytes_without_a_fixed_column_are_refused_each_time() -> None:
+    sink = pa.BufferOutputStream()
+    rows = pa.record_batch({"id": ["a"]})
+    with pa.ipc.new_stream(sink, rows.schema) as writer:
+        writer.write_batch(rows)
+
+    for _ in range(2):
+        with pytest.raises(BatchError):
+            Batch.from_ipc(bytes(sink.getvalue()))
+
+
 numbers = st.lists(st.floats(allow_nan=False) | st.none(), min_size=1, max_size=20)
 
 
