@@ -480,7 +480,7 @@ def test_export_as_parquet(store: Any, samples: SimpleNamespace) -> None:
     table = pq.read_table(io.BytesIO(data))
     assert table.column("id").to_pylist() == ["a", "a", "b"]
     assert table.column("features.x").to_pylist() == [1.0, 2.0, 1.5]
-    assert table.column("outputs.y").to_pylist() == [None, None, "[1.0]"]
+    assert table.column("outputs.y").to_pylist() == [None, None, [1.0]]
 
 
 def test_an_export_refuses_before_its_first_byte(store: Any, samples: SimpleNamespace) -> None:

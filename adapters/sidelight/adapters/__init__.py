@@ -22,6 +22,7 @@ from sidelight.adapters._model_outputs import OutputChoice
 from sidelight.adapters._model_v1 import V1Model, v1_url
 from sidelight.adapters._model_v2 import V2Model, v2_url
 from sidelight.adapters._query import Inferences
+from sidelight.adapters._query_export import ExportFormat
 from sidelight.adapters._replies import detector_reply
 from sidelight.adapters._sink_files import FILE_LIMITS, FileFormat, FileSink
 from sidelight.adapters._sink_files_s3 import S3Settings
@@ -51,6 +52,7 @@ __all__ = [
     "EmbeddedDocuments",
     "EmbeddedJournals",
     "Endpoint",
+    "ExportFormat",
     "FileFormat",
     "FileSink",
     "ImportFileError",

@@ -11,16 +11,17 @@ from sidelight.adapters._query_columns import SCORE
 from sidelight.adapters._query_cursor import Cursor
 from sidelight.adapters._query_engine import Engine, FileVanished
 from sidelight.adapters._query_export import EXPORTS, Export, ExportFormat
-from sidelight.adapters._query_labels import LabelTable
+from sidelight.adapters._query_export_columns import label_columns, payload_columns
+from sidelight.adapters._query_labels import LabelTable, all_labels
 from sidelight.adapters._query_page import Pages, Snapshot
 from sidelight.adapters._query_question import (
-    MAX_LIMIT,
     Question,
     checked_limit,
     checked_order,
     checked_question,
 )
 from sidelight.adapters._query_search import Search
+from sidelight.adapters._query_stream import walk
 from sidelight.adapters._where import ColumnName
 from sidelight.adapters.errors import LakeError, QueryError
 from sidelight.logger._journal import Documents
@@ -104,12 +105,10 @@ class Inferences:
 
         def page(fresh: bool) -> tuple[list[Inference], str | None]:  # noqa: FBT001 - one use
             search, snapshot = self._search(question, fresh=fresh)
-            hits = search.page(descending=descending, after=after, limit=limit + 1)
-            items = self._pages.assemble(hits[:limit], snapshot)
-            if len(hits) <= limit:
-                return items, None
-            last = hits[limit - 1]
-            return items, Cursor(time_us=last.time_us, id=last.id).encode(digest)
+            items, end = self._page(
+                search, snapshot, descending=descending, after=after, limit=limit
+            )
+            return items, end.encode(digest) if end else None
 
         return self._robust(page)
 
@@ -134,7 +133,7 @@ class Inferences:
         question = checked_question(deployment, version, from_, to, where)
         return self._robust(lambda fresh: self._search(question, fresh=fresh)[0].count())
 
-    def export(
+    def export(  # one keyword for each parameter of the route
         self,
         *,
         format: ExportFormat = "jsonl",  # noqa: A002 - the name of the route's parameter
@@ -144,50 +143,51 @@ class Inferences:
         to: str | None = None,
         where: str | None = None,
         order: str = "time",
+        limit: int | None = None,
     ) -> Iterator[bytes]:
-        """Return every matching inference as a stream, page after page.
+        """Return every matching inference as a stream, which holds some of them at a time.
+
+        What is stored while it is read is not in it.
 
         Parameters
         ----------
         format : "jsonl", "csv" or "parquet"
             One inference a line; or one row of an inference a row, with the columns
             ``features.*``, ``outputs.*`` and ``labels.*``.
+        limit : int, optional
+            Inferences at most; all when absent.
 
         Raises
         ------
         QueryError
             If a parameter cannot be understood; raised at once, before the first byte.
+        LakeError
+            While it is read, if a visible file cannot be.
 
         """
         if format not in EXPORTS:
             raise QueryError("format", expected=", ".join(sorted(EXPORTS)), got=ascii(format))
         question = checked_question(deployment, version, from_, to, where)
-        checked_order(order)
-        self._robust(lambda fresh: self._search(question, fresh=fresh))
+        descending = checked_order(order) == "-time"
+        if limit is not None and limit < 1:
+            raise QueryError("limit", expected="at least 1", got=str(limit))
+        search, snapshot = self._robust(lambda fresh: self._search(question, fresh=fresh))
 
-        def pages() -> Iterator[list[Inference]]:
-            cursor: str | None = None
-            while True:
-                items, cursor = self.find(
-                    deployment=deployment,
-                    version=version,
-                    from_=from_,
-                    to=to,
-                    where=where,
-                    order=order,
-                    limit=MAX_LIMIT,
-                    cursor=cursor,
-                )
-                yield items
-                if cursor is None:
-                    return
+        def page(after: Cursor | None, size: int) -> tuple[list[Inference], Cursor | None]:
+            def read(fresh: bool) -> tuple[list[Inference], Cursor | None]:  # noqa: FBT001 - one use
+                nonlocal search, snapshot
+                if fresh:
+                    search, snapshot = self._search(question, fresh=True)
+                return self._page(search, snapshot, descending=descending, after=after, limit=size)
 
-        files = self.manifest.files("inferences", deployment=deployment)
+            return self._robust(read)
+
+        layouts = dict.fromkeys(file.columns for file in snapshot.files)
+        labels = all_labels(self._documents, deployment)
         return EXPORTS[format](
             Export(
-                pages=pages,
-                columns={file.columns for file in files},
-                labels=lambda: LabelTable(self._documents, deployment=deployment, names=()).known,
+                pages=lambda: walk(page, limit=limit),
+                columns=lambda: {**payload_columns(layouts), **label_columns(labels)},
             )
         )
 
@@ -209,6 +209,23 @@ class Inferences:
             return work(True)  # noqa: FBT003 - the parameter of a local function
         except FileNotFoundError as error:
             raise LakeError(f"a visible file of the lake is missing: {error}") from error
+
+    def _page(
+        self,
+        search: Search,
+        snapshot: Snapshot,
+        *,
+        descending: bool,
+        after: Cursor | None,
+        limit: int,
+    ) -> tuple[list[Inference], Cursor | None]:
+        """Return one page, and its end unless it is the last."""
+        hits = search.page(descending=descending, after=after, limit=limit + 1)
+        items = self._pages.assemble(hits[:limit], snapshot)
+        if len(hits) <= limit:
+            return items, None
+        last = hits[limit - 1]
+        return items, Cursor(time_us=last.time_us, id=last.id)
 
     def _snapshot(self, deployment: str | None, *, fresh: bool) -> Snapshot:
         return Snapshot(

@@ -25,6 +25,12 @@ def has_labels(documents: Documents, deployment: str) -> bool:
     return bool(documents.find(_COLLECTION, deployment=deployment, limit=1))
 
 
+def all_labels(documents: Documents, deployment: str | None) -> Iterator[Mapping[str, Any]]:
+    """Yield the labels of every row that has some."""
+    for value in _all(documents, deployment):
+        yield value["labels"]
+
+
 class LabelTable:
     """All labels of a deployment, or of every one, as a table that DuckDB can join.
 

@@ -60,6 +60,7 @@ class QueryStore(Protocol):
         to: str | None = None,
         where: str | None = None,
         order: str = "time",
+        limit: int | None = None,
     ) -> Iterator[bytes]:
         """Return every matching inference as a stream; errors come before the first byte."""
         ...

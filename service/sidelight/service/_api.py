@@ -1,9 +1,9 @@
 """The HTTP API of ``serve``: one FastAPI application over the results and the lake."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
@@ -11,6 +11,7 @@ from sidelight.service import (
     _api_deployments,
     _api_detection,
     _api_explanations,
+    _api_export,
     _api_feedback,
     _api_inferences,
     _api_operation,
@@ -18,7 +19,7 @@ from sidelight.service import (
 from sidelight.service._access import Access
 from sidelight.service._access_log import AccessLog
 from sidelight.service._api_access import AccessMiddleware
-from sidelight.service._api_routes import operation_of, query_parameters
+from sidelight.service._api_parameters import ParametersMiddleware
 from sidelight.service._context import Context
 from sidelight.service._problems import (
     answer_http,
@@ -27,10 +28,11 @@ from sidelight.service._problems import (
     handled_errors,
 )
 from sidelight.service._version import version
-from sidelight.service.errors import BadRequest
 
 ROUTERS = (
     _api_deployments.router,
+    # Before the ids, which would take its name for one.
+    _api_export.router,
     _api_inferences.router,
     _api_feedback.router,
     _api_detection.router,
@@ -62,7 +64,7 @@ def create_app(context: Context) -> FastAPI:
         app.add_exception_handler(kind, answer_problem)
     app.add_exception_handler(RequestValidationError, answer_validation)
     app.add_exception_handler(HTTPException, answer_http)
-    app.middleware("http")(_refuse_unknown_parameters)
+    app.add_middleware(ParametersMiddleware, api=app)
     app.add_middleware(
         AccessMiddleware,
         api=app,
@@ -70,22 +72,3 @@ def create_app(context: Context) -> FastAPI:
         access_log=AccessLog(context.settings.data),
     )
     return app
-
-
-async def _refuse_unknown_parameters(
-    request: Request, call_next: Callable[[Request], Awaitable[Response]]
-) -> Response:
-    """Answer 400 to a query parameter that nothing reads: a typo must not widen a query."""
-    if not request.url.query:
-        return await call_next(request)
-    template, _ = operation_of(request.app, request.scope)
-    known = query_parameters(request.app, template, request.method)
-    unknown = sorted(set(request.query_params) - known) if known is not None else []
-    if unknown:
-        error = BadRequest(
-            f"unknown query parameter {unknown[0]}",
-            expected=", ".join(sorted(known or ())) or "no query parameters",
-            got=unknown[0],
-        )
-        return await answer_problem(request, error)
-    return await call_next(request)

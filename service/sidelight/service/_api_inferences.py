@@ -3,7 +3,6 @@
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query
-from fastapi.responses import StreamingResponse
 
 from sidelight.service._access import Caller
 from sidelight.service._api_access import caller_of
@@ -17,8 +16,6 @@ Asking = Annotated[Caller, Depends(caller_of)]
 Order = Literal["time", "-time"]
 Limit = Annotated[int, Query(ge=1, le=1000)]
 From = Annotated[str | None, Query(alias="from")]
-
-_MEDIA = {"jsonl": "application/x-ndjson", "csv": "text/csv"}
 
 
 @router.get("")
@@ -45,23 +42,6 @@ def find_inferences(
         cursor=cursor,
     )
     return {"items": [item.to_json() for item in items], "next": following}
-
-
-@router.get("/export")
-def export_inferences(
-    context: Shared,
-    from_: From = None,
-    deployment: DeploymentName | None = None,
-    version: str | None = None,
-    to: str | None = None,
-    where: str | None = None,
-    format: Literal["jsonl", "csv"] = "jsonl",  # noqa: A002 - the parameter's name on the wire
-) -> StreamingResponse:
-    """All inferences that match, oldest first, streamed."""
-    chunks = context.inferences.export(
-        deployment=deployment, version=version, from_=from_, to=to, where=where, format=format
-    )
-    return StreamingResponse(chunks, media_type=_MEDIA[format])
 
 
 @router.get("/{inference_id}")

@@ -19,6 +19,7 @@ from sidelight.payloads import PayloadError
 from sidelight.service.errors import (
     BadRequest,
     ConfigurationError,
+    NotAcceptable,
     NotFound,
     NotReady,
     OnHold,
@@ -32,6 +33,7 @@ _STATUS: tuple[tuple[type[Exception], int, str], ...] = (
     (OnHold, 409, "on legal hold"),
     (ConfigurationError, 400, "the configuration is wrong"),
     (BadRequest, 400, "the request cannot be understood"),
+    (NotAcceptable, 406, "not acceptable"),
     (WhereError, 400, "the where expression cannot be understood"),
     (QueryError, 400, "the query cannot be understood"),
     (PayloadError, 400, "the value cannot be understood"),

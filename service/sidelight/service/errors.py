@@ -6,6 +6,7 @@
     ``NotReady``            something must be configured or come first; names what
     ``OnHold``              a legal hold forbids a deletion; names the hold
     ``BadRequest``          a request to the API cannot be understood
+    ``NotAcceptable``       no format that the caller accepts
 """
 
 
@@ -39,3 +40,7 @@ class OnHold(ServiceError, PermissionError):  # noqa: N818 - the name says it
 
 class BadRequest(ServiceError, ValueError):  # noqa: N818 - the name says it
     """A request cannot be understood; ``expected`` and ``got`` say why."""
+
+
+class NotAcceptable(ServiceError, ValueError):  # noqa: N818 - the name says it
+    """The caller accepts none of the formats there are; ``expected`` names them."""
