@@ -268,7 +268,7 @@ def _moment(rng: random.Random) -> float:
     return rng.expovariate(1 / 0.003) if rng.random() < 0.5 else rng.uniform(0, 0.25)
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(480)
 def test_what_was_acknowledged_is_stored_once_whatever_is_killed(service: "Service") -> None:
     rng = random.Random(20261)
     with Traffic(service.port, seed=1) as traffic:
@@ -286,7 +286,7 @@ def test_what_was_acknowledged_is_stored_once_whatever_is_killed(service: "Servi
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(480)
 def test_what_was_acknowledged_is_stored_once_whatever_system_call_is_the_last(
     service: "Service",
 ) -> None:
