@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from sidelight.logger import WAITING_PREFIX, EventReader, Outcome, Pairing, inference_id
 from sidelight.logger._identity import Identity
-from sidelight.logger._journal import EventRecord
+from sidelight.logger._journal import REMEMBERED_BYTES, EventRecord
 from sidelight.logger._pairing_state import Half, PairState
 from sidelight.payloads import Event, RawRef
 
@@ -37,6 +37,7 @@ class Store:
     held_bytes: int = 1 << 20
     recent: int = 1000
     state: dict[bytes, bytes] = field(default_factory=dict)
+    remembered: dict[bytes, bytes] = field(default_factory=dict)
     archive: dict[RawRef, Event] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -51,8 +52,8 @@ class Store:
             max_recent=self.recent,
         )
 
-    def lookup(self, keys: Iterable[bytes]) -> Mapping[bytes, bytes]:
-        return {key: self.state[key] for key in keys if key in self.state}
+    def lookup(self, digests: Iterable[bytes]) -> Mapping[bytes, bytes]:
+        return {key: self.remembered[key] for key in digests if key in self.remembered}
 
     def commit(self, outcome: Outcome) -> Outcome:
         for key, value in outcome.state.items():
@@ -60,6 +61,7 @@ class Store:
                 del self.state[key]
             else:
                 self.state[key] = value
+        self.remembered |= outcome.remembered
         return outcome
 
     def step(self, *events: Event) -> Outcome:
@@ -102,11 +104,12 @@ def test_ids_are_those_of_the_identity() -> None:
 def test_the_same_bytes_again_change_nothing() -> None:
     store = Store()
     store.step(half("request", "1"), half("response", "1"))
-    before = dict(store.state)
+    before = dict(store.remembered)
 
     outcome = store.step(half("request", "1", at=5), half("response", "1", at=5))
 
-    assert (facts(outcome), outcome.duplicates, store.state) == ([], {"prod/m": 2}, before)
+    assert (facts(outcome), outcome.duplicates) == ([], {"prod/m": 2})
+    assert (store.state, store.remembered) == ({}, before)
 
 
 def test_other_bytes_under_the_same_key_are_counted_and_change_nothing() -> None:
@@ -203,7 +206,7 @@ def test_events_that_are_no_halves_are_passed_on() -> None:
 def test_what_came_and_went_in_one_step_leaves_no_waiting_state() -> None:
     outcome = Store().step(half("request", "1"), half("response", "1"))
 
-    assert [key[:1] for key in outcome.state] == [b"s"]
+    assert (outcome.state, len(outcome.remembered)) == ({}, 1)
 
 
 refs = st.builds(
@@ -220,6 +223,33 @@ halves = st.none() | st.builds(Half, st.binary(min_size=8, max_size=8), refs)
 )
 def test_packed_state_reads_back(state: PairState) -> None:
     assert PairState.unpack(state.pack()) == state
+
+
+ref_for_ever = st.builds(
+    RawRef,
+    partition=st.integers(0, 2**16 - 1),
+    position=st.integers(0, 2**63),
+    index=st.integers(0, 2**32 - 1),
+)
+one = st.builds(Half, st.binary(min_size=8, max_size=8), ref_for_ever)
+
+
+@given(request=st.none() | one, response=st.none() | one, revision=st.integers(0, 255))
+def test_what_is_kept_for_ever_tells_duplicates_and_where_a_half_is_that_is_alone(
+    request: Half | None, response: Half | None, revision: int
+) -> None:
+    state = PairState(request, response, is_stored=True, revision=revision, received_ns=7)
+    value = state.remember()
+    recalled = PairState.recall(value)
+
+    assert len(value) == REMEMBERED_BYTES
+    assert (recalled.is_stored, recalled.revision) == (True, revision)
+    if request and response:
+        halves = (recalled.request, recalled.response)
+        digests = [half.digest for half in halves if half]
+        assert digests == [request.digest, response.digest]
+    else:
+        assert (recalled.request, recalled.response) == (request, response)
 
 
 arrivals = st.lists(
@@ -304,7 +334,7 @@ def test_a_step_that_was_not_committed_is_done_again_alike(
     again = store.step(*events[middle:])
 
     assert facts(again) == facts(lost)
-    assert again.state == lost.state
+    assert (again.state, again.remembered) == (lost.state, lost.remembered)
 
 
 def test_the_reader_parses_a_batch_once() -> None:
@@ -343,5 +373,4 @@ def test_what_came_and_went_within_a_step_is_no_waiting_state() -> None:
         half("request", "1"), half("response", "1", position=1), half("request", "2", position=2)
     )
     waiting = [key for key in outcome.state if key.startswith(WAITING_PREFIX)]
-    assert len(waiting) == 1
-    assert len(outcome.state) == 2
+    assert len(waiting) == len(outcome.state) == len(outcome.remembered) == 1

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from sidelight.adapters._embedded_documents import EmbeddedDocuments, add_counters, put_documents
+from sidelight.adapters._identities import Identities, Runs
 from sidelight.adapters._sqlite import Database
 from sidelight.logger._journal import BatchRecord, Commit, EventRecord, JournalName, Slice
 from sidelight.logger._segments import SegmentReader
@@ -61,6 +62,7 @@ class EmbeddedJournals:
         self._reader = SegmentReader(data)
         self.damaged_records = 0
         self._passed: dict[int, int] = {}
+        self._identities: dict[str, Identities] = {}
 
     def close(self) -> None:
         """Close files and let the folder go."""
@@ -140,6 +142,11 @@ class EmbeddedJournals:
                 )
         return found
 
+    def remembered(self, group: str, digests: Iterable[bytes]) -> dict[bytes, bytes]:
+        """Return what is remembered of those that are known; ask once for thousands."""
+        with self._database.read() as connection:
+            return self._identities_of(connection, group).find(connection, digests)
+
     def scan(self, group: str, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Yield the committed keys that begin with ``prefix``, in order."""
         key, compare = prefix, ">="
@@ -172,9 +179,13 @@ class EmbeddedJournals:
 
     def commit(self, commit: Commit) -> None:
         """Make one step durable, all of it or nothing; ``JournalError`` means nothing."""
+        written: Runs | None = None
         with self._database.write(erase=commit.erase) as connection:
             _move(connection, commit)
             _set_state(connection, commit)
+            if commit.remembered:
+                identities = self._identities_of(connection, commit.group)
+                written = identities.write(connection, commit.remembered)
             _append(connection, commit)
             put_documents(connection, commit.documents)
             add_counters(connection, commit.counters)
@@ -182,6 +193,13 @@ class EmbeddedJournals:
                 self._delete_consumed(connection, at_least=1)
             elif commit.journal == "inferences" and commit.positions:
                 self._delete_consumed(connection)
+        if written is not None:
+            identities.accept(written)
+
+    def _identities_of(self, connection: sqlite3.Connection, group: str) -> Identities:
+        if group not in self._identities:
+            self._identities[group] = Identities(connection, group)
+        return self._identities[group]
 
     def _passed_over(self, position: int) -> int:
         if position in self._passed:

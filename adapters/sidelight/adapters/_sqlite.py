@@ -10,7 +10,8 @@ from typing import Final
 
 from sidelight.logger.errors import FolderTooNew, JournalDamaged, JournalError, JournalFull
 
-STATE_VERSION: Final = 1
+# Since 2 identities are kept in tables of their own; an older database gets them when it is opened.
+STATE_VERSION: Final = 2
 _BUSY_S: Final = 30.0
 # What a checkpoint leaves of the write-ahead log; a burst must not keep its room for ever.
 _WAL_BYTES: Final = 64 << 20
@@ -32,7 +33,15 @@ CREATE INDEX IF NOT EXISTS documents_of_deployment
 CREATE INDEX IF NOT EXISTS documents_in_order ON documents (collection, ord, key);
 CREATE TABLE IF NOT EXISTS counters (
     name TEXT, labels TEXT, value REAL NOT NULL, PRIMARY KEY (name, labels)) WITHOUT ROWID;
-INSERT OR IGNORE INTO meta VALUES ('format', 1), ('inferences_end', 0);
+INSERT OR IGNORE INTO meta VALUES ('inferences_end', 0);
+"""
+_NEW_TABLES: Final = """
+CREATE TABLE IF NOT EXISTS identity_runs (
+    consumer TEXT PRIMARY KEY, runs BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS identities (
+    place INTEGER PRIMARY KEY, digests BLOB NOT NULL, facts BLOB NOT NULL);
+INSERT OR IGNORE INTO meta VALUES ('runs', 1);
+INSERT OR REPLACE INTO meta VALUES ('format', 2);
 """
 
 _FULL: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR})
@@ -131,14 +140,16 @@ class Database:
 
 
 def _make_tables(connection: sqlite3.Connection) -> None:
-    if connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'meta'").fetchone() is None:
-        connection.executescript(f"BEGIN IMMEDIATE; {_TABLES} COMMIT;")
-    (version,) = connection.execute("SELECT value FROM meta WHERE name = 'format'").fetchone()
+    version = 0
+    if connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'meta'").fetchone():
+        (version,) = connection.execute("SELECT value FROM meta WHERE name = 'format'").fetchone()
     if version > STATE_VERSION:
         raise FolderTooNew(
             f"state.db: expected format version {STATE_VERSION} or older, got {version}; "
             "upgrade Sidelight or name another folder"
         )
+    if version < STATE_VERSION:
+        connection.executescript(f"BEGIN IMMEDIATE; {_TABLES} {_NEW_TABLES} COMMIT;")
 
 
 @contextmanager

@@ -43,6 +43,7 @@ from sidelight.logger._journal import (
 from sidelight.logger._outlet import EmitterLimits, Outlet, Overflow, SpoolFolder
 from sidelight.logger._pairing import WAITING_PREFIX, Outcome, Pair, Pairing
 from sidelight.logger._pairing_reader import EventReader
+from sidelight.logger._pairing_upgrade import move_old_identities
 from sidelight.logger._redaction import Redaction
 from sidelight.logger._redaction_rule import RedactionRule
 from sidelight.logger._sampling import KeptHeader, Sampling, SamplingRule
@@ -128,6 +129,7 @@ __all__ = [
     "inflate",
     "is_known_type",
     "kind_of",
+    "move_old_identities",
     "parse",
     "problem",
     "read_public_key",

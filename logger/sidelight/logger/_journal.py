@@ -8,13 +8,16 @@ does that in one SQLite transaction, Kafka in one producer transaction.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from typing import Any, Final, Generic, Literal, Protocol, TypeVar
 
 from sidelight.payloads import RawRef
 
 RecordT = TypeVar("RecordT")
 
 JournalName = Literal["events", "inferences"]
+
+REMEMBERED_BYTES: Final = 24
+"""Length of what is remembered of an identity."""
 
 Positions = Mapping[int, int]
 """Partition -> the next position to read."""
@@ -103,6 +106,9 @@ class Commit:
         The journal that the positions belong to.
     state : mapping of bytes to bytes or None
         Changed keys of the group's state; None deletes a key.
+    remembered : mapping of bytes to bytes
+        Digests of 16 bytes, evenly spread as hashes are, and 24 bytes about each. They are kept for
+        ever; a newer value takes the place of an older one.
     appended : sequence of (topic, key, payload)
         Records for the ``inferences`` journal.
     documents : sequence of Document
@@ -119,6 +125,7 @@ class Commit:
     journal: JournalName
     positions: Positions = field(default_factory=dict)
     state: Mapping[bytes, bytes | None] = field(default_factory=dict)
+    remembered: Mapping[bytes, bytes] = field(default_factory=dict)
     appended: Sequence[tuple[str, str, bytes]] = ()
     documents: Sequence[Document] = ()
     counters: Mapping[tuple[str, tuple[tuple[str, str], ...]], float] = field(default_factory=dict)
@@ -146,6 +153,10 @@ class Journals(Protocol):
 
     def state(self, group: str, keys: Iterable[bytes]) -> dict[bytes, bytes]:
         """Return the committed values of those keys that exist."""
+        ...
+
+    def remembered(self, group: str, digests: Iterable[bytes]) -> dict[bytes, bytes]:
+        """Return what is remembered of those that are known; ask once for thousands."""
         ...
 
     def scan(self, group: str, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:

@@ -1,8 +1,8 @@
 """Halves meet: de-duplication, pairing, orphans and late halves, the same at every replay.
 
-No I/O of its own. What it must remember is a map of small values that the caller commits together
-with its positions and with what it wrote: ``w`` and 16 bytes of identity for a half that waits,
-``s`` and the same for an inference that was handed on.
+No I/O of its own. What it must remember the caller commits together with its positions and with
+what it wrote: state under ``w`` and 16 bytes of identity for a half that waits, and for ever the
+same 16 bytes of an inference that was handed on.
 """
 
 import hashlib
@@ -16,7 +16,6 @@ from sidelight.logger._pairing_state import Half, PairState, Side
 from sidelight.payloads import Event, EventKind, RawRef
 
 WAITING_PREFIX: Final = b"w"
-_STORED_PREFIX: Final = b"s"
 _DIGEST_BYTES: Final = 8
 # What an event weighs beside its payload: attributes and objects, measured about 2 kB.
 _EVENT_BYTES: Final = 2048
@@ -54,7 +53,7 @@ class Pair:
 
 @dataclass(slots=True)
 class Outcome:
-    """What one step decided; ``state`` belongs into the same commit as everything made of it.
+    """What one step decided; ``state`` and ``remembered`` belong into its commit.
 
     Parameters
     ----------
@@ -62,6 +61,8 @@ class Outcome:
         In the order in which they were completed or given up.
     state : dict of bytes to bytes or None
         Changed keys; None deletes one.
+    remembered : dict of bytes to bytes
+        What to remember for ever of inferences that were handed on.
     feedback, others : list of Event
         Events that are no halves, in order.
     received : Counter by (deployment, kind)
@@ -74,6 +75,7 @@ class Outcome:
 
     pairs: list[Pair] = field(default_factory=list)
     state: dict[bytes, bytes | None] = field(default_factory=dict)
+    remembered: dict[bytes, bytes] = field(default_factory=dict)
     feedback: list[Event] = field(default_factory=list)
     others: list[Event] = field(default_factory=list)
     received: Counter[tuple[str, EventKind]] = field(default_factory=Counter)
@@ -147,7 +149,7 @@ class Pairing:
             Of any partitions; those of one partition in order, halves of one inference in the
             same partition.
         lookup : callable
-            Returns the committed values of those keys that exist; asked once.
+            Returns what is remembered of those digests that are known; asked once.
 
         """
         outcome = Outcome()
@@ -191,13 +193,13 @@ class Pairing:
         queue = self._deadlines.setdefault(_place(state)[0], deque())
         queue.append((state.received_ns + self._orphan_after_ns, digest))
 
-    def _remembered(self, digests: Iterable[bytes], lookup: Lookup) -> dict[bytes, bytes]:
+    def _remembered(self, digests: Iterable[bytes], lookup: Lookup) -> Mapping[bytes, bytes]:
         unknown = {
-            _STORED_PREFIX + digest: None
+            digest: None
             for digest in digests
             if digest not in self._waiting and digest not in self._recent
         }
-        return {key[1:]: value for key, value in lookup(unknown).items()} if unknown else {}
+        return lookup(unknown) if unknown else {}
 
     def _take(
         self,
@@ -205,12 +207,12 @@ class Pairing:
         side: Side,
         key: Identity,
         digest: bytes,
-        known: dict[bytes, bytes],
+        known: Mapping[bytes, bytes],
         outcome: Outcome,
     ) -> None:
         state = self._waiting.get(digest)
         if state is None and (packed := self._recent.get(digest) or known.get(digest)):
-            state = PairState.unpack(packed)
+            state = PairState.recall(packed)
         content = hashlib.blake2b(event.data, digest_size=_DIGEST_BYTES).digest()
         half = Half(content, event.ref)
         if state is None:
@@ -307,7 +309,7 @@ class Pairing:
         # Of what came and went within one step the committed state never knew.
         if self._waiting.pop(digest, None) and self._begun.pop(digest, None) is None:
             outcome.state[WAITING_PREFIX + digest] = None
-        self._recent[digest] = outcome.state[_STORED_PREFIX + digest] = state.pack()
+        self._recent[digest] = outcome.remembered[digest] = state.remember()
 
     def _forget(self) -> None:
         excess = len(self._recent) - self._max_recent

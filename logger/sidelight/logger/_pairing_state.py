@@ -15,6 +15,10 @@ _RESPONSE: Final = 2
 _STORED: Final = 4
 _HALF_BYTES: Final = _DIGEST_BYTES + _REF.size
 _WHOLE: Final = struct.Struct("<BHq8sIQI8sIQI")
+# What is remembered for ever, in 24 bytes: of a whole inference nobody asks where its halves are.
+_REMEMBERED_WHOLE: Final = struct.Struct("<BB8s8s6x")
+_REMEMBERED_HALF: Final = struct.Struct("<BB8sHQI")
+_NOWHERE: Final = RawRef(partition=0, position=0, index=0)
 
 
 class Half(NamedTuple):
@@ -76,6 +80,40 @@ class PairState(NamedTuple):
                 parts.append(half.digest + _REF.pack(ref.partition, ref.position, ref.index))
         parts[0] = _HEADER.pack(flags, self.revision, self.received_ns)
         return b"".join(parts)
+
+    def remember(self) -> bytes:
+        """Return the 24 bytes that are kept for ever of an inference that was handed on."""
+        if self.request and self.response:
+            flags = _STORED | _REQUEST | _RESPONSE
+            return _REMEMBERED_WHOLE.pack(
+                flags, self.revision, self.request.digest, self.response.digest
+            )
+        half = self.request or self.response
+        if half is None:
+            return _REMEMBERED_HALF.pack(_STORED, self.revision, b"", 0, 0, 0)
+        flags = _STORED | (_REQUEST if self.request else _RESPONSE)
+        ref = half.ref
+        place = (ref.partition, ref.position, ref.index)
+        return _REMEMBERED_HALF.pack(flags, self.revision, half.digest, *place)
+
+    @classmethod
+    def recall(cls, value: bytes) -> Self:
+        """Read what ``remember`` wrote; its receive time, and places of a whole one, are gone."""
+        flags = value[0]
+        if flags & _REQUEST and flags & _RESPONSE:
+            _, revision, asked, answered = _REMEMBERED_WHOLE.unpack(value)
+            return cls(
+                Half(asked, _NOWHERE),
+                Half(answered, _NOWHERE),
+                is_stored=True,
+                revision=revision,
+                received_ns=0,
+            )
+        _, revision, digest, partition, position, index = _REMEMBERED_HALF.unpack(value)
+        half = Half(digest, RawRef(partition=partition, position=position, index=index))
+        request = half if flags & _REQUEST else None
+        response = half if flags & _RESPONSE else None
+        return cls(request, response, is_stored=True, revision=revision, received_ns=0)
 
     @classmethod
     def unpack(cls, value: bytes) -> Self:

@@ -20,6 +20,7 @@ from sidelight.logger import (
     Pairing,
     Rejected,
     Slice,
+    move_old_identities,
     parse,
 )
 from sidelight.logger.errors import JournalError
@@ -87,6 +88,7 @@ class DecodingStage:
         self._decoder = Decoder(
             RegisteredSettings(documents).schema, max_inflated_bytes=max_inflated_bytes
         )
+        move_old_identities(journals, DECODING)
         self.reset()
 
     def reset(self) -> None:
@@ -179,13 +181,13 @@ class DecodingStage:
         if now_ns - self._idle_since_ns < _IDLE_NS:
             return False
         outcome = self._pairing.expire(now_ns)
-        if not outcome.pairs and not outcome.state:
+        if not (outcome.pairs or outcome.state or outcome.remembered):
             return False
         self._commit({}, outcome, [], Counts())
         return True
 
-    def _lookup(self, keys: Iterable[bytes]) -> Mapping[bytes, bytes]:
-        return self._journals.state(DECODING, keys)
+    def _lookup(self, digests: Iterable[bytes]) -> Mapping[bytes, bytes]:
+        return self._journals.remembered(DECODING, digests)
 
     def _commit(
         self,
@@ -212,6 +214,7 @@ class DecodingStage:
                 journal="events",
                 positions=positions,
                 state=outcome.state,
+                remembered=outcome.remembered,
                 appended=[_appended(batch) for batch in decoded.batches],
                 documents=[
                     *self._inventory.note(decoded.batches),
