@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from sidelight.adapters._elastic_bulk import Bulk, Operation, Outcome, StoppedError
 from sidelight.adapters._elastic_client import ElasticClient, Flavour
+from sidelight.adapters._elastic_columns import ColumnNotes, columns_index
 from sidelight.adapters._elastic_documents import (
     NOTHING,
     AlarmSpan,
@@ -25,6 +26,7 @@ from sidelight.adapters._elastic_templates import (
     IndexOptions,
     components,
     index_templates,
+    later_fields,
     policy,
 )
 from sidelight.payloads import Batch
@@ -76,6 +78,7 @@ class ElasticStore:
         self._options = options or IndexOptions()
         self._stopping = threading.Event()
         self._bulk = Bulk(client, self._stopping, on_trouble, connections=connections)
+        self._notes = ColumnNotes(self._options.prefix)
         self._is_prepared = False
 
     def stop(self) -> None:
@@ -106,6 +109,9 @@ class ElasticStore:
             self._put(f"/_component_template/{name}", body)
         for name, body in index_templates(options).items():
             self._put(f"/_index_template/{name}", body)
+        # Those of today exist already when a newer version starts.
+        pattern = f"/{options.prefix}-inferences-*/_mapping"
+        self._bulk.ask("PUT", pattern, later_fields(), **_ANY)
         self._is_prepared = True
 
     def write(
@@ -131,8 +137,10 @@ class ElasticStore:
                 joined.get(batch.deployment, NOTHING),
                 prefix=options.prefix,
                 max_fields=options.max_fields,
+                keeps_long=options.keeps_long,
             )
 
+        self._note_columns(batches, joined)
         outcomes = self._bulk.send(chain.from_iterable(map(operations, batches)))
         for deployment, revisions in _revised(batches).items():
             self._remove_older(deployment, revisions)
@@ -150,6 +158,9 @@ class ElasticStore:
 
         """
         self.prepare()
+        self._note(
+            chain.from_iterable(self._notes.labels(deployment, each) for each in labels.values())
+        )
 
         def updates() -> Iterator[Operation]:
             query = "request_id", list({request_id for request_id, _ in labels})
@@ -178,6 +189,34 @@ class ElasticStore:
                 yield _update(hit, {"alarms": sorted({*others, span.id})})
 
         return self._bulk.send(marks())
+
+    def _note_columns(self, batches: Sequence[Batch], joined: Mapping[str, Joined]) -> None:
+        """Store which columns there are before the first document that has them."""
+        schemas = {
+            (batch.deployment, batch.records.schema): None for batch in batches if len(batch)
+        }
+        self._note(
+            chain(
+                chain.from_iterable(self._notes.layout(*schema) for schema in schemas),
+                chain.from_iterable(
+                    self._notes.labels(name, labels)
+                    for name, each in joined.items()
+                    for labels in each.labels.values()
+                ),
+            )
+        )
+
+    def _note(self, notes: Iterable[Operation]) -> None:
+        new = list(notes)
+        if not new:
+            return
+        try:
+            self._bulk.send(iter(new))
+            self._bulk.ask("POST", f"/{columns_index(self._options.prefix)}/_refresh")
+        except BaseException:
+            self._notes.forget()
+            raise
+        self._notes.done()
 
     def _put_policy(self) -> bool:
         name = f"{self._options.prefix}-inferences"

@@ -11,7 +11,9 @@ import orjson
 import pyarrow as pa
 
 from sidelight.adapters._elastic_bulk import Operation
+from sidelight.adapters._elastic_columns import layout_id
 from sidelight.adapters._elastic_names import field_name, index_stem
+from sidelight.adapters._elastic_templates import MAX_TERM
 from sidelight.adapters._query_rows import plain_values, tags_of
 from sidelight.adapters._query_time import format_time
 from sidelight.payloads import FEATURE_PREFIX, OUTPUT_PREFIX, ROW_SCHEMA, Batch
@@ -23,6 +25,19 @@ _UPDATES: Final = 1 << 32
 _INT64: Final = 1 << 63
 # A list or a text of this many characters is named and counted, not copied: the archive has it.
 _MAX_KEPT: Final = 65_536
+# Texts are counted in halves of UTF-16 by the servers: up to this length they are indexed.
+_SURELY_FOUND: Final = MAX_TERM // 2
+_SURELY_FOUND_REQUEST: Final = 4_095
+_OWN_TEXTS: Final = ("version", "component", "endpoint", "protocol", "orphan", "request_id")
+_MOST_UNFOUND: Final = 100
+
+ANY_COLUMN: Final = "*"
+"""In ``unfound`` when there are many."""
+
+INTEGER: Final = "%integer"
+"""Key of a whole number of more than 64 bits, kept as text."""
+
+_Groups = dict[str, list[tuple[str, list[Any], pa.DataType]]]
 
 Labels = Mapping[tuple[str, int], Mapping[str, Any]]
 Score = tuple[float | None, float | None, bool | None]
@@ -76,15 +91,26 @@ NOTHING: Final = Joined(labels={}, scores={})
 
 
 def row_operations(
-    batch: Batch, joined: Joined, *, prefix: str, max_fields: int
+    batch: Batch, joined: Joined, *, prefix: str, max_fields: int, keeps_long: bool = False
 ) -> Iterator[Operation]:
-    """Yield what stores each row of a batch, in their order."""
+    """Yield what stores each row of a batch, in their order.
+
+    Parameters
+    ----------
+    max_fields : int
+        Columns that are indexed.
+    keeps_long : bool, default False
+        Whether long lists and texts that are not indexed are copied; they are counted otherwise.
+
+    """
     records = batch.records
     columns = {name: plain_values(records.column(name)) for name in _FIXED}
     counts = Counter(columns["id"])
     stem = index_stem(prefix, "inferences", batch.deployment)
     namespace, _, name = batch.deployment.partition("/")
     groups, rest = _groups(records, max_fields)
+    layout = layout_id(records.schema)
+    unfound = _unfound(columns, groups, rest)
     for number in range(len(batch)):
         own = {name: column[number] for name, column in columns.items()}
         time_us = own["time"]
@@ -97,6 +123,7 @@ def row_operations(
             "inference_id": own["id"],
             "row": own["row"],
             "rows": counts[own["id"]],
+            "layout": layout,
             "revision": own["revision"],
             "request_id": own["request_id"],
             "deployment": batch.deployment,
@@ -117,16 +144,24 @@ def row_operations(
             "raw": {"request_ref": own["request_ref"], "response_ref": own["response_ref"]},
         }
         for group, named in groups.items():
-            document[group] = {key: column[number] for key, column in named}
+            document[group] = {key: column[number] for key, column, _ in named}
         if any(rest.values()):
             document["unindexed"] = {
-                group: {key: _kept(column[number]) for key, column in named}
+                group: {
+                    key: column[number] if keeps_long else _kept(column[number])
+                    for key, column, _ in named
+                }
                 for group, named in rest.items()
             }
+        if number in unfound:
+            document["unfound"] = unfound[number]
         if labels := joined.labels.get((own["request_id"], own["row"])):
             found = label_fields(labels)
-            document["labels"] = found.get("labels")
-            document["unindexed"] = {**document.get("unindexed", {}), **found.get("unindexed", {})}
+            document["unindexed"] = {
+                **document.get("unindexed", {}),
+                **found.pop("unindexed", {}),
+            }
+            document |= found
         if joined.alarms:
             alarms = [item.id for item in joined.alarms if item.covers(time_us, own["version"])]
             document["alarms"] = alarms
@@ -143,18 +178,23 @@ def label_fields(labels: Mapping[str, Any]) -> dict[str, Any]:
     """Return labels as parts of a document: what is no single value is kept, not indexed."""
     plain: dict[str, Any] = {}
     rest: dict[str, Any] = {}
-    for name, value in labels.items():
-        target = rest if isinstance(value, dict | list) else plain
-        target[field_name(name)] = _number(value)
-    fields: dict[str, Any] = {"labels": plain} if plain else {}
+    unfound: list[str] = []
+    for label, value in labels.items():
+        name = field_name(label)
+        plain[name], other = _label(value)
+        if other is not None:
+            rest[name] = other
+        if other is not None or _is_long(value, _SURELY_FOUND):
+            unfound.append(name)
+    fields: dict[str, Any] = {"labels": plain, "unfound_labels": unfound}
     return fields | ({"unindexed": {"labels": rest}} if rest else {})
 
 
 def written(document: dict[str, Any]) -> bytes:
     """Return a document as JSON, whatever labels and tags from outside hold.
 
-    Whole numbers of more than 64 bits, half surrogate pairs and a thousand levels are things that
-    a server would refuse as well; what has them becomes one text that is not indexed.
+    Half surrogate pairs and a thousand levels are things that a server would refuse as well; what
+    has them becomes one text that is not indexed.
     """
     try:
         return orjson.dumps(document)
@@ -165,6 +205,7 @@ def written(document: dict[str, Any]) -> bytes:
             if (value := document.pop(name, None))
         }
         document["unindexed"] = {"text": texts}
+        document["reduced"] = "no_json"
         return orjson.dumps(document)
 
 
@@ -175,12 +216,10 @@ def _text(value: Any) -> str:
         return "nested too deeply"
 
 
-def _groups(
-    records: pa.RecordBatch, max_fields: int
-) -> tuple[dict[str, list[tuple[str, list[Any]]]], dict[str, list[tuple[str, list[Any]]]]]:
+def _groups(records: pa.RecordBatch, max_fields: int) -> tuple[_Groups, _Groups]:
     """Return the columns that are indexed and the others, by group and by name of the field."""
-    indexed: dict[str, list[tuple[str, list[Any]]]] = {group: [] for group in _PREFIXES}
-    rest: dict[str, list[tuple[str, list[Any]]]] = {group: [] for group in _PREFIXES}
+    indexed: _Groups = {group: [] for group in _PREFIXES}
+    rest: _Groups = {group: [] for group in _PREFIXES}
     left = max_fields
     # Outputs are few and always asked for: a thousand features must not leave them out.
     for group in ("outputs", "features"):
@@ -191,8 +230,9 @@ def _groups(
                 continue
             is_indexed = left > 0 and _is_single(field.type)
             left -= is_indexed
-            column = field_name(field.name[len(prefix) :]), plain_values(records.column(place))
-            (indexed if is_indexed else rest)[group].append(column)
+            name = field_name(field.name[len(prefix) :])
+            values = plain_values(records.column(place))
+            (indexed if is_indexed else rest)[group].append((name, values, field.type))
     return indexed, rest
 
 
@@ -207,12 +247,46 @@ def _kept(value: Any) -> Any:
     return value
 
 
-def _number(value: Any) -> Any:
-    """Return a number that an index can hold; labels come from outside as they like."""
+def _label(value: Any) -> tuple[Any, Any]:
+    """Return what of a label is indexed, and what is kept; they come as they like."""
     match value:
         case float() if not math.isfinite(value):
-            return None
+            return None, None
         case int() if not -_INT64 <= value < _INT64:
-            return str(value)
+            return None, {INTEGER: str(value)}
+        case dict() | list():
+            return None, value
         case _:
-            return value
+            return value, None
+
+
+def _is_long(value: Any, length: int) -> bool:
+    return isinstance(value, str) and len(value) > length
+
+
+def _unfound(own: Mapping[str, list[Any]], indexed: _Groups, rest: _Groups) -> dict[int, list[str]]:
+    """Return the columns that the index does not find, by number of the row."""
+    found: dict[int, list[str]] = {}
+    for name in _OWN_TEXTS:
+        length = _SURELY_FOUND_REQUEST if name == "request_id" else _SURELY_FOUND
+        _note(found, name, [_is_long(value, length) for value in own[name]])
+    for group, named in indexed.items():
+        for name, column, kind in named:
+            if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+                _note(
+                    found, f"{group}.{name}", [_is_long(value, _SURELY_FOUND) for value in column]
+                )
+    for group, named in rest.items():
+        for name, column, _ in named:
+            _note(found, f"{group}.{name}", [value is not None for value in column])
+    return {
+        number: names if len(names) <= _MOST_UNFOUND else [ANY_COLUMN]
+        for number, names in found.items()
+    }
+
+
+def _note(found: dict[int, list[str]], name: str, marks: list[bool]) -> None:
+    if any(marks):
+        for number, mark in enumerate(marks):
+            if mark:
+                found.setdefault(number, []).append(name)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from sidelight.adapters._elastic_client import Flavour
+from sidelight.adapters._elastic_columns import MAPPING, columns_index
 
 MAX_TERM: Final = 1024
 """Characters of a text that is still indexed as one term; a term has at most 32,766 bytes."""
@@ -26,6 +27,8 @@ class IndexOptions:
         Columns of one document that are indexed; the others are kept and cannot be searched.
     delete_after : str, optional
         Age at which the lifecycle policy deletes an index, as ``365d``.
+    keeps_long : bool, default False
+        Whether lists and texts of any length are copied: nobody else has them for queries.
 
     """
 
@@ -35,6 +38,7 @@ class IndexOptions:
     refresh: str = "1s"
     max_fields: int = 500
     delete_after: str | None = None
+    keeps_long: bool = False
 
 
 def policy(options: IndexOptions) -> Mapping[str, Any]:
@@ -81,7 +85,20 @@ def index_templates(options: IndexOptions) -> dict[str, dict[str, Any]]:
             },
             "priority": 200,
         },
+        columns_index(options.prefix): {
+            "index_patterns": [columns_index(options.prefix)],
+            "template": {
+                "settings": {"number_of_shards": 1, "number_of_replicas": options.replicas},
+                "mappings": MAPPING,
+            },
+            "priority": 200,
+        },
     }
+
+
+def later_fields() -> Mapping[str, Any]:
+    """Return the mapping of what indices of an older version do not have."""
+    return {"properties": {name: _FIXED[name] for name in ("layout", "unfound", "unfound_labels")}}
 
 
 def _settings(options: IndexOptions, flavour: Flavour, *, lifecycle: bool) -> dict[str, Any]:
@@ -131,7 +148,8 @@ _FIXED: Final[Mapping[str, Any]] = {
         name: _keyword()
         for name in (
             *("inference_id", "deployment", "namespace", "name", "version", "component"),
-            *("endpoint", "protocol", "orphan", "alarms", "reduced"),
+            *("endpoint", "protocol", "orphan", "alarms", "reduced", "layout"),
+            *("unfound", "unfound_labels"),
         )
     },
     # Labels are joined by it: a long one too.

@@ -1,16 +1,37 @@
 """Comparing a ``where`` expression with what is stored."""
 
 from collections.abc import Iterable, Sequence
+from typing import Protocol
 
-from sidelight.adapters._lake_file import LakeFile
 from sidelight.adapters._query_columns import OWN_COLUMNS, SCORE, kind_of, own_kind
-from sidelight.adapters._query_labels import LabelTable
 from sidelight.adapters._where import ColumnName, Expression
 from sidelight.adapters._where_sql import Kind, check
 
 
+class HasColumns(Protocol):
+    """A file of the lake, or what documents have in common."""
+
+    @property
+    def columns(self) -> tuple[tuple[str, str], ...]:
+        """Names and Arrow types."""
+        ...
+
+
+class KnownLabels(Protocol):
+    """Which labels there are."""
+
+    @property
+    def known(self) -> set[str]:
+        """Their names."""
+        ...
+
+    def kinds(self, name: str) -> Iterable[Kind] | None:
+        """Return the kinds of one; None when there are labels but not this one."""
+        ...
+
+
 def check_columns(
-    text: str, where: Expression, files: Sequence[LakeFile], labels: LabelTable | None
+    text: str, where: Expression, files: Sequence[HasColumns], labels: KnownLabels | None
 ) -> None:
     """Raise ``WhereError`` for a column that no file has, or a value that none can have.
 
@@ -37,7 +58,7 @@ def check_columns(
     check(text, where, kinds, candidates)
 
 
-def _kinds(files: Sequence[LakeFile]) -> dict[str, set[Kind]]:
+def _kinds(files: Sequence[HasColumns]) -> dict[str, set[Kind]]:
     stored: dict[str, set[Kind]] = {}
     for columns in {file.columns for file in files}:
         for name, arrow_type in columns:

@@ -2,6 +2,7 @@
 
 ``AdapterError``
     ``LakeError``       a file of the lake cannot be written or read
+    ``StoreError``      a store of inferences cannot answer now
     ``QueryError``      a question to the store cannot be understood
         ``WhereError``      its ``where`` expression cannot; says where
     ``ImportFileError``     a file of another platform's logger is not what it should be
@@ -16,6 +17,10 @@ class AdapterError(Exception):
 
 class LakeError(AdapterError, OSError):
     """A file of the lake cannot be written or read."""
+
+
+class StoreError(AdapterError, OSError):
+    """A store of inferences cannot answer now: it is down, slow, or says no."""
 
 
 class QueryError(AdapterError, ValueError):

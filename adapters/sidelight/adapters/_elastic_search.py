@@ -1,0 +1,151 @@
+"""Asking a search server: one question at a time, whole answers or an error."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from sidelight.adapters._elastic_client import ElasticClient, UnreachableError
+from sidelight.adapters._elastic_columns import NoteCache, columns_index
+from sidelight.adapters._elastic_names import index_stem
+from sidelight.adapters._query_cursor import Cursor
+from sidelight.adapters._query_search import Hit
+from sidelight.adapters.errors import StoreError
+
+_OK: Final = 200
+_ANY: Final = {"ignore_unavailable": "true", "allow_no_indices": "true"}
+# Half an answer would look like a whole one.
+_WHOLE: Final = {**_ANY, "allow_partial_search_results": "false"}
+# More than 10,000 hits are refused at once.
+_MOST_HITS: Final = 10_000
+_DOCUMENTS: Final = 500
+_IDS: Final = 1_000
+_NOTES: Final = 1_000
+
+
+class ElasticSearch:
+    """Reads documents; any thread.
+
+    Parameters
+    ----------
+    client : ElasticClient
+    prefix : str
+        Of every index.
+
+    """
+
+    def __init__(self, client: ElasticClient, prefix: str) -> None:
+        self._client = client
+        self._prefix = prefix
+        self._notes = NoteCache()
+
+    def hits(
+        self,
+        deployment: str | None,
+        filters: Sequence[Mapping[str, Any]],
+        *,
+        descending: bool,
+        after: Cursor | None,
+        size: int,
+    ) -> tuple[list[Hit], bool]:
+        """Return the inferences of the first documents behind ``after``, and if there are more.
+
+        Parameters
+        ----------
+        size : int
+            Documents to look at; an inference has one for each of its rows.
+
+        """
+        size = min(size, _MOST_HITS)
+        order = "desc" if descending else "asc"
+        body: dict[str, Any] = {
+            "size": size,
+            "_source": False,
+            "query": self._query(deployment, filters),
+            "sort": [
+                {"time_us": {"order": order, "unmapped_type": "long"}},
+                {"inference_id": {"order": order, "unmapped_type": "keyword"}},
+            ],
+            "track_total_hits": False,
+        }
+        if after is not None:
+            body["search_after"] = [after.time_us, after.id]
+        found = self._search(self._pattern(deployment), body)
+        hits: dict[str, Hit] = {}
+        for hit in found:
+            time_us, name = hit["sort"]
+            hits.setdefault(name, Hit(time_us=time_us, id=name))
+        return list(hits.values()), len(found) == size
+
+    def documents(self, deployment: str | None, ids: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """Yield every document of some inferences, of all revisions and days."""
+        for begin in range(0, len(ids), _IDS):
+            wanted = {"terms": {"inference_id": list(ids[begin : begin + _IDS])}}
+            body: dict[str, Any] = {
+                "size": _DOCUMENTS,
+                "query": self._query(deployment, [wanted]),
+                # An inference may be in two indices until the older one is removed.
+                "sort": [
+                    {"inference_id": {"order": "asc", "unmapped_type": "keyword"}},
+                    {"row": {"order": "asc", "unmapped_type": "integer"}},
+                    "_index",
+                ],
+                "track_total_hits": False,
+            }
+            for hit in self._pages(self._pattern(deployment), body, _DOCUMENTS):
+                yield hit["_source"]
+
+    def notes(self, deployment: str | None) -> list[dict[str, Any]]:
+        """Return the notes on the columns of a deployment, and of who shares its indices."""
+        index = columns_index(self._prefix)
+        stem = None
+        query: dict[str, Any] = {"match_all": {}}
+        if deployment is not None:
+            stem = index_stem(self._prefix, "inferences", deployment)
+            query = {"term": {"stem": stem}}
+        answer = self._ask("POST", f"/{index}/_count", {"query": query}, _ANY)
+        known = self._notes.get(stem, answer["count"])
+        if known is not None:
+            return known
+        sort = [{"key": {"order": "asc", "unmapped_type": "keyword"}}]
+        body = {"size": _NOTES, "query": query, "sort": sort, "track_total_hits": False}
+        notes = [hit["_source"] for hit in self._pages(index, body, _NOTES)]
+        self._notes.put(stem, notes)
+        return notes
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def _pattern(self, deployment: str | None) -> str:
+        if deployment is None:
+            return f"{self._prefix}-inferences-*"
+        return f"{index_stem(self._prefix, 'inferences', deployment)}-*"
+
+    def _query(
+        self, deployment: str | None, filters: Sequence[Mapping[str, Any]]
+    ) -> Mapping[str, Any]:
+        own = [] if deployment is None else [{"term": {"deployment": deployment}}]
+        return {"bool": {"filter": [*own, *filters]}}
+
+    def _pages(self, index: str, body: dict[str, Any], size: int) -> Iterator[dict[str, Any]]:
+        while True:
+            hits = self._search(index, body)
+            yield from hits
+            if len(hits) < size:
+                return
+            body["search_after"] = hits[-1]["sort"]
+
+    def _search(self, index: str, body: Mapping[str, Any]) -> list[dict[str, Any]]:
+        answer = self._ask("POST", f"/{index}/_search", body, _WHOLE)
+        hits: list[dict[str, Any]] = answer["hits"]["hits"]
+        return hits
+
+    def _ask(self, method: str, path: str, body: Any, params: Mapping[str, str]) -> Any:
+        try:
+            answer = self._client.request(method, path, body, params)
+        except UnreachableError as error:
+            raise StoreError(f"the search server gives no answer ({error})") from error
+        if answer.status != _OK:
+            told = answer.body.get("error") if isinstance(answer.body, dict) else None
+            kind = told.get("type") if isinstance(told, dict) else told
+            raise StoreError(f"the search server answers {answer.status} {kind or ''}".rstrip())
+        return answer.body
