@@ -16,6 +16,7 @@ from sidelight.service._api import create_app
 from sidelight.service._context import Context
 from sidelight.service._explaining import Explaining
 from sidelight.service._ingest_client import event_batch
+from sidelight.service._raw_events import RawEvents
 from sidelight.service._settings import Settings
 from sidelight.service._stage import DETECTION, STORING, Stage
 from sidelight.service._stage_decoding import DecodingStage
@@ -230,6 +231,7 @@ def open_api(folder: Folder, settings: Settings | None = None) -> Api:
         settings=settings,
         documents=documents,
         inferences=inferences,
+        raw=RawEvents(folder.data, max_inflated_bytes=settings.limits.decompressed),
         explaining=Explaining(settings, documents, inferences),
         ingest=door,
     )

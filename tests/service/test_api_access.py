@@ -19,6 +19,7 @@ _PLACEHOLDERS = {
     "namespace": "prod",
     "name": "flights",
     "inference_id": "0" * 32,
+    "side": "request",
     "alarm_id": "a",
     "explanation_id": "e",
 }

@@ -23,6 +23,7 @@ NEEDED: Final[Mapping[tuple[str, str], Role | None]] = {
     ("GET", "/v1/inferences"): "read",
     ("GET", "/v1/inferences/export"): "read",
     ("GET", "/v1/inferences/{inference_id}"): "read",
+    ("GET", "/v1/inferences/{inference_id}/raw/{side}"): "read",
     ("GET", "/v1/verdicts"): "read",
     ("GET", "/v1/alarms"): "read",
     ("GET", "/v1/explanations/{explanation_id}"): "read",

@@ -15,6 +15,7 @@ from sidelight.service import (
     _api_feedback,
     _api_inferences,
     _api_operation,
+    _api_raw,
 )
 from sidelight.service._access import Access
 from sidelight.service._access_log import AccessLog
@@ -34,6 +35,7 @@ ROUTERS = (
     # Before the ids, which would take its name for one.
     _api_export.router,
     _api_inferences.router,
+    _api_raw.router,
     _api_feedback.router,
     _api_detection.router,
     _api_explanations.router,

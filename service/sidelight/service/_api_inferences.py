@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query
 
+from sidelight.payloads import Inference
 from sidelight.service._access import Caller
 from sidelight.service._api_access import caller_of
 from sidelight.service._context import Context, context_of
@@ -45,10 +46,25 @@ def find_inferences(
 
 
 @router.get("/{inference_id}")
-def get_inference(inference_id: str, context: Shared, caller: Asking) -> dict[str, Any]:
-    """One inference by its id."""
+def get_inference(
+    inference_id: str,
+    context: Shared,
+    caller: Asking,
+    *,
+    raw: bool = False,
+) -> dict[str, Any]:
+    """One inference by its id; with `raw=true` the archived bytes of both halves in base64."""
+    inference = inference_of(context, caller, inference_id)
+    value = inference.to_json()
+    if raw:
+        value["raw"] |= context.raw.both(inference)
+    return value
+
+
+def inference_of(context: Context, caller: Caller, inference_id: str) -> Inference:
+    """Return the inference of an id; raise ``NotFound`` unless the caller may see one."""
     inference = context.inferences.get(inference_id)
     if inference is None:
         raise NotFound(f"no inference {inference_id}", hint="GET /v1/inferences finds them")
     caller.must_see(inference.deployment, f"inference {inference_id}")
-    return inference.to_json()
+    return inference

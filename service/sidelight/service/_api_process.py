@@ -12,6 +12,7 @@ from sidelight.service._context import Context
 from sidelight.service._explaining import Explaining
 from sidelight.service._ingest_client import IngestClient
 from sidelight.service._process import say_ready
+from sidelight.service._raw_events import RawEvents
 from sidelight.service._run_folder import RunFolder
 from sidelight.service._settings import Settings
 
@@ -33,6 +34,7 @@ def run_api(settings: Settings) -> None:
         settings=settings,
         documents=documents,
         inferences=inferences,
+        raw=RawEvents(settings.data, max_inflated_bytes=settings.limits.decompressed),
         explaining=Explaining(settings, documents, inferences),
         ingest=IngestClient(folder.ingest_socket),
     )

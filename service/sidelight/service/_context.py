@@ -7,6 +7,7 @@ from fastapi import Request
 from sidelight.adapters import EmbeddedDocuments, Inferences
 from sidelight.service._explaining import Explaining
 from sidelight.service._ingest_client import IngestClient
+from sidelight.service._raw_events import RawEvents
 from sidelight.service._settings import Settings
 
 
@@ -17,6 +18,7 @@ class Context:
     settings: Settings
     documents: EmbeddedDocuments
     inferences: Inferences
+    raw: RawEvents
     explaining: Explaining
     ingest: IngestClient
 
@@ -24,6 +26,7 @@ class Context:
         """End what runs in the background and close the files."""
         self.explaining.close()
         await self.ingest.close()
+        self.raw.close()
         self.documents.close()
 
 

@@ -14,11 +14,12 @@ from sidelight.explainers import (
     ExplainerError,
     ModelUnavailable,
 )
-from sidelight.logger.errors import EnvelopeError, JournalError, JournalFull
+from sidelight.logger.errors import EnvelopeError, JournalDamaged, JournalError, JournalFull
 from sidelight.payloads import PayloadError
 from sidelight.service.errors import (
     BadRequest,
     ConfigurationError,
+    Gone,
     NotAcceptable,
     NotFound,
     NotReady,
@@ -29,6 +30,7 @@ from sidelight.service.errors import (
 # The first class that fits decides, so that a narrower one stands before its base.
 _STATUS: tuple[tuple[type[Exception], int, str], ...] = (
     (NotFound, 404, "not found"),
+    (Gone, 410, "deleted"),
     (NotReady, 409, "something is missing first"),
     (OnHold, 409, "on legal hold"),
     (ConfigurationError, 400, "the configuration is wrong"),
@@ -44,6 +46,7 @@ _STATUS: tuple[tuple[type[Exception], int, str], ...] = (
     (LakeError, 503, "the lake cannot be read now"),
     (ExplainerError, 400, "the explanation cannot be computed"),
     (JournalFull, 503, "no room on the disk"),
+    (JournalDamaged, 500, "the archive is not what was written"),
     (JournalError, 503, "the journal cannot take this now"),
     (ServiceError, 500, "internal error"),
 )

@@ -3,6 +3,7 @@
 ``ServiceError``
     ``ConfigurationError``  a key of the configuration is wrong; names the path
     ``NotFound``            there is no such deployment, inference, alarm or explanation
+    ``Gone``                it was there and was deleted on purpose
     ``NotReady``            something must be configured or come first; names what
     ``OnHold``              a legal hold forbids a deletion; names the hold
     ``BadRequest``          a request to the API cannot be understood
@@ -28,6 +29,10 @@ class ConfigurationError(ServiceError, ValueError):
 
 class NotFound(ServiceError, LookupError):  # noqa: N818 - the name says it
     """There is no such thing; ``detail`` names it."""
+
+
+class Gone(ServiceError, LookupError):  # noqa: N818 - the name says it
+    """It was there and was deleted on purpose; ``detail`` says when and why."""
 
 
 class NotReady(ServiceError, RuntimeError):  # noqa: N818 - the name says it
