@@ -75,10 +75,6 @@ class Identities:
         if not keys or not self._runs:
             return {}
         prefixes = Records.read(b"".join(keys), b"").prefixes
-        # In order, neighbours of the search share their way through the caches.
-        order = prefixes.argsort()
-        keys = [keys[index] for index in order.tolist()]
-        prefixes = prefixes[order]
         found: dict[bytes, bytes] = {}
         for run in self._runs:
             # From the oldest to the newest, which wins.
@@ -88,7 +84,7 @@ class Identities:
     def write(self, connection: sqlite3.Connection, remembered: Mapping[bytes, bytes]) -> Runs:
         """Write what is new inside a transaction, and go on with merges; return what will be."""
         _check(remembered)
-        records = Records.of(remembered.items())
+        records = Records.of(remembered)
         added = Run.new(_next_number(connection), n_room=len(remembered))
         runs = (*self._runs, append_records(connection, added, records))
         left = _MOVED + _MOVED_A_RECORD * len(remembered)
@@ -107,12 +103,12 @@ class Identities:
 
 
 def _check(remembered: Mapping[bytes, bytes]) -> None:
-    for digest, value in remembered.items():
-        if len(digest) != DIGEST_BYTES or len(value) != REMEMBERED_BYTES:
-            raise ValueError(
-                f"remembered: expected digests of {DIGEST_BYTES} bytes and values of "
-                f"{REMEMBERED_BYTES}, got {len(digest)} and {len(value)}"
-            )
+    found = set(map(len, remembered)), set(map(len, remembered.values()))
+    if found != ({DIGEST_BYTES}, {REMEMBERED_BYTES}):
+        raise ValueError(
+            f"remembered: expected digests of {DIGEST_BYTES} bytes and values of "
+            f"{REMEMBERED_BYTES}, got {sorted(found[0])} and {sorted(found[1])}"
+        )
 
 
 def _lowest_merge(connection: sqlite3.Connection, runs: Runs) -> tuple[Runs, int] | None:

@@ -6,7 +6,7 @@ unknown without touching the disk but for one of ``2**32 / records`` of them.
 """
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Self
 
@@ -20,6 +20,11 @@ ALL_PREFIXES: Final = 1 << 32
 # A lookup reads one piece, a merge reads and writes them one after the other.
 _PIECE_RECORDS: Final = 256
 _PIECE_BITS: Final = 24
+_PREFIX_BITS: Final = 32
+_RANGES_A_RECORD: Final = 8
+_MASKS: Final = np.left_shift(1, np.arange(8)).astype(np.uint8)
+_THREE: Final = np.uint32(3)
+_SEVEN: Final = np.uint32(7)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -39,10 +44,9 @@ class Records:
     values: NDArray[np.uint8]
 
     @classmethod
-    def of(cls, remembered: Iterable[tuple[bytes, bytes]]) -> Self:
-        """Return records in their order; digests may be there once."""
-        digests, values = zip(*remembered, strict=True)
-        records = cls.read(b"".join(digests), b"".join(values))
+    def of(cls, remembered: Mapping[bytes, bytes]) -> Self:
+        """Return the records of a mapping."""
+        records = cls.read(b"".join(remembered), b"".join(remembered.values()))
         return records.taken(_order(records.digests)[0])
 
     @classmethod
@@ -91,6 +95,34 @@ class Records:
             yield self.digests[some].tobytes(), self.values[some].tobytes()
 
 
+class PrefixFilter:
+    """A bit for each of the ranges that prefixes are divided into; 8 to 16 ranges a record.
+
+    Parameters
+    ----------
+    n_records : int
+        For how many it is made.
+
+    """
+
+    __slots__ = ("_bits", "_shift")
+
+    def __init__(self, n_records: int) -> None:
+        n_bits = min(max(n_records * _RANGES_A_RECORD - 1, 7).bit_length(), _PREFIX_BITS)
+        self._shift = np.uint32(_PREFIX_BITS - n_bits)
+        self._bits = np.zeros(1 << (n_bits - 3), dtype=np.uint8)
+
+    def add(self, prefixes: NDArray[np.uint32]) -> None:
+        """Mark their ranges; marking one that a transaction did not keep does no harm."""
+        ranges = prefixes >> self._shift
+        np.bitwise_or.at(self._bits, ranges >> _THREE, _MASKS[ranges & _SEVEN])
+
+    def passing(self, prefixes: NDArray[np.uint32]) -> NDArray[np.intp]:
+        """Return the indices of those whose range is marked."""
+        ranges = prefixes >> self._shift
+        return np.flatnonzero(self._bits[ranges >> _THREE] & _MASKS[ranges & _SEVEN])
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Run:
     """One run; a value, so that a transaction that fails leaves the one before.
@@ -113,6 +145,8 @@ class Run:
         Index of the first record of each row, in ``prefixes``; the first may be below 0.
     room : array of uint32
         What ``prefixes`` is the beginning of; holds all that will come.
+    filter : PrefixFilter
+        Spares the search of most prefixes that are not in the run.
 
     """
 
@@ -124,6 +158,7 @@ class Run:
     first_piece: int = 0
     starts: NDArray[np.int64]
     room: NDArray[np.uint32]
+    filter: PrefixFilter
 
     @classmethod
     def new(
@@ -138,6 +173,7 @@ class Run:
             prefixes=room[:0],
             starts=np.empty(0, dtype=np.int64),
             room=room,
+            filter=PrefixFilter(n_room),
         )
 
     @property
@@ -159,7 +195,9 @@ class Run:
         """Return the same with room for more records."""
         room = np.empty(len(self) + n_more, dtype=np.uint32)
         room[: len(self)] = self.prefixes
-        return replace(self, room=room, prefixes=room[: len(self)])
+        bits = PrefixFilter(len(room))
+        bits.add(self.prefixes)
+        return replace(self, room=room, prefixes=room[: len(self)], filter=bits)
 
     def without_below(self, until: int) -> Self:
         """Return what is left when the records below a prefix are in another run."""
@@ -195,6 +233,8 @@ def read_run(
         prefixes.append(prefixes_of(Records.read(digests, b"").digests))
     lengths = np.array([0, *map(len, prefixes)], dtype=np.int64)
     room = np.concatenate([np.empty(0, dtype=np.uint32), *prefixes])
+    bits = PrefixFilter(len(room))
+    bits.add(room)
     return Run(
         number=number,
         level=level,
@@ -204,6 +244,7 @@ def read_run(
         first_piece=first_piece,
         starts=np.cumsum(lengths)[:-1],
         room=room,
+        filter=bits,
     )
 
 
@@ -217,6 +258,7 @@ def append_records(connection: sqlite3.Connection, run: Run, records: Records) -
     )
     end = len(run) + len(records)
     run.room[len(run) : end] = records.prefixes
+    run.filter.add(records.prefixes)
     begins = np.arange(len(pieces), dtype=np.int64) * _PIECE_RECORDS + len(run)
     return replace(run, prefixes=run.room[:end], starts=np.concatenate([run.starts, begins]))
 
@@ -248,14 +290,15 @@ def find_records(
     digests: Sequence[bytes],
     prefixes: NDArray[np.uint32],
 ) -> Iterator[tuple[bytes, bytes]]:
-    """Yield digest and value of those that are in a run; they come in the order of ``prefixes``."""
-    if not len(run):
+    """Yield digest and value of those that are in a run."""
+    hits = run.filter.passing(prefixes)
+    if not (len(hits) and len(run)):
         return
-    begins = np.searchsorted(run.prefixes, prefixes)
-    hits = np.flatnonzero(run.prefixes.take(begins, mode="clip") == prefixes)
-    if not len(hits):
-        return
-    begins = begins[hits]
+    begins = np.searchsorted(run.prefixes, prefixes[hits])
+    hits = hits[run.prefixes.take(begins, mode="clip") == prefixes[hits]]
+    # In order, so that each row is read once.
+    hits = hits[prefixes[hits].argsort()]
+    begins = np.searchsorted(run.prefixes, prefixes[hits])
     ends = np.searchsorted(run.prefixes, prefixes[hits], side="right")
     place = _place(run.number, run.first_piece)
     read, keys, values = -1, b"", b""
