@@ -7,12 +7,14 @@ media type.
 """
 
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
 
+from sidelight.logger._arrival import Arrival
 from sidelight.logger._envelope_head import Head, read_head
 from sidelight.logger._envelope_inflate import InflateError, inflate
-from sidelight.logger._envelope_json import parse_batch, parse_structured
+from sidelight.logger._envelope_json import scan_batch, scan_structured
 from sidelight.logger._envelope_member import (
     KAFKA_SOURCE_TYPE,
     EventLimits,
@@ -62,9 +64,17 @@ def parse(
         Bad members of a batch, or the request itself. Whatever the bytes are, nothing is raised.
 
     """
+    found, rejected = scan(record, limits)
+    return [item.event() if isinstance(item, Arrival) else item for item in found], rejected
+
+
+def scan(
+    record: EventRecord, limits: EventLimits | None = None
+) -> tuple[Sequence[Event | Arrival], list[Rejected]]:
+    """Return what ``parse`` does; halves of known senders as arrivals, a fifth of the time."""
     limits = limits or _DEFAULTS
-    if (event := _templates.event(record, limits)) is not None:
-        return [event], []
+    if (arrival := _templates.arrival(record, limits)) is not None:
+        return (arrival,), []
     head = read_head(record.head)
     place = Place(
         partition=record.partition,
@@ -82,14 +92,14 @@ def parse(
 
 def _by_mode(
     head: Head, record: EventRecord, place: Place, limits: EventLimits
-) -> tuple[list[Event], list[Rejected]]:
+) -> tuple[Sequence[Event | Arrival], list[Rejected]]:
     media_type = head.content_type.partition(";")[0].strip().lower()
     if not media_type.startswith(_STRUCTURED) or _is_known_binary(head.attributes):
         # Taken apart by reading it.
         repeats = not head.content_encoding and head.attributes.get("type") != KAFKA_SOURCE_TYPE
         event = _binary(head, record.body, place, limits)
         if repeats:
-            _templates.learn(record.head, event)
+            _templates.learn_head(record.head, event)
         return [event], []
     is_batch = media_type.startswith(_BATCH)
     if media_type.removeprefix(_BATCH if is_batch else _STRUCTURED) not in _JSON_FORMATS:
@@ -99,8 +109,8 @@ def _by_mode(
     except InflateError as error:
         raise EnvelopeError("body", expected=error.expected, got=error.got) from None
     if is_batch:
-        return parse_batch(text, place, limits)
-    return [parse_structured(text, place, limits)], []
+        return scan_batch(text, place, limits)
+    return [scan_structured(text, place, limits)], []
 
 
 def _is_known_binary(attributes: dict[str, str]) -> bool:

@@ -3,12 +3,12 @@
 import base64
 import binascii
 import json
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
 
+from sidelight.logger._arrival import Arrival
 from sidelight.logger._envelope_head import CHANGING
 from sidelight.logger._envelope_member import (
     Attributes,
@@ -18,35 +18,40 @@ from sidelight.logger._envelope_member import (
     build_event,
 )
 from sidelight.logger._envelope_split import sound_text, split_array, split_object
+from sidelight.logger._envelope_template_members import MemberTemplates
 from sidelight.logger.errors import EnvelopeError
 from sidelight.payloads import Event
 
 # Raw values are skipped, not decoded: the bytes of ``data`` stay exactly what was sent.
 _OBJECT: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ARRAY: Final = msgspec.json.Decoder(list[msgspec.Raw])
-_OBJECTS: Final = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
 _NULL: Final = b"null"
 _QUOTE: Final = 0x22
 _BACKSLASH: Final = b"\\"
 _DATA: Final = frozenset({"data", "data_base64", "datacontentencoding"})
 _JSON_ERRORS: Final = (msgspec.DecodeError, UnicodeDecodeError, ValueError, RecursionError)
 
-# A long batch is taken apart member by member: millions of short ones must not all be objects.
-_AT_ONCE_BYTES: Final = 1 << 20
 # Most values of a sender are the same in each of its events: their texts are remembered.
 _MAX_REMEMBERED: Final = 4096
 _MAX_REMEMBERED_BYTES: Final = 128
 _texts: dict[bytes, str] = {}
 
+templates: Final = MemberTemplates()
 
-def parse_structured(text: bytes, place: Place, limits: EventLimits) -> Event:
+
+def parse_structured(text: bytes, place: Place, limits: EventLimits, index: int = 0) -> Event:
+    """Return the event of one object; raise ``EnvelopeError`` when it is none."""
+    return _event(_fields(text), place, index, limits)
+
+
+def scan_structured(text: bytes, place: Place, limits: EventLimits) -> Event | Arrival:
     """Return the event of a structured request; raise ``EnvelopeError`` when it is none."""
-    return _event(_fields(text), place, 0, limits)
+    return _scanned(text, place, 0, limits)
 
 
-def parse_batch(
+def scan_batch(
     text: bytes, place: Place, limits: EventLimits
-) -> tuple[list[Event], list[Rejected]]:
+) -> tuple[Sequence[Event | Arrival], list[Rejected]]:
     """Return the events of a batch and its bad members; the others go on.
 
     Raises
@@ -55,37 +60,41 @@ def parse_batch(
         When the body is no JSON array.
 
     """
-    events: list[Event] = []
+    arrivals = templates.arrivals(text, place, limits)
+    if arrivals is not None:
+        return arrivals, []
+    events: list[Event | Arrival] = []
     rejected: list[Rejected] = []
     for index, member in enumerate(_members(text)):
         try:
-            fields = _fields(member) if isinstance(member, bytes) else _as_bytes(member)
-            events.append(_event(fields, place, index, limits))
+            events.append(_scanned(bytes(member), place, index, limits))
         except EnvelopeError as error:
             rejected.append(place.rejected(index, error))
     return events, rejected
 
 
-def _members(text: bytes) -> Sequence[bytes | dict[str, msgspec.Raw]]:
-    """Return the members of a batch, taken apart where that can be done for all at once."""
-    if len(text) <= _AT_ONCE_BYTES:
-        with suppress(*_JSON_ERRORS):
-            return _OBJECTS.decode(text)
+def _members(text: bytes) -> Sequence[bytes | msgspec.Raw]:
     try:
-        return [bytes(member) for member in _ARRAY.decode(text)]
+        return _ARRAY.decode(text)
     except _JSON_ERRORS:
         return split_array(text)
 
 
+def _scanned(text: bytes, place: Place, index: int, limits: EventLimits) -> Event | Arrival:
+    arrival = templates.arrival(text, place, index, limits)
+    if arrival is not None:
+        return arrival
+
+    event = parse_structured(text, place, limits, index)
+    templates.learn_member(text, event, lambda text: parse_structured(text, place, limits, index))
+    return event
+
+
 def _fields(text: bytes) -> dict[str, bytes]:
     try:
-        return _as_bytes(_OBJECT.decode(text))
+        return {name: bytes(value) for name, value in _OBJECT.decode(text).items()}
     except _JSON_ERRORS:
         return split_object(text)
-
-
-def _as_bytes(fields: Mapping[str, msgspec.Raw]) -> dict[str, bytes]:
-    return {name: bytes(value) for name, value in fields.items()}
 
 
 def _event(fields: dict[str, bytes], place: Place, index: int, limits: EventLimits) -> Event:

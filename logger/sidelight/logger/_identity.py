@@ -67,6 +67,16 @@ class Identity(NamedTuple):
         return deployment_name(self.namespace, self.name)
 
     @property
+    def prefix(self) -> bytes:
+        """What ``identity_digest`` covers before the request id."""
+        namespace, name, endpoint, component, _ = self
+        text = (
+            f"{len(namespace)}:{namespace}{len(name)}:{name}"
+            f"{len(endpoint)}:{endpoint}{len(component)}:{component}"
+        )
+        return text.encode("utf-8", "surrogatepass")
+
+    @property
     def is_synthetic(self) -> bool:
         """Whether one of our own explainers asked."""
         return self.request_id.startswith(SYNTHETIC_PREFIX)
@@ -147,12 +157,8 @@ def identity_digest(key: Identity) -> bytes:
     BLAKE2b over the five parts, each but the last behind its length, so that no two identities
     are spelled alike.
     """
-    namespace, name, endpoint, component, request_id = key
-    text = (
-        f"{len(namespace)}:{namespace}{len(name)}:{name}"
-        f"{len(endpoint)}:{endpoint}{len(component)}:{component}{request_id}"
-    )
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    text = key.prefix + key.request_id.encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(text, digest_size=16).digest()
 
 
 def inference_id(key: Identity) -> str:
