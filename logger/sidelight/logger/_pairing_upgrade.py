@@ -1,10 +1,13 @@
 """Identities of a folder that an older version wrote move to where they are remembered now."""
 
+import logging
 from itertools import islice
 from typing import Final
 
 from sidelight.logger._journal import Commit, Journals
 from sidelight.logger._pairing_state import PairState
+
+log = logging.getLogger(__name__)
 
 _OLD_PREFIX: Final = b"s"
 _KEYS_A_COMMIT: Final = 50_000
@@ -25,4 +28,5 @@ def move_old_identities(journals: Journals, group: str) -> int:
         )
         journals.commit(commit)
         n_moved += len(old)
+        log.info("identities of an older version moved", extra={"moved": n_moved})
     return n_moved
