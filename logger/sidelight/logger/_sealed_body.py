@@ -21,7 +21,8 @@ from typing import Final
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-SEALED_MAGIC: Final = b"\xf5SLe"
+from sidelight.logger._sealed_marks import ERASED_HEAD, ERASED_MEMBER, SEALED_MAGIC
+
 KEY_BYTES: Final = 32
 TAG_BYTES: Final = 16
 FRAME: Final = 0xFFFFFFFF
@@ -36,11 +37,6 @@ _LENGTH: Final = struct.Struct("<I")
 _PLACE: Final = struct.Struct("<BII")
 _NONCE: Final = bytes(12)
 _MOST_KEYS: Final = 0xFFFF
-ERASED_HEAD: Final = b"POST /erased HTTP/1.1\r\n\r\n"
-"""The head of a request of which nothing can be read any more."""
-ERASED_MEMBER: Final = b"null"
-"""What stands for a member of a batch that cannot be read any more."""
-
 Key = tuple[int, bytes]
 """Number of a key, and the key."""
 
@@ -143,11 +139,6 @@ class SealedBody:
         if at != len(data) or not parts or (not flags and len(parts) > 1):
             raise SealedBodyError("a sealed body is cut")
         return cls(parts=tuple(parts), is_batch=bool(flags))
-
-
-def is_sealed(body: bytes) -> bool:
-    """Whether a stored body is a sealed one; no request of ours begins so."""
-    return body.startswith(SEALED_MAGIC)
 
 
 def seal_request(head: bytes, body: bytes, keys: Sequence[Key]) -> SealedBody:

@@ -18,9 +18,10 @@ from sidelight.logger._segments_signature import Signer, is_signed
 from sidelight.logger.errors import FolderInUse, FolderTooNew, JournalDamaged
 
 # Since 2 every checkpoint is signed, since 3 it may say that segments were deleted; an older
-# folder becomes a newer one when its writer signs.
+# folder becomes a newer one when its writer signs. Only a folder with sealed events is of version 4.
 FOLDER_VERSION = 3
 SIGNED_VERSION = 2
+SEALED_VERSION = 4
 _UNSIGNED_VERSION = 1
 _CHECKPOINT_FORMAT = 1
 
@@ -44,9 +45,9 @@ def open_folder(data: Path) -> int:
     if version is None:
         version = _UNSIGNED_VERSION
         _set_version(data, version)
-    if version > FOLDER_VERSION:
+    if version > SEALED_VERSION:
         raise FolderTooNew(
-            f"data folder: expected format version {FOLDER_VERSION} or older, got {version}; "
+            f"data folder: expected format version {SEALED_VERSION} or older, got {version}; "
             "upgrade Sidelight or name another folder"
         )
     return version
@@ -78,6 +79,12 @@ def upgrade_folder(data: Path, *, from_version: int) -> None:
     """Say that the folder is of the newest format, once everything in it is."""
     if from_version < FOLDER_VERSION:
         _set_version(data, FOLDER_VERSION)
+
+
+def seal_folder(data: Path) -> None:
+    """Say that there may be sealed events, which an older version would take for payloads."""
+    if (folder_version(data) or 0) < SEALED_VERSION:
+        _set_version(data, SEALED_VERSION)
 
 
 def _set_version(data: Path, version: int) -> None:

@@ -8,6 +8,7 @@ from bisect import bisect_right
 from pathlib import Path
 
 from sidelight.logger._journal import EventRecord
+from sidelight.logger._sealed_records import SealedRecords
 from sidelight.logger._segments_folder import Checkpoint, DurableMark
 from sidelight.logger._segments_format import (
     GROUP_HEADER_BYTES,
@@ -40,11 +41,14 @@ class SegmentReader:
     ----------
     data : Path
         The data folder; it may be empty, and may be written by another process.
+    opens : bool, default True
+        Whether sealed records are opened with the keys of the folder; else they stay as stored.
 
     """
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, *, opens: bool = True) -> None:
         self._data = data
+        self._sealed = SealedRecords(data) if opens else None
         self._mark: DurableMark | None = None
         self._cold_end: int | None = None
         self._firsts: list[int] = []
@@ -56,6 +60,8 @@ class SegmentReader:
         for segment in self._segments.values():
             segment.close()
         self._segments.clear()
+        if self._sealed is not None:
+            self._sealed.close()
         if self._mark is not None:
             self._mark.close()
             self._mark = None
@@ -88,6 +94,8 @@ class SegmentReader:
         ------
         JournalDamaged
             When the record at ``position`` cannot be found; ``skip`` says where to go on.
+        SealingKeyError
+            When sealed records cannot be opened now.
 
         """
         end = self.end()
@@ -107,7 +115,7 @@ class SegmentReader:
             records += some
             position += len(some)
             max_bytes -= taken
-        return records
+        return records if self._sealed is None else self._sealed.opened(records)
 
     def record(self, position: int) -> EventRecord | None:
         """Return one record, None when the archive does not have it (any more, or yet)."""

@@ -10,6 +10,7 @@
         ``FolderInUse``     another process holds the data folder
         ``FolderTooNew``    the data folder has a newer format version
         ``SigningKeyError`` the key of the checkpoints cannot be had
+        ``SealingKeyError`` the key of sealed events cannot be had
     ``SpoolError``      the spool of the proxy cannot do what was asked
 """
 
@@ -74,6 +75,10 @@ class FolderTooNew(JournalError):  # noqa: N818 - the name says it
 
 class SigningKeyError(JournalError, ValueError):
     """The key that signs or checks checkpoints cannot be had; says what was expected."""
+
+
+class SealingKeyError(JournalError, ValueError):
+    """The key that opens sealed events cannot be had; says where it was expected."""
 
 
 class SpoolError(LoggerError, RuntimeError):
