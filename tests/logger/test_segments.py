@@ -451,7 +451,7 @@ def test_two_writers_of_one_folder_are_refused(writer: SegmentWriter) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "error"), [("4\n", FolderTooNew), ("what\n", JournalDamaged), ("", JournalDamaged)]
+    ("text", "error"), [("5\n", FolderTooNew), ("what\n", JournalDamaged), ("", JournalDamaged)]
 )
 def test_a_folder_of_another_format_is_refused(
     tmp_path: Path, text: str, error: type[JournalError]
