@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidelight.adapters import Decoder, Decoding
-from sidelight.logger import Pair, Pairing, identity, inference_id, parse
+from sidelight.logger import Meeting, Pair, Pairing, identity, inference_id, parse
 from sidelight.logger._journal import EventRecord
 from sidelight.payloads import Batch, Column, Event, RawRef, Schema
 
@@ -59,11 +59,11 @@ def pair(request: Event | None, response: Event | None = None, **rest: Any) -> P
     return Pair(key, inference_id(key), request, response, **rest)
 
 
-def decode(*pairs: Pair, schema: Schema | None = None) -> Decoding:
+def decode(*pairs: Pair | Meeting, schema: Schema | None = None) -> Decoding:
     return Decoder(lambda _: schema).decode(pairs)
 
 
-def only(*pairs: Pair, schema: Schema | None = None) -> Batch:
+def only(*pairs: Pair | Meeting, schema: Schema | None = None) -> Batch:
     batches = decode(*pairs, schema=schema).batches
     assert len(batches) == 1
     return batches[0]

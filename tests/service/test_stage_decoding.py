@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sidelight.adapters import Decoder
-from sidelight.logger import parse
+from sidelight.logger import Meeting, scan
 from sidelight.logger.errors import JournalError
 from sidelight.payloads import RawRef
 from sidelight.service._inventory import Inventory
@@ -20,7 +20,8 @@ def _poison_decoder(monkeypatch: pytest.MonkeyPatch, *request_ids: str) -> None:
 
     def failing(self: Decoder, pairs: Any) -> Any:
         pairs = list(pairs)
-        if any(pair.key.request_id in request_ids for pair in pairs):
+        whole = [pair.pair() if isinstance(pair, Meeting) else pair for pair in pairs]
+        if any(pair.key.request_id in request_ids for pair in whole):
             raise KeyError("a bug")
         return decode(self, pairs)
 
@@ -143,9 +144,9 @@ def test_a_record_that_cannot_even_be_parsed_is_passed_over(
     def failing(record: Any, limits: Any) -> Any:
         if b"poison" in record.body:
             raise ZeroDivisionError
-        return parse(record, limits)
+        return scan(record, limits)
 
-    monkeypatch.setattr("sidelight.service._stage_decoding.parse", failing)
+    monkeypatch.setattr("sidelight.service._stage_decoding.scan", failing)
     folder.ask([[1, "f"]])
     folder.half("request", b"poison", request_id="p")
     folder.ask([[2, "f"]])

@@ -22,7 +22,7 @@ from sidelight.adapters.dialects import (
     read_payload,
 )
 from sidelight.adapters.dialects._half import NOTHING
-from sidelight.logger import Pair, Rejected
+from sidelight.logger import Meeting, Pair, Rejected
 from sidelight.payloads import Batch, Event, Schema
 
 log = logging.getLogger(__name__)
@@ -75,15 +75,16 @@ class Decoder:
         self._dialects = dialects
         self._max_inflated_bytes = max_inflated_bytes
 
-    def decode(self, pairs: Iterable[Pair]) -> Decoding:
+    def decode(self, pairs: Iterable[Pair | Meeting]) -> Decoding:
         """Return batches that hold every pair, whatever its payloads are."""
+        whole = [item.pair() if isinstance(item, Meeting) else item for item in pairs]
         items = [
             Decoded(
                 pair,
                 self._half(pair.request, "request"),
                 self._half(pair.response, "response"),
             )
-            for pair in pairs
+            for pair in whole
         ]
         batches: list[Batch] = []
         undecoded: Counter[tuple[str, str]] = Counter()

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from sidelight.logger._accounting import DROP_REASONS, Accounting, Accounts, AddedTime
 from sidelight.logger._accounting_text import capture_metrics
+from sidelight.logger._arrival import Arrival, Sender
 from sidelight.logger._asgi import CaptureMiddleware
 from sidelight.logger._connection import Connection
 from sidelight.logger._connections import Connections, Limits
@@ -14,7 +15,7 @@ from sidelight.logger._emitter import Emitter
 from sidelight.logger._emitter_capture import Capture
 from sidelight.logger._emitter_event import CapturedEvent
 from sidelight.logger._emitter_thread import ThreadedEmitter
-from sidelight.logger._envelope import parse
+from sidelight.logger._envelope import parse, scan
 from sidelight.logger._envelope_feedback import feedback
 from sidelight.logger._envelope_inflate import GZIP_MAGIC, InflateError, gunzip, inflate
 from sidelight.logger._envelope_kafka import ConsumedRecord, record_request
@@ -41,7 +42,7 @@ from sidelight.logger._journal import (
     Slice,
 )
 from sidelight.logger._outlet import EmitterLimits, Outlet, Overflow, SpoolFolder
-from sidelight.logger._pairing import WAITING_PREFIX, Outcome, Pair, Pairing
+from sidelight.logger._pairing import WAITING_PREFIX, Meeting, Outcome, Pair, Pairing
 from sidelight.logger._pairing_reader import EventReader
 from sidelight.logger._pairing_upgrade import move_old_identities
 from sidelight.logger._redaction import Redaction
@@ -66,6 +67,7 @@ __all__ = [
     "Accounting",
     "Accounts",
     "AddedTime",
+    "Arrival",
     "BatchRecord",
     "Capture",
     "CaptureMiddleware",
@@ -94,6 +96,7 @@ __all__ = [
     "Journals",
     "KeptHeader",
     "Limits",
+    "Meeting",
     "Outcome",
     "Outlet",
     "Overflow",
@@ -107,6 +110,7 @@ __all__ = [
     "Sampling",
     "SamplingRule",
     "Selection",
+    "Sender",
     "Service",
     "Signer",
     "Sink",
@@ -135,6 +139,7 @@ __all__ = [
     "read_public_key",
     "record_request",
     "response",
+    "scan",
     "serve_door",
     "verify",
 ]

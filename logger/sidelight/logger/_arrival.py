@@ -7,7 +7,7 @@ somebody asks for one.
 
 import hashlib
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -54,7 +54,8 @@ class Sender:
         self.names = tuple(names)
         self.places = {name: place for place, name in enumerate(names)}
         self.dead_letter = event.dead_letter
-        self._arguments = {
+        # Of several types, as the fields of an event are.
+        self._arguments: dict[str, Any] = {
             "source": event.source,
             "type": event.type,
             "specversion": event.specversion,
@@ -99,7 +100,7 @@ class Sender:
             data=arrival.data,
             received_ns=arrival.received_ns,
             ref=arrival.ref,
-            **self._arguments,  # type: ignore[arg-type] - as they were taken from an event
+            **self._arguments,
         )
 
 

@@ -9,16 +9,20 @@ import hashlib
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Final
 
-from sidelight.logger._identity import Identity, identity, identity_digest, kind_of
-from sidelight.logger._pairing_state import Half, PairState, Side
+import msgspec
+
+from sidelight.logger._arrival import Arrival, arrival_of
+from sidelight.logger._identity import Identity, identity, kind_of
+from sidelight.logger._pairing_state import Half, PairState, Side, remember_whole
 from sidelight.payloads import Event, EventKind, RawRef
 
 WAITING_PREFIX: Final = b"w"
 _DIGEST_BYTES: Final = 8
-# What an event weighs beside its payload: attributes and objects, measured about 2 kB.
-_EVENT_BYTES: Final = 2048
+# What a half weighs beside its payload: values and objects, measured below 1 kB.
+_HALF_BYTES: Final = 1024
 
 Lookup = Callable[[Iterable[bytes]], Mapping[bytes, bytes]]
 Fetch = Callable[[RawRef], Event | None]
@@ -51,13 +55,56 @@ class Pair:
     revision: int = 0
 
 
+class Meeting(msgspec.Struct, gc=False):
+    """A ``Pair`` whose halves came from senders that are known, and waited in memory.
+
+    Parameters
+    ----------
+    asked, answered : Arrival
+        The halves.
+
+    """
+
+    asked: Arrival
+    answered: Arrival
+
+    def pair(self) -> Pair:
+        """Return it with its events."""
+        asked = self.asked
+        return Pair(asked.key, asked.digest.hex(), asked.event(), self.answered.event())
+
+
+class _Waiting(msgspec.Struct, gc=False):
+    """A half that waits; ``half`` None where memory does not hold it."""
+
+    side: Side
+    content: bytes
+    received_ns: int
+    partition: int
+    position: int
+    index: int
+    half: Arrival | None
+    is_committed: bool = False
+
+    @property
+    def ref(self) -> RawRef:
+        return RawRef(partition=self.partition, position=self.position, index=self.index)
+
+    def state(self) -> PairState:
+        half = Half(self.content, self.ref)
+        request, response = (half, None) if self.side == "request" else (None, half)
+        return PairState(
+            request, response, is_stored=False, revision=0, received_ns=self.received_ns
+        )
+
+
 @dataclass(slots=True)
 class Outcome:
     """What one step decided; ``state`` and ``remembered`` belong into its commit.
 
     Parameters
     ----------
-    pairs : list of Pair
+    pairs : list of Pair or Meeting
         In the order in which they were completed or given up.
     state : dict of bytes to bytes or None
         Changed keys; None deletes one.
@@ -73,7 +120,7 @@ class Outcome:
 
     """
 
-    pairs: list[Pair] = field(default_factory=list)
+    pairs: list[Pair | Meeting] = field(default_factory=list)
     state: dict[bytes, bytes | None] = field(default_factory=dict)
     remembered: dict[bytes, bytes] = field(default_factory=dict)
     feedback: list[Event] = field(default_factory=list)
@@ -121,14 +168,18 @@ class Pairing:
         self._orphan_after_ns = orphan_after_ns
         self._max_held_bytes = max_held_bytes
         self._max_recent = max_recent
-        self._waiting: dict[bytes, PairState] = {}
-        self._begun: dict[bytes, PairState] = {}
-        self._held: dict[bytes, Event] = {}
+        self._waiting: dict[bytes, _Waiting] = {}
         self._held_bytes = 0
         # Packed, so that the garbage collector has nothing to walk through.
         self._recent: dict[bytes, bytes] = {}
         self._deadlines: dict[int, deque[tuple[int, bytes]]] = {}
-        self._restore(waiting)
+        # Of this step. Most of them have met their other half when it ends, and need no deadline.
+        self._begun: list[bytes] = []
+        self._n_queued = 0
+        self._begun_ns = 0
+        for digest, first in _restored(waiting):
+            self._waiting[digest] = first
+            self._queue(digest, first)
 
     @property
     def n_waiting(self) -> int:
@@ -140,12 +191,12 @@ class Pairing:
         """Estimated bytes of the waiting events in memory."""
         return self._held_bytes
 
-    def step(self, events: Iterable[Event], lookup: Lookup) -> Outcome:
+    def step(self, events: Iterable[Event | Arrival], lookup: Lookup) -> Outcome:
         """Take the next events, in the order of their journal.
 
         Parameters
         ----------
-        events : iterable of Event
+        events : iterable of Event or Arrival
             Of any partitions; those of one partition in order, halves of one inference in the
             same partition.
         lookup : callable
@@ -153,24 +204,15 @@ class Pairing:
 
         """
         outcome = Outcome()
-        halves: list[tuple[Event, Side, Identity, bytes]] = []
+        halves: list[Arrival] = []
         for event in events:
-            kind = kind_of(event.type)
-            if kind == "request" or kind == "response":  # noqa: PLR1714 - narrows the type
-                key = identity(event)
-                halves.append((event, kind, key, identity_digest(key)))
-                outcome.received[key.deployment, kind] += 1
-                continue
-            outcome.received[identity(event).deployment, kind] += 1
-            (outcome.feedback if kind == "feedback" else outcome.others).append(event)
-        known = self._remembered((item[3] for item in halves), lookup)
-        for event, side, key, digest in halves:
-            self._expire(event.ref.partition, event.received_ns, outcome)
-            self._take(event, side, key, digest, known, outcome)
-        # What came and went within this step is not worth packing.
-        for digest, state in self._begun.items():
-            outcome.state[WAITING_PREFIX + digest] = state.pack()
-        self._begun.clear()
+            half = event if isinstance(event, Arrival) else _half(event, outcome)
+            if half is not None:
+                halves.append(half)
+        for sender, number in Counter([half.sender for half in halves]).items():
+            outcome.received[sender.deployment, sender.side] += number
+        self._meet(halves, self._remembered(halves, lookup), outcome)
+        self._note_begun(outcome)
         self._forget()
         return outcome
 
@@ -182,144 +224,202 @@ class Pairing:
         self._forget()
         return outcome
 
-    def _restore(self, waiting: Iterable[tuple[bytes, bytes]]) -> None:
-        found = [(key[1:], PairState.unpack(value)) for key, value in waiting]
-        found.sort(key=lambda item: (item[1].received_ns, _place(item[1])))
-        for digest, state in found:
-            self._wait(digest, state)
-
-    def _wait(self, digest: bytes, state: PairState) -> None:
-        self._waiting[digest] = state
-        queue = self._deadlines.setdefault(_place(state)[0], deque())
-        queue.append((state.received_ns + self._orphan_after_ns, digest))
-
-    def _remembered(self, digests: Iterable[bytes], lookup: Lookup) -> Mapping[bytes, bytes]:
+    def _remembered(self, halves: Iterable[Arrival], lookup: Lookup) -> Mapping[bytes, bytes]:
+        waiting, recent = self._waiting, self._recent
         unknown = {
-            digest: None
-            for digest in digests
-            if digest not in self._waiting and digest not in self._recent
+            half.digest: None
+            for half in halves
+            if half.digest not in waiting and half.digest not in recent
         }
         return lookup(unknown) if unknown else {}
 
-    def _take(
-        self,
-        event: Event,
-        side: Side,
-        key: Identity,
-        digest: bytes,
-        known: Mapping[bytes, bytes],
-        outcome: Outcome,
+    def _meet(
+        self, halves: Iterable[Arrival], known: Mapping[bytes, bytes], outcome: Outcome
     ) -> None:
-        state = self._waiting.get(digest)
-        if state is None and (packed := self._recent.get(digest) or known.get(digest)):
-            state = PairState.recall(packed)
-        content = hashlib.blake2b(event.data, digest_size=_DIGEST_BYTES).digest()
-        half = Half(content, event.ref)
-        if state is None:
-            self._begin(event, side, half, digest)
-            return
-        present = state.half(side)
-        if present is None:
-            self._complete(event, side, half, key, digest, state, outcome)
-        elif present.digest == content:
-            outcome.duplicates[key.deployment] += 1
-        else:
-            outcome.key_reused[key.deployment] += 1
+        waiting, recent = self._waiting, self._recent
+        blake2b = hashlib.blake2b
+        shown: tuple[int, int] | None = None
+        for half in halves:
+            if shown != (half.partition, half.received_ns):
+                self._expire(half.partition, half.received_ns, outcome)
+                # Without patience each event shows that the one before it is late.
+                shown = (half.partition, half.received_ns) if self._orphan_after_ns else None
+            digest = half.digest
+            content = blake2b(half.data, digest_size=_DIGEST_BYTES).digest()
+            first = waiting.get(digest)
+            if first is not None:
+                if first.side == half.sender.side:
+                    _count_again(first.content == content, half, outcome)
+                else:
+                    self._complete(first, half, content, outcome)
+            elif (value := recent.get(digest) or known.get(digest)) is not None:
+                self._take_again(PairState.recall(value), half, content, outcome)
+            else:
+                self._begin(half, content)
 
-    def _begin(self, event: Event, side: Side, half: Half, digest: bytes) -> None:
-        request, response = (half, None) if side == "request" else (None, half)
-        state = PairState(
-            request, response, is_stored=False, revision=0, received_ns=event.received_ns
-        )
-        self._wait(digest, state)
-        size = len(event.data) + _EVENT_BYTES
-        if self._held_bytes + size <= self._max_held_bytes:
-            self._held[digest] = event
+    def _begin(self, half: Arrival, content: bytes) -> None:
+        size = len(half.data) + _HALF_BYTES
+        is_held = self._held_bytes + size <= self._max_held_bytes
+        if is_held:
             self._held_bytes += size
-        self._begun[digest] = state
+        self._waiting[half.digest] = _Waiting(
+            half.sender.side,
+            content,
+            half.received_ns,
+            half.partition,
+            half.position,
+            half.index,
+            half if is_held else None,
+        )
+        if len(self._begun) == self._n_queued or half.received_ns < self._begun_ns:
+            self._begun_ns = half.received_ns
+        self._begun.append(half.digest)
 
-    def _complete(
-        self,
-        event: Event,
-        side: Side,
-        half: Half,
-        key: Identity,
-        digest: bytes,
-        state: PairState,
-        outcome: Outcome,
+    def _complete(self, first: _Waiting, half: Arrival, content: bytes, outcome: Outcome) -> None:
+        """Let a half meet the one that waits for it."""
+        digest = half.digest
+        is_request = half.sender.side == "request"
+        self._no_longer_waits(digest, first, outcome)
+        contents = (content, first.content) if is_request else (first.content, content)
+        self._recent[digest] = outcome.remembered[digest] = remember_whole(1, *contents)
+        held = first.half
+        if held is not None and held.sender.is_learned and half.sender.is_learned:
+            outcome.completed[half.sender.deployment] += 1
+            outcome.pairs.append(Meeting(half, held) if is_request else Meeting(held, half))
+            return
+        partner = held.event() if held is not None else self._fetch(first.ref)
+        self._hand_on(half, partner, outcome)
+        if partner:
+            outcome.completed[half.sender.deployment] += 1
+
+    def _take_again(
+        self, state: PairState, half: Arrival, content: bytes, outcome: Outcome
     ) -> None:
-        other = state.response if side == "request" else state.request
-        partner = self._recall(digest, other.ref) if other else None
+        """Take a half of an inference that was handed on."""
+        side = half.sender.side
+        present = state.half(side)
+        if present is not None:
+            _count_again(present.digest == content, half, outcome)
+            return
+        other = state.half("response" if side == "request" else "request")
+        partner = self._fetch(other.ref) if other else None
+        asked = Half(content, half.ref)
+        stored = state._replace(
+            request=asked if side == "request" else state.request,
+            response=asked if side == "response" else state.response,
+            revision=state.revision + 1,
+        )
+        self._recent[half.digest] = outcome.remembered[half.digest] = stored.remember()
+        self._hand_on(half, partner, outcome, state.revision)
+        if partner:
+            outcome.late[half.sender.deployment] += 1
+
+    def _hand_on(
+        self, half: Arrival, partner: Event | None, outcome: Outcome, revision: int = 0
+    ) -> None:
+        event, side = half.event(), half.sender.side
+        if partner is None:
+            outcome.unreadable[half.sender.deployment] += 1
+            if revision:
+                # The orphan's row says more than a row of this half alone would.
+                return
+            outcome.orphans[half.sender.deployment] += 1
         pair = Pair(
-            key=key,
-            id=digest.hex(),
+            key=half.key,
+            id=half.digest.hex(),
             request=event if side == "request" else partner,
             response=partner if side == "request" else event,
             orphan=None if partner else side,
-            revision=state.revision,
+            revision=revision,
         )
-        stored = PairState(
-            half if side == "request" else state.request,
-            half if side == "response" else state.response,
-            is_stored=True,
-            revision=state.revision + 1,
-            received_ns=state.received_ns,
-        )
-        self._store(digest, stored, outcome)
-        if partner is None:
-            outcome.unreadable[key.deployment] += 1
-            if state.revision:
-                # The orphan's row says more than a row of this half alone would.
-                return
         outcome.pairs.append(pair)
-        counter = outcome.late if state.is_stored else outcome.completed
-        (counter if partner else outcome.orphans)[key.deployment] += 1
 
     def _expire(self, partition: int, now_ns: int, outcome: Outcome) -> None:
+        is_due = self._begun_ns + self._orphan_after_ns <= now_ns
+        if is_due and len(self._begun) > self._n_queued:
+            self._queue_begun()
         queue = self._deadlines.get(partition)
         while queue and queue[0][0] <= now_ns:
             deadline, digest = queue.popleft()
-            state = self._waiting.get(digest)
-            if state and state.received_ns + self._orphan_after_ns == deadline:
-                self._give_up(digest, state, outcome)
+            first = self._waiting.get(digest)
+            if first and first.received_ns + self._orphan_after_ns == deadline:
+                self._give_up(digest, first, outcome)
 
-    def _give_up(self, digest: bytes, state: PairState, outcome: Outcome) -> None:
-        half = state.request or state.response
-        event = self._recall(digest, half.ref) if half else None
-        side = state.alone
-        revision = state.revision + (event is not None)
-        stored = state._replace(is_stored=True, revision=revision)
-        self._store(digest, stored, outcome)
+    def _give_up(self, digest: bytes, first: _Waiting, outcome: Outcome) -> None:
+        self._no_longer_waits(digest, first, outcome)
+        event = first.half.event() if first.half is not None else self._fetch(first.ref)
+        stored = first.state()._replace(is_stored=True, revision=int(event is not None))
+        self._recent[digest] = outcome.remembered[digest] = stored.remember()
         if event is None:
             outcome.unreadable[""] += 1
             return
         key = identity(event)
-        request, response = (event, None) if side == "request" else (None, event)
-        outcome.pairs.append(Pair(key, digest.hex(), request, response, side, state.revision))
+        request, response = (event, None) if first.side == "request" else (None, event)
+        outcome.pairs.append(Pair(key, digest.hex(), request, response, first.side))
         outcome.orphans[key.deployment] += 1
 
-    def _recall(self, digest: bytes, ref: RawRef) -> Event | None:
-        event = self._held.pop(digest, None)
-        if event is None:
-            return self._fetch(ref)
-        self._held_bytes -= len(event.data) + _EVENT_BYTES
-        return event
-
-    def _store(self, digest: bytes, state: PairState, outcome: Outcome) -> None:
+    def _no_longer_waits(self, digest: bytes, first: _Waiting, outcome: Outcome) -> None:
+        del self._waiting[digest]
+        if first.half is not None:
+            self._held_bytes -= len(first.half.data) + _HALF_BYTES
         # Of what came and went within one step the committed state never knew.
-        if self._waiting.pop(digest, None) and self._begun.pop(digest, None) is None:
+        if first.is_committed:
             outcome.state[WAITING_PREFIX + digest] = None
-        self._recent[digest] = outcome.remembered[digest] = state.remember()
+
+    def _queue_begun(self) -> None:
+        """Queue what began to wait, in its order, and still does."""
+        for digest in islice(self._begun, self._n_queued, None):
+            first = self._waiting.get(digest)
+            if first is not None:
+                self._queue(digest, first)
+        self._n_queued = len(self._begun)
+
+    def _note_begun(self, outcome: Outcome) -> None:
+        """Note in the state what began to wait in this step, and still does."""
+        self._queue_begun()
+        for digest in self._begun:
+            first = self._waiting.get(digest)
+            if first is not None:
+                first.is_committed = True
+                outcome.state[WAITING_PREFIX + digest] = first.state().pack()
+        self._begun.clear()
+        self._n_queued = 0
+
+    def _queue(self, digest: bytes, first: _Waiting) -> None:
+        queue = self._deadlines.setdefault(first.partition, deque())
+        queue.append((first.received_ns + self._orphan_after_ns, digest))
 
     def _forget(self) -> None:
         excess = len(self._recent) - self._max_recent
         if excess > 0:
-            for digest in list(self._recent)[:excess]:
+            for digest in list(islice(self._recent, excess)):
                 del self._recent[digest]
 
 
-def _place(state: PairState) -> tuple[int, int, int]:
-    half = state.request or state.response
+def _half(event: Event, outcome: Outcome) -> Arrival | None:
+    """Return an event as the half that it is; one that is none goes to the others."""
+    half = arrival_of(event)
     if half is None:
-        return (0, 0, 0)
-    return (half.ref.partition, half.ref.position, half.ref.index)
+        kind = kind_of(event.type)
+        outcome.received[identity(event).deployment, kind] += 1
+        (outcome.feedback if kind == "feedback" else outcome.others).append(event)
+    return half
+
+
+def _count_again(is_same: bool, half: Arrival, outcome: Outcome) -> None:  # noqa: FBT001 - one claim
+    counter = outcome.duplicates if is_same else outcome.key_reused
+    counter[half.sender.deployment] += 1
+
+
+def _restored(waiting: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, _Waiting]]:
+    """Return what waited when it was committed, in the order of deadlines."""
+    found = []
+    for key, value in waiting:
+        state = PairState.unpack(value)
+        half = state.request or state.response
+        if half is not None:
+            ref = half.ref
+            side: Side = "request" if state.request else "response"
+            place = (state.received_ns, ref.partition, ref.position, ref.index)
+            found.append((key[1:], _Waiting(side, half.digest, *place, None, is_committed=True)))
+    return sorted(found, key=lambda item: (item[1].received_ns, item[1].position, item[1].index))

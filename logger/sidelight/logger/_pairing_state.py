@@ -84,10 +84,7 @@ class PairState(NamedTuple):
     def remember(self) -> bytes:
         """Return the 24 bytes that are kept for ever of an inference that was handed on."""
         if self.request and self.response:
-            flags = _STORED | _REQUEST | _RESPONSE
-            return _REMEMBERED_WHOLE.pack(
-                flags, self.revision, self.request.digest, self.response.digest
-            )
+            return remember_whole(self.revision, self.request.digest, self.response.digest)
         half = self.request or self.response
         if half is None:
             return _REMEMBERED_HALF.pack(_STORED, self.revision, b"", 0, 0, 0)
@@ -127,6 +124,11 @@ class PairState(NamedTuple):
         if flags & _RESPONSE:
             response = _half(value, place)
         return cls(request, response, bool(flags & _STORED), revision, received_ns)
+
+
+def remember_whole(revision: int, request: bytes, response: bytes) -> bytes:
+    """Return what ``remember`` does of an inference whose halves have these digests."""
+    return _REMEMBERED_WHOLE.pack(_STORED | _REQUEST | _RESPONSE, revision, request, response)
 
 
 def _half(value: bytes, place: int) -> Half:

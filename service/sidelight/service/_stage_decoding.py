@@ -8,6 +8,7 @@ from typing import Any
 from sidelight.adapters import Decoder
 from sidelight.logger import (
     WAITING_PREFIX,
+    Arrival,
     Commit,
     Document,
     Documents,
@@ -15,13 +16,14 @@ from sidelight.logger import (
     EventReader,
     EventRecord,
     Journals,
+    Meeting,
     Outcome,
     Pair,
     Pairing,
     Rejected,
     Slice,
     move_old_identities,
-    parse,
+    scan,
 )
 from sidelight.logger.errors import JournalError
 from sidelight.payloads import Batch, Event, RawRef
@@ -130,10 +132,10 @@ class DecodingStage:
     def _take(self, slices: list[Slice[EventRecord]], now_ns: int) -> bool:
         self._idle_since_ns = 0
         counts = Counts()
-        events: list[Event] = []
+        events: list[Event | Arrival] = []
         rejected: list[Rejected] = []
         for record in (record for part in slices for record in part.records):
-            found, bad = parse(record, self._limits)
+            found, bad = scan(record, self._limits)
             events += found
             rejected += bad
         outcome = self._pairing.step(events, self._lookup)
@@ -237,9 +239,10 @@ class DecodingStage:
                 inventory.note(decoded.batches)
                 [_appended(batch) for batch in decoded.batches]
             except Exception as error:
-                log.exception("inference given up", extra={"id": pair.id})
+                whole = pair.pair() if isinstance(pair, Meeting) else pair
+                log.exception("inference given up", extra={"id": whole.id})
                 outcome.pairs.remove(pair)
-                rejected += [_failing(event.ref, error) for event in _halves(pair)]
+                rejected += [_failing(event.ref, error) for event in _halves(whole)]
         for event in list(outcome.feedback):
             try:
                 self._labels([event], Counts())
@@ -340,10 +343,12 @@ def _quarantined(item: Rejected, counts: Counts) -> Document:
     )
 
 
-def _count_events(outcome: Outcome, events: list[Event], counts: Counts) -> None:
+def _count_events(outcome: Outcome, events: list[Event | Arrival], counts: Counts) -> None:
     for (deployment, kind), number in outcome.received.items():
         counts.add("events_received_total", (*split_name(deployment), ("kind", kind)), number)
-    counts.add("missing_ids_total", (), sum(event.id_missing for event in events))
+    # What was recognised has an id.
+    missing = sum([event.id_missing for event in events if isinstance(event, Event)])
+    counts.add("missing_ids_total", (), missing)
 
 
 def _count_outcome(outcome: Outcome, counts: Counts) -> None:
