@@ -41,7 +41,11 @@ def walk(page: Page, *, limit: int | None = None) -> Iterator[list[Inference]]:
 
 
 def _cells(item: Inference) -> int:
-    return sum(_weight(row.features) + _weight(row.outputs) for row in item.rows) + 1
+    if not item.rows:
+        return 1
+    # The rows of an inference are alike.
+    row = item.rows[0]
+    return len(item.rows) * (_weight(row.features) + _weight(row.outputs) + 1)
 
 
 def _weight(values: object) -> int:

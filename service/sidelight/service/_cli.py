@@ -7,7 +7,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from sidelight.service import _cli_hold, _cli_token
+from sidelight.service import _cli_hold, _cli_query, _cli_token
 
 app = typer.Typer(
     name="sidelight",
@@ -18,11 +18,13 @@ app = typer.Typer(
 )
 app.add_typer(_cli_hold.app, name="hold")
 app.add_typer(_cli_token.app, name="token")
+app.command(epilog=_cli_query.ENDS)(_cli_query.query)
+app.command(epilog=_cli_query.ENDS)(_cli_query.export)
 
 Config = Annotated[Path | None, typer.Option(help="YAML file; see docs/configuration.md.")]
 Host = Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")]
 Port = Annotated[int | None, typer.Option(help="TCP port.", show_default="8090")]
-Data = Annotated[Path | None, typer.Option(help="Data folder.", show_default="./sidelight-data")]
+Data = _cli_query.Data
 
 _USAGE = 2
 
@@ -113,38 +115,6 @@ def proxy(
 
 
 @app.command()
-def query(
-    data: Data = None,
-    deployment: Annotated[str | None, typer.Option(help="NS/NAME.")] = None,
-    version: Annotated[str | None, typer.Option(help="Model version.")] = None,
-    from_: Annotated[
-        str | None, typer.Option("--from", help="Oldest time, included; RFC 3339.")
-    ] = None,
-    to: Annotated[str | None, typer.Option(help="Newest time, excluded; RFC 3339.")] = None,
-    where: Annotated[
-        str | None, typer.Option(help="As: features.age > 60 and status = 200.")
-    ] = None,
-    order: Annotated[str, typer.Option(help="time or -time.")] = "-time",
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="Inferences at most.")] = 20,
-    cursor: Annotated[str | None, typer.Option(help="The `next` of the page before.")] = None,
-) -> None:
-    """Find stored inferences; prints JSON lines, and the cursor of the next page on stderr."""
-    from sidelight.service._offline import run_query
-
-    filters: dict[str, Any] = {
-        "deployment": deployment,
-        "version": version,
-        "from_": from_,
-        "to": to,
-        "where": where,
-        "order": order,
-        "limit": limit,
-        "cursor": cursor,
-    }
-    raise typer.Exit(run_query(data or Path("./sidelight-data"), filters))
-
-
-@app.command()
 def verify(
     data: Data = None,
     public_key: Annotated[
@@ -155,19 +125,6 @@ def verify(
     from sidelight.service._offline import run_verify
 
     raise typer.Exit(run_verify(data or Path("./sidelight-data"), public_key))
-
-
-@app.command()
-def export(
-    backup: Annotated[Path, typer.Option(help="Folder of the copy; it must not exist yet.")],
-    data: Data = None,
-) -> None:
-    """Copy the whole data folder while the service runs; what was acknowledged before is in it."""
-    from sidelight.service._logging import configure_logging
-    from sidelight.service._offline import run_backup
-
-    configure_logging()
-    raise typer.Exit(run_backup(data or Path("./sidelight-data"), backup))
 
 
 @app.command()

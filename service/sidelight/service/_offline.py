@@ -2,42 +2,13 @@
 
 import sys
 from pathlib import Path
-from typing import Any
 
-import orjson
-
-from sidelight.adapters import EmbeddedDocuments, Inferences, QueryError
 from sidelight.logger import read_public_key, verify
 from sidelight.logger.errors import JournalError
 from sidelight.service._access_log import AccessLog, command_entry, verify_access_log
-from sidelight.service._names import stored_name
 from sidelight.service.errors import ServiceError
 
 _USAGE = 2
-
-
-def run_query(data: Path, filters: dict[str, Any]) -> int:
-    """Print one page of inferences as JSON lines; return the exit code."""
-    if not (data / "state.db").exists():
-        return _fail(f"no data folder at {data}")
-    try:
-        AccessLog(data).append(command_entry("query", filters))
-    except OSError as error:
-        return _fail(f"the access log cannot be written: {error.strerror}; nothing is shown")
-    documents = EmbeddedDocuments(data)
-    if filters.get("deployment"):
-        filters = {**filters, "deployment": stored_name(filters["deployment"])}
-    try:
-        items, following = Inferences(data, documents).find(**filters)
-    except QueryError as error:
-        return _fail(str(error))
-    finally:
-        documents.close()
-    for item in items:
-        sys.stdout.buffer.write(orjson.dumps(item.to_json()) + b"\n")
-    if following is not None:
-        sys.stderr.write(f"more: --cursor {following}\n")
-    return 0
 
 
 def run_verify(data: Path, public_key: str | None = None) -> int:

@@ -1,0 +1,115 @@
+"""What the commands ``query`` and ``export`` read: a data folder, served or not."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from sidelight.adapters import EmbeddedDocuments, ExportFormat, Inferences
+from sidelight.service._access_log import AccessLog, command_entry
+from sidelight.service._names import stored_name
+from sidelight.service._raw_events import RawEvents
+from sidelight.service.errors import ConfigurationError, NotFound, ServiceError
+
+Filters = Mapping[str, Any]
+"""Parameters of the routes by their names there; what is None is not asked for."""
+
+# Of raw payloads that were compressed; whoever reads a folder by hand has no settings of a service.
+_MAX_INFLATED_BYTES = 256 << 20
+
+
+class QuerySource(Protocol):
+    """Answers questions of the command line."""
+
+    def find(self, filters: Filters) -> tuple[list[dict[str, Any]], str | None]:
+        """Return one page as the API shows it, and the cursor of the next."""
+        ...
+
+    def get(self, inference_id: str, *, raw: bool) -> dict[str, Any]:
+        """Return one inference; raise ``NotFound`` when there is none."""
+        ...
+
+    def export(self, chosen: ExportFormat, filters: Filters) -> Iterator[bytes]:
+        """Return everything that matches, as a stream."""
+        ...
+
+    def close(self) -> None:
+        """Give back what is open."""
+        ...
+
+
+class FolderSource:
+    """A data folder; the service on it may run. Every question is in the access log first.
+
+    Parameters
+    ----------
+    data : Path
+        The folder.
+    reason : str or None
+        Why it is asked; None for what the environment says.
+
+    Raises
+    ------
+    ConfigurationError
+        If there is no data folder.
+
+    """
+
+    def __init__(self, data: Path, *, reason: str | None = None) -> None:
+        if not (data / "state.db").exists():
+            raise ConfigurationError(f"no data folder at {data}")
+        self._data = data
+        self._reason = reason
+        self._log = AccessLog(data)
+        self._documents = EmbeddedDocuments(data)
+        self._inferences = Inferences(data, self._documents)
+
+    def find(self, filters: Filters) -> tuple[list[dict[str, Any]], str | None]:
+        """Return one page as the API shows it, and the cursor of the next."""
+        self._note("query", filters)
+        items, following = self._inferences.find(**_arguments(filters))
+        return [item.to_json() for item in items], following
+
+    def get(self, inference_id: str, *, raw: bool) -> dict[str, Any]:
+        """Return one inference; raise ``NotFound`` when there is none."""
+        self._note("query", {"id": inference_id, "raw": raw})
+        inference = self._inferences.get(inference_id)
+        if inference is None:
+            raise NotFound(f"no inference {inference_id}", hint="sidelight query finds them")
+        value = inference.to_json()
+        if raw:
+            events = RawEvents(self._data, max_inflated_bytes=_MAX_INFLATED_BYTES)
+            try:
+                value["raw"] |= events.both(inference)
+            finally:
+                events.close()
+        return value
+
+    def export(self, chosen: ExportFormat, filters: Filters) -> Iterator[bytes]:
+        """Return everything that matches, as a stream."""
+        self._note("export", {**filters, "format": chosen})
+        return self._inferences.export(format=chosen, **_arguments(filters))
+
+    def close(self) -> None:
+        """Close the files."""
+        self._inferences.close()
+        self._documents.close()
+
+    def _note(self, command: str, filters: Filters) -> None:
+        entry = command_entry(command, filters)
+        if self._reason is not None:
+            entry["reason"] = self._reason
+        try:
+            self._log.append(entry)
+        except OSError as error:
+            raise ServiceError(
+                f"the access log cannot be written: {error.strerror}; nothing is shown"
+            ) from error
+
+
+def _arguments(filters: Filters) -> dict[str, Any]:
+    given = {name: value for name, value in filters.items() if value is not None}
+    if "from" in given:
+        given["from_"] = given.pop("from")
+    if "deployment" in given:
+        given["deployment"] = stored_name(given["deployment"])
+    return given
