@@ -17,6 +17,7 @@ from sidelight.detectors import (
     Rows,
     SnapshotError,
     Step,
+    Times,
 )
 from sidelight.payloads import Alarm, Verdict
 
@@ -131,6 +132,48 @@ def test_a_restored_monitor_continues_as_if_nothing_had_happened(
         assert monitor.snapshot() == before
 
     assert same(answers, expected)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.integers(1, 130), min_size=1, max_size=12), st.integers(0, 99))
+def test_times_as_numbers_are_the_same_as_times_as_words(cuts: list[int], seed: int) -> None:
+    n = 600
+    columns, micros = mixed(n, seed, shift_at=200), np.arange(n) * 60_000_000 + seed
+    words, numbers = (DeploymentMonitor("ns/m", settings=SMALL) for _ in range(2))
+    expected, answers, first = Answers(), Answers(), 0
+
+    for end in [*(int(c) for c in np.minimum(np.cumsum(cuts), n)), n]:
+        part = rows_of(columns, first, end).columns
+        times = Times(micros[first:end])
+        answers.add(numbers.update(Rows(times=times, columns=part, version="v1")))
+        expected.add(words.update(Rows(times=list(times), columns=part, version="v1")))
+        first = end
+        numbers = DeploymentMonitor.restore(numbers.snapshot(), numbers.reference_bytes())
+
+    assert same(answers, expected)
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.lists(st.integers(1, 900), min_size=1, max_size=12), st.integers(0, 99))
+def test_alarms_that_open_and_end_do_not_depend_on_batches_either(
+    cuts: list[int], seed: int
+) -> None:
+    n, few = 4000, DetectionSettings(reference_rows=300, window_rows=100, look_rows=50)
+    rng = np.random.default_rng(seed)
+    columns: Columns = {f"f{j}": rng.normal(size=n) for j in range(3)}
+    for first in (900, 2200):
+        columns["f1"][first : first + 500] += 2
+        columns["f2"][first : first + 300] *= 6
+    whole, parts = (DeploymentMonitor("ns/m", settings=few) for _ in range(2))
+    expected, answers, first = watch(columns, n, whole, batch=n), Answers(), 0
+
+    for end in [*(int(c) for c in np.minimum(np.cumsum(cuts), n)), n]:
+        answers.add(parts.update(rows_of(columns, first, end)))
+        first = end
+
+    assert {"open", "ended"} <= {alarm.state for alarm in expected.alarms}
+    assert same(answers, expected)
+    assert parts.snapshot() == whole.snapshot()
 
 
 def test_a_reference_given_is_the_same_as_one_collected() -> None:

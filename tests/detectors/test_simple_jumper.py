@@ -16,7 +16,8 @@ from sidelight.detectors import (
     average_log10,
     values_of,
 )
-from sidelight.detectors._capital import Capital
+from sidelight.detectors._capital import Capital, play_together
+from sidelight.detectors._simple_jumper import bets_on
 from sidelight.detectors._uniforms import seed_of, uniforms
 
 Matrix = np.ndarray[tuple[int, int], np.dtype[np.float64]]
@@ -147,6 +148,55 @@ def test_p_values_do_not_depend_on_how_rows_are_cut(cuts: list[int], seed: int) 
 
     assert (np.concatenate(pieces) == whole.update(stream, u)).all()
     assert (whole.counts == parts.counts).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 120), st.integers(1, 4), st.sampled_from([2, 65, 300]), st.integers(0, 2**32))
+def test_p_values_of_long_blocks_are_those_of_single_rows(
+    n_rows: int, n_columns: int, n_ranks: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    ranks, u = rng.integers(0, n_ranks, (n_rows, n_columns)), rng.random((n_rows, n_columns))
+    start = rng.integers(0, 30, (n_columns, n_ranks))
+    block, single = ConformalRanks(start.copy()), ConformalRanks(start.copy())
+
+    p_values = block.update(ranks, u)
+
+    for row in range(n_rows):
+        assert (single.update(ranks[row : row + 1], u[row : row + 1]) == p_values[row]).all()
+    assert (block.counts == single.counts).all()
+
+
+# Two capitals in one loop.
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(1, 90), max_size=5), st.sampled_from([0, 30]), st.integers(0, 1000))
+def test_capitals_played_together_are_the_same_however_rows_are_cut(
+    cuts: list[int], ahead: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    p_values, others = rng.beta(2, 1, size=(200, 3)), rng.random((200, 1))
+
+    def play(places: list[int]) -> tuple[Matrix, Matrix]:
+        first, second = Capital.start(3, 5), Capital.start(1, 5)
+        second.update(bets_on(np.full((ahead, 1), 0.5)))
+        pieces = [
+            play_together(first, bets_on(p), second, bets_on(q))
+            for p, q in zip(np.split(p_values, places), np.split(others, places), strict=True)
+        ]
+        one, two = zip(*pieces, strict=True)
+        assert first.age == second.age - ahead == 200
+        return np.concatenate(one), np.concatenate(two)
+
+    whole, parts = play([]), play(np.cumsum(cuts).clip(max=200).tolist())
+
+    assert (whole[0] == parts[0]).all()
+    assert (whole[1] == parts[1]).all()
+    assert whole[0] == pytest.approx(SimpleJumper(3).update(p_values), abs=1e-12)
+    alone = SimpleJumper(1)
+    alone.update(np.full((ahead, 1), 0.5))
+    assert whole[1] == pytest.approx(alone.update(others), abs=1e-12)
 
 
 def test_uniform_numbers_depend_on_name_and_row_alone() -> None:

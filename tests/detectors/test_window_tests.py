@@ -4,13 +4,15 @@ from typing import Protocol
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
 from sidelight.detectors import (
+    CategoricalReference,
     ChiSquare,
     Comparison,
+    DetectionSettings,
     KolmogorovSmirnov,
     NumericReference,
     ParameterError,
@@ -19,7 +21,10 @@ from sidelight.detectors import (
 )
 from sidelight.detectors._chi_square import merge_rare
 from sidelight.detectors._kolmogorov_smirnov import largest_difference
+from sidelight.detectors._reference import ColumnReference
+from sidelight.detectors._window_tests import WindowTests
 
+Window = np.ndarray[tuple[int, int], np.dtype[np.uint16]]
 Counts = np.ndarray[tuple[int], np.dtype[np.int64]]
 
 
@@ -209,3 +214,53 @@ def test_impossible_threshold_is_named(kind: type, threshold: float) -> None:
         kind(threshold=threshold)
 
     assert caught.value.name == "threshold"
+
+
+# All columns at once.
+
+
+@st.composite
+def columns_of_all_kinds(draw: st.DrawFn) -> tuple[dict[str, ColumnReference], Window]:
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    n, m = draw(st.integers(50, 400)), draw(st.integers(1, 400))
+    columns: dict[str, ColumnReference] = {}
+    cells = []
+    for number in range(draw(st.integers(1, 6))):
+        if draw(st.booleans()):
+            values = rng.normal(size=n + m).round(draw(st.integers(0, 3)))
+            values[rng.random(n + m) < draw(st.sampled_from([0, 0.1]))] = np.nan
+            numeric = NumericReference.fit(values_of(values[:n]), n_bins=draw(st.integers(2, 12)))
+            columns[f"{number}"] = numeric
+            cells.append(numeric.cells(values_of(values[n:] + draw(st.sampled_from([0, 1])))))
+        else:
+            words = rng.integers(0, draw(st.integers(1, 60)), n + m).astype(str).astype(object)
+            some = CategoricalReference.fit(values_of(words[:n]), n_categories=30, n_bins=5)
+            columns[f"{number}"] = some
+            cells.append(some.cells(values_of(words[n:])))
+    return columns, np.stack(cells, axis=1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(columns_of_all_kinds())
+def test_all_columns_at_once_are_the_same_to_the_last_bit(
+    drawn: tuple[dict[str, ColumnReference], Window],
+) -> None:
+    columns, window = drawn
+    kolmogorov_smirnov, chi_square = KolmogorovSmirnov(), ChiSquare()
+
+    effects = WindowTests(columns, DetectionSettings()).compare(window)
+
+    for index, column in enumerate(columns.values()):
+        own = np.bincount(window[:, index], minlength=column.n_cells)
+        test = kolmogorov_smirnov if isinstance(column, NumericReference) else chi_square
+        bins = np.bincount(column.bins, weights=own).astype(np.int64)
+        assert effects.shift[index] == test.compare(column.counts, own)
+        assert effects.stability[index] == PopulationStability().compare(column.bin_counts, bins)
+
+
+def test_counts_beyond_32_bits_are_compared_as_well() -> None:
+    reference, window = np.array([70_001, 0, 60_000]), np.array([65_536, 1, 65_537])
+
+    statistic = largest_difference(reference, window)
+
+    assert statistic == pytest.approx(70_001 / 130_001 - 65_536 / 131_074, rel=1e-14)

@@ -5,6 +5,7 @@ from sidelight.detectors._chi_square import ChiSquare
 from sidelight.detectors._comparison import Comparison
 from sidelight.detectors._conformal_ranks import ConformalRanks
 from sidelight.detectors._kolmogorov_smirnov import KolmogorovSmirnov
+from sidelight.detectors._look import Answer, Look
 from sidelight.detectors._mahalanobis import FittedMahalanobis, Mahalanobis
 from sidelight.detectors._monitor import DeploymentMonitor, Step
 from sidelight.detectors._numeric_reference import NumericReference
@@ -14,10 +15,12 @@ from sidelight.detectors._reference import Reference
 from sidelight.detectors._rows import Rows
 from sidelight.detectors._settings import DetectionSettings
 from sidelight.detectors._simple_jumper import SimpleJumper, average_log10
+from sidelight.detectors._times import Times
 from sidelight.detectors._values import Values, values_of
 from sidelight.detectors.errors import DetectorError, ParameterError, SampleError, SnapshotError
 
 __all__ = [
+    "Answer",
     "CategoricalReference",
     "ChiSquare",
     "Comparison",
@@ -27,6 +30,7 @@ __all__ = [
     "DetectorError",
     "FittedMahalanobis",
     "KolmogorovSmirnov",
+    "Look",
     "Mahalanobis",
     "NumericReference",
     "OutlierRate",
@@ -38,6 +42,7 @@ __all__ = [
     "SimpleJumper",
     "SnapshotError",
     "Step",
+    "Times",
     "Values",
     "average_log10",
     "values_of",

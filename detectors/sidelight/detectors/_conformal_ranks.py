@@ -1,11 +1,16 @@
 """Conformal p-values of a stream against everything seen before."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sidelight.detectors.errors import SampleError
+
+# Rows that are compared in pairs: fewer need more counts by rank, more need more pairs. Counts in a
+# block have one byte.
+_BLOCK_ROWS = 24
 
 
 @dataclass(slots=True)
@@ -48,23 +53,70 @@ class ConformalRanks:
             raise SampleError("ranks", expected=f"(n, {len(self.counts)})", got=ranks.shape)
         if ranks.size and not 0 <= int(ranks.min()) <= int(ranks.max()) < self.n_ranks:
             raise SampleError("ranks", expected=f"0 to {self.n_ranks - 1}", got=int(ranks.max()))
-        p_values = np.empty(ranks.shape)
-        for column in range(ranks.shape[1]):
-            p_values[:, column] = self._column(column, ranks[:, column], u[:, column])
+        p_values = self._p_values(ranks, u)
+        self.counts += self._hits(self._places(0, ranks), 1)[0]
         return p_values
 
-    def _column(
-        self, column: int, ranks: NDArray[np.int64], u: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
-        bag = self.counts[column]
-        rows = np.arange(ranks.size)
-        hits = np.zeros((ranks.size + 1, self.n_ranks), dtype=np.int32)
-        hits[rows + 1, ranks] = 1
-        # Row t of `before` counts the block's rows before row t, by rank.
-        before = np.cumsum(hits, axis=0, dtype=np.int32)
-        upto = np.cumsum(before, axis=1, dtype=np.int32)
-        total = int(bag.sum())
-        greater = (total - np.cumsum(bag))[ranks] + rows - upto[rows, ranks]
-        equal = bag[ranks] + before[rows, ranks] + 1
-        bag += before[-1]
-        return np.asarray((greater + u * equal) / (total + rows + 1), dtype=np.float64)
+    def _p_values(self, ranks: NDArray[np.int64], u: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Blocks of a few rows start from counts by rank; in a block rows are taken in pairs."""
+        n_rows, n_columns = ranks.shape
+        n_blocks = -(-n_rows // _BLOCK_ROWS)
+        places = self._places(np.arange(n_rows)[:, np.newaxis] // _BLOCK_ROWS, ranks)
+        counts = self._hits(places, n_blocks)
+        _shift_down(counts, self.counts)
+        larger = np.cumsum(counts, axis=2)
+        np.subtract(larger[:, :, -1:], larger, out=larger)
+        # Rows that fill the last block come after all others, where nobody counts them.
+        padded = np.zeros((n_blocks * _BLOCK_ROWS, n_columns), dtype=self._smallest_type())
+        padded[:n_rows] = ranks
+        blocks = padded.reshape(n_blocks, _BLOCK_ROWS, n_columns).transpose(1, 0, 2)
+        same, more = (
+            found.transpose(1, 0, 2).reshape(padded.shape)[:n_rows]
+            for found in _pairs(np.ascontiguousarray(blocks))
+        )
+        equal = counts.ravel().take(places)
+        equal += same
+        equal += 1
+        above = larger.ravel().take(places)
+        above += more
+        seen = self.counts.sum(axis=1) + np.arange(1, n_rows + 1)[:, np.newaxis]
+        p_values = u * equal
+        p_values += above
+        p_values /= seen
+        return p_values
+
+    def _smallest_type(self) -> np.dtype[Any]:
+        return np.min_scalar_type(max(self.n_ranks - 1, 0))
+
+    def _places(self, block: NDArray[np.intp] | int, ranks: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the place of each row among the counts of all blocks, columns and ranks."""
+        columns = np.arange(len(self.counts)) * self.n_ranks
+        return ranks + (block * self.counts.size + columns)
+
+    def _hits(self, places: NDArray[np.int64], n_blocks: int) -> NDArray[np.int64]:
+        found = np.bincount(places.ravel(), minlength=n_blocks * self.counts.size)
+        return found.reshape(n_blocks, *self.counts.shape)
+
+
+def _shift_down(hits: NDArray[np.int64], start: NDArray[np.int64]) -> None:
+    """Turn the counts in each block into those before it. Faster than ``cumsum`` on this axis."""
+    upto = start
+    for block in hits:
+        after = upto + block
+        block[:] = upto
+        upto = after
+
+
+def _pairs(ranks: NDArray[Any]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Count the earlier rows of a block that equal a row, and that are larger.
+
+    Shape (rows of a block, blocks, columns): so every comparison runs over memory in one go.
+    """
+    same, more = np.zeros(ranks.shape, dtype=np.uint8), np.zeros(ranks.shape, dtype=np.uint8)
+    hits = np.empty(ranks.shape, dtype=np.bool_)
+    for lag in range(1, len(ranks)):
+        earlier, later, hit = ranks[:-lag], ranks[lag:], hits[lag:]
+        for compare, count in ((np.equal, same[lag:]), (np.greater, more[lag:])):
+            compare(earlier, later, out=hit)
+            np.add(count, hit.view(np.uint8), out=count)
+    return same, more

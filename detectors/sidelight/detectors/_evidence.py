@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sidelight.detectors._capital import Capital
+from sidelight.detectors._capital import Capital, play_together
 from sidelight.detectors._conformal_ranks import ConformalRanks
 from sidelight.detectors._outlier_rate import OutlierRate
 from sidelight.detectors._rise import Rise
-from sidelight.detectors._simple_jumper import SimpleJumper, average_log10
+from sidelight.detectors._simple_jumper import SimpleJumper, average_log10, bets_on
 
 
 @dataclass(slots=True)
@@ -38,13 +38,42 @@ class Evidence:
         n = len(reference_ranks)
         return cls(ConformalRanks(reference_ranks.copy()), SimpleJumper(n), Rise.start(n), 0.0)
 
-    def update(
-        self, ranks: NDArray[np.int64], u: NDArray[np.float64], times: Sequence[str]
-    ) -> None:
-        """Take rows of ranks and uniform numbers, shape (n_rows, n_columns), with their times."""
-        evidence = self.jumper.update(self.bag.update(ranks, u))
+    def play(self, ranks: NDArray[np.int64], u: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Play rows of any number of looks.
+
+        Parameters
+        ----------
+        ranks : ndarray of int, shape (n_rows, n_columns)
+            Of the rows' cells.
+        u : ndarray of float, shape (n_rows, n_columns)
+            Uniform numbers.
+
+        Returns
+        -------
+        ndarray of float, shape (n_rows, n_columns)
+            Decimal logarithm of the capital of each column after each row, for ``note``.
+
+        """
+        return self.jumper.update(self.bag.update(ranks, u))
+
+    def play_beside(
+        self,
+        ranks: NDArray[np.int64],
+        u: NDArray[np.float64],
+        other: Capital,
+        other_factors: NDArray[np.float64],
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Do the same, and play factors of another capital in the same loop."""
+        factors = bets_on(self.bag.update(ranks, u))
+        return play_together(self.jumper.capital, factors, other, other_factors)
+
+    def note(self, evidence: NDArray[np.float64], times: Sequence[str]) -> None:
+        """Take what was played since the last look, shape (n_rows, n_columns)."""
         self.rise.update(evidence, times)
-        self.average_peak = max(self.average_peak, float(average_log10(evidence).max()))
+        # An average is not above the largest: most rows need not be averaged.
+        chosen = evidence[evidence.max(axis=1) > self.average_peak]
+        if len(chosen):
+            self.average_peak = max(self.average_peak, float(average_log10(chosen).max()))
 
     def to_parts(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Return what a snapshot keeps."""
@@ -76,9 +105,9 @@ class RateEvidence:
         """Largest log10 evidence so far."""
         return float(self.rise.peaks[0])
 
-    def update(self, rate: OutlierRate, outliers: NDArray[np.bool_], times: Sequence[str]) -> None:
-        """Take the rows since the last look."""
-        self.rise.update(self.capital.update(rate.factors(outliers)), times)
+    def note(self, evidence: NDArray[np.float64], times: Sequence[str]) -> None:
+        """Take what was played since the last look, shape (n_rows, 1)."""
+        self.rise.update(evidence, times)
 
     def to_parts(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Return what a snapshot keeps."""

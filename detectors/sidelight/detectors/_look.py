@@ -1,21 +1,19 @@
-"""What is said at one look: verdicts of every detector about every column."""
+"""What is said at one look: answers of every detector about every column."""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sidelight.detectors._chi_square import ChiSquare
 from sidelight.detectors._comparison import Comparison
 from sidelight.detectors._evidence import Evidence
-from sidelight.detectors._kolmogorov_smirnov import KolmogorovSmirnov
 from sidelight.detectors._numeric_reference import NumericReference
-from sidelight.detectors._population_stability import PopulationStability
 from sidelight.detectors._reference import ColumnReference
 from sidelight.detectors._settings import DRIFT_SHARE, DetectionSettings
+from sidelight.detectors._window_tests import Effects
 from sidelight.payloads import FeatureShare, Verdict
 
 State = Literal["ok", "drift", "insufficient"]
@@ -28,84 +26,52 @@ AVERAGE_EVIDENCE = "average_evidence"
 MAHALANOBIS = "mahalanobis"
 
 
+class Answer(NamedTuple):
+    """What one detector says of one column; the fields are those of ``Verdict``."""
+
+    detector: str
+    feature: str | None
+    state: State
+    distance: float | None
+    p_value: float | None
+    log10_evidence: float | None
+    threshold: float
+    reason: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """Where and when a look was taken."""
+    """One look: where and when it was taken, and all that was said.
+
+    Attributes
+    ----------
+    time : str
+        Occurrence time of the last row of the look, RFC 3339.
+    rows : int
+        Rows of the deployment seen when it was taken.
+    answers : tuple of Answer
+        Of every detector about every column.
+
+    """
 
     deployment: str
     version: str | None
     time: str
     rows: int
+    answers: tuple[Answer, ...]
 
-    def verdict(
-        self,
-        detector: str,
-        feature: str | None,
-        *,
-        state: State,
-        distance: float | None,
-        threshold: float,
-        p_value: float | None = None,
-        log10_evidence: float | None = None,
-        reason: str = "",
-    ) -> Verdict:
-        """Build one verdict of this look."""
-        return Verdict(
-            deployment=self.deployment,
-            version=self.version,
-            detector=detector,
-            feature=feature,
-            time=self.time,
-            rows=self.rows,
-            state=state,
-            distance=distance,
-            p_value=p_value,
-            log10_evidence=log10_evidence,
-            threshold=threshold,
-            reason=reason,
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Effects:
-    """Comparisons of one window, by column."""
-
-    stability: Mapping[str, Comparison]
-    shift: Mapping[str, Comparison]
-
-    @property
-    def sufficient(self) -> bool:
-        """Whether there were enough rows to say anything of any column."""
-        return any(item.sufficient for item in self.shift.values())
-
-    def distances(self) -> NDArray[np.float64]:
-        """Shift of each column, 0 where there are too few rows; shape (n_columns,)."""
-        return np.array([item.distance or 0.0 for item in self.shift.values()])
-
-
-def compare_window(
-    columns: Mapping[str, ColumnReference],
-    window: NDArray[np.uint16],
-    settings: DetectionSettings,
-) -> Effects:
-    """Compare cells of the rows of a window, shape (n_rows, n_columns), with the reference."""
-    stability = PopulationStability(threshold=settings.stability_threshold)
-    kolmogorov_smirnov = KolmogorovSmirnov(threshold=settings.drift_threshold)
-    chi_square = ChiSquare(threshold=settings.drift_threshold)
-    bins: dict[str, Comparison] = {}
-    shift: dict[str, Comparison] = {}
-    for index, (name, column) in enumerate(columns.items()):
-        counts = np.bincount(window[:, index], minlength=column.n_cells)
-        bins[name] = stability.compare(column.bin_counts, add_up(column.bins, counts))
-        test = kolmogorov_smirnov if isinstance(column, NumericReference) else chi_square
-        shift[name] = test.compare(column.counts, counts)
-    return Effects(stability=bins, shift=shift)
-
-
-def add_up(groups: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Sum the counts of cells by the number of their group."""
-    # Float sums of counts are exact far beyond any window.
-    return np.bincount(groups, weights=counts).astype(np.int64)
+    def verdicts(self) -> list[Verdict]:
+        """Return the answers as verdicts."""
+        return [
+            Verdict(
+                deployment=self.deployment,
+                version=self.version,
+                time=self.time,
+                rows=self.rows,
+                **answer._asdict(),
+            )
+            for answer in self.answers
+        ]
 
 
 def needed_log10(settings: DetectionSettings) -> float:
@@ -138,69 +104,60 @@ def shares_of(
     )
 
 
-def column_verdicts(
-    look: Look,
+def column_answers(
     columns: Mapping[str, ColumnReference],
     effects: Effects,
     evidence: Evidence,
-    settings: DetectionSettings,
-) -> list[Verdict]:
-    """Return the verdicts of the three detectors of each column."""
-    verdicts = []
-    drifted = drifted_columns(evidence, effects.distances(), settings)
-    # One look at many columns: Bonferroni. Repeated looks are what the martingale is for.
-    alpha = settings.false_alarm_probability / max(len(columns), 1)
-    for index, (name, column) in enumerate(columns.items()):
-        shift = effects.shift[name]
-        test = KOLMOGOROV_SMIRNOV if isinstance(column, NumericReference) else CHI_SQUARE
-        for detector, comparison, threshold in (
-            (STABILITY, effects.stability[name], settings.stability_threshold),
-            (test, shift, settings.drift_threshold),
-        ):
-            verdicts.append(
-                look.verdict(
-                    detector,
-                    name,
-                    state=_state(comparison, threshold, alpha),
-                    distance=comparison.distance,
-                    threshold=threshold,
-                    p_value=comparison.p_value,
-                    reason=comparison.reason,
-                )
-            )
-        verdicts.append(_sequential(look, name, shift, evidence, index, drifted, settings))
-    return verdicts
-
-
-def _sequential(
-    look: Look,
-    name: str,
-    shift: Comparison,
-    evidence: Evidence,
-    index: int,
     drifted: NDArray[np.bool_],
     settings: DetectionSettings,
-) -> Verdict:
-    state: State = "drift" if drifted[index] else "ok"
-    reason = shift.reason
-    if not shift.sufficient:
+) -> list[Answer]:
+    """Return the answers of the three detectors of each column."""
+    answers = []
+    # One look at many columns: Bonferroni. Repeated looks are what the martingale is for.
+    alpha = settings.false_alarm_probability / max(len(columns), 1)
+    needed = needed_log10(settings)
+    for (name, column), stability, shift, peak, has_drifted, since in zip(
+        columns.items(),
+        effects.stability,
+        effects.shift,
+        evidence.rise.peaks.tolist(),
+        drifted.tolist(),
+        evidence.rise.since,
+        strict=True,
+    ):
+        test = KOLMOGOROV_SMIRNOV if isinstance(column, NumericReference) else CHI_SQUARE
+        answers.append(_tested(STABILITY, name, stability, settings.stability_threshold, alpha))
+        answers.append(_tested(test, name, shift, settings.drift_threshold, alpha))
+        state: State = "drift" if has_drifted else "ok"
+        reason = shift.reason
+        if not shift.sufficient:
+            state = "insufficient"
+        elif has_drifted:
+            reason = f"changed since {since}"
+        elif peak >= needed:
+            reason = "evidence of a change, but the effect in this window is below the threshold"
+        answers.append(
+            Answer(
+                SIMPLE_JUMPER,
+                name,
+                state,
+                shift.distance,
+                None,
+                peak if shift.sufficient else None,
+                settings.drift_threshold,
+                reason,
+            )
+        )
+    return answers
+
+
+def _tested(
+    detector: str, name: str, comparison: Comparison, threshold: float, alpha: float
+) -> Answer:
+    distance, p_value = comparison.distance, comparison.p_value
+    state: State = "ok"
+    if distance is None or p_value is None:
         state = "insufficient"
-    elif state == "drift":
-        reason = f"changed since {evidence.rise.since[index]}"
-    elif evidence.rise.peaks[index] >= needed_log10(settings):
-        reason = "evidence of a change, but the effect in this window is below the threshold"
-    return look.verdict(
-        SIMPLE_JUMPER,
-        name,
-        state=state,
-        distance=shift.distance,
-        threshold=settings.drift_threshold,
-        log10_evidence=float(evidence.rise.peaks[index]) if shift.sufficient else None,
-        reason=reason,
-    )
-
-
-def _state(comparison: Comparison, threshold: float, alpha: float) -> State:
-    if comparison.distance is None or comparison.p_value is None:
-        return "insufficient"
-    return "drift" if comparison.distance >= threshold and comparison.p_value <= alpha else "ok"
+    elif distance >= threshold and p_value <= alpha:
+        state = "drift"
+    return Answer(detector, name, state, distance, p_value, None, threshold, comparison.reason)

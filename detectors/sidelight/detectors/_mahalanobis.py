@@ -10,6 +10,8 @@ from sidelight.detectors.errors import SampleError
 _MIN_ROWS = 4
 # Standardised values are cut here, so that squares stay finite whatever the stream brings.
 _LARGEST = 1e6
+# Rows that are scored at once, so that their arrays stay in the cache.
+_BLOCK_ROWS = 512
 # A spread below this share of the column's largest value is rounding, not spread.
 _ROUNDING = 1e-12
 
@@ -45,7 +47,8 @@ class Mahalanobis:
 
         Raises ``SampleError`` for another shape, fewer than four rows or infinite values.
         """
-        sample = _as_matrix(reference, None)
+        # One layout: sums add up in the order of memory, and equal rows must give equal references.
+        sample = np.ascontiguousarray(_as_matrix(reference, None))
         if len(sample) < _MIN_ROWS:
             raise SampleError("reference", expected=f"at least {_MIN_ROWS} rows", got=len(sample))
         train, held_out = sample[0::2], sample[1::2]
@@ -93,18 +96,28 @@ class FittedMahalanobis:
 
         """
         sample = _as_matrix(rows, self.mean.size)
-        z = np.ascontiguousarray(_standardise(sample, self.mean, self.scale).T)
-        # One column after the other, element by element: a matrix product would round differently
-        # for another number of rows, and scores must not depend on how rows are batched.
-        white = np.zeros_like(z)
-        for column in np.flatnonzero(self.scale > 0).tolist():
-            white[column:] += self.factor[column:, column, np.newaxis] * z[column]
-        scores = np.zeros(len(sample))
-        for values in white:
-            scores += values * values
+        scores = np.empty(len(sample))
+        for first in range(0, len(sample), _BLOCK_ROWS):
+            block = slice(first, first + _BLOCK_ROWS)
+            scores[block] = self._distances(sample[block])
         at_least = self.held_out.size - np.searchsorted(self.held_out, scores, side="left")
         p_values = (1.0 + at_least) / (self.held_out.size + 1.0)
         return scores, np.asarray(p_values, dtype=np.float64)
+
+    def _distances(self, sample: NDArray[np.float64]) -> NDArray[np.float64]:
+        z = np.ascontiguousarray(_standardise(sample, self.mean, self.scale).T)
+        # One column after the other, element by element: a matrix product would round differently
+        # for another number of rows, and scores must not depend on how rows are batched.
+        white, product = np.zeros_like(z), np.empty_like(z)
+        for column in np.flatnonzero(self.scale > 0).tolist():
+            part = product[column:]
+            np.multiply(self.factor[column:, column, np.newaxis], z[column], out=part)
+            white[column:] += part
+        np.multiply(white, white, out=white)
+        scores = np.zeros(len(sample))
+        for squares in white:
+            scores += squares
+        return scores
 
 
 def _as_matrix(rows: ArrayLike, n_columns: int | None) -> NDArray[np.float64]:
@@ -137,8 +150,9 @@ def _standardise(
     unit = np.where(scale > 0, scale, 1.0)
     # Dividing first: the difference of two huge values would overflow.
     with np.errstate(over="ignore"):
-        z = sample / unit - mean / unit
-    z = np.clip(z, -_LARGEST, _LARGEST)
+        z = sample / unit
+        z -= mean / unit
+    np.clip(z, -_LARGEST, _LARGEST, out=z)
     z[np.isnan(z)] = 0.0
     z[:, scale == 0] = 0.0
     return np.asarray(z, dtype=np.float64)

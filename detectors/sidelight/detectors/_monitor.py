@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from sidelight.detectors._archive import pack, unpack
 from sidelight.detectors._collection import Collection
+from sidelight.detectors._look import Look
 from sidelight.detectors._reference import Reference, fit_collection
 from sidelight.detectors._rows import Rows
 from sidelight.detectors._settings import DetectionSettings
@@ -28,8 +29,8 @@ class Step:
 
     Attributes
     ----------
-    verdicts : tuple of Verdict
-        Of every look that fell into these rows, in order.
+    looks : tuple of Look
+        Every look that fell into these rows, in order.
     alarms : tuple of Alarm
         Alarms that were raised or ended, in order.
     outlier_scores, outlier_p_values : ndarray of float, shape (n_rows,)
@@ -41,12 +42,17 @@ class Step:
 
     """
 
-    verdicts: tuple[Verdict, ...]
+    looks: tuple[Look, ...]
     alarms: tuple[Alarm, ...]
     outlier_scores: NDArray[np.float64]
     outlier_p_values: NDArray[np.float64]
     outliers: NDArray[np.bool_]
     reference_completed: Reference | None
+
+    @property
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """Answers of all looks, in order."""
+        return tuple(verdict for look in self.looks for verdict in look.verdicts())
 
 
 class DeploymentMonitor:
@@ -143,7 +149,7 @@ class DeploymentMonitor:
         scores = np.full(len(rows), np.nan)
         p_values = np.full(len(rows), np.nan)
         outliers = np.zeros(len(rows), dtype=np.bool_)
-        verdicts: list[Verdict] = []
+        looks: list[Look] = []
         alarms: list[Alarm] = []
         if self._watch is None:
             taken = self._collect(rows)
@@ -156,19 +162,9 @@ class DeploymentMonitor:
                 found = self._watch.reference.outlier.score(matrix)
                 scores[rest], p_values[rest] = found
                 outliers[rest] = p_values[rest] <= self._watch.rate.level
-            while taken < len(rows):
-                end = min(taken + self._watch.to_next_look, len(rows))
-                first = rest.start
-                self._watch.take(
-                    cells[taken - first : end - first], outliers[taken:end], rows.times[taken:end]
-                )
-                taken = end
-                if self._watch.to_next_look == self._settings.look_rows:
-                    said, changed = self._watch.look(rows.version)
-                    verdicts += said
-                    alarms += changed
+            looks, alarms = self._watch.take(cells, outliers[rest], rows.times[rest], rows.version)
         return Step(
-            verdicts=tuple(verdicts),
+            looks=tuple(looks),
             alarms=tuple(alarms),
             outlier_scores=scores,
             outlier_p_values=p_values,

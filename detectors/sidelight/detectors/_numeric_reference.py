@@ -93,8 +93,12 @@ class NumericReference:
 
 
 def _locate(points: NDArray[np.float64], numbers: NDArray[np.float64]) -> NDArray[np.int64]:
-    # As many points below a value, and as many up to it: the cell. NaN sorts behind all points.
-    cells = points.searchsorted(numbers) + points.searchsorted(numbers, "right") + 1
+    # Two cells for each point below a value, one more for a point that equals it. NaN sorts behind
+    # all points and equals none.
+    below = points.searchsorted(numbers)
+    cells = 2 * below
+    cells += points.take(below, mode="clip") == numbers
+    cells += 1
     cells[np.isnan(numbers)] = MISSING
     return np.asarray(cells, dtype=np.int64)
 

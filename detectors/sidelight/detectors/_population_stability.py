@@ -1,12 +1,13 @@
 """Population stability index on bins frozen from the reference."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sidelight.detectors._comparison import Comparison, insufficient
-from sidelight.detectors._tail_probabilities import chi_square_tail
+from sidelight.detectors._tail_probabilities import chi_square_tails
 from sidelight.detectors.errors import ParameterError
 
 # Half a count in every bin keeps the index finite when a bin is empty: the Jeffreys prior of a
@@ -59,17 +60,65 @@ class PopulationStability:
 
     def compare(self, reference: NDArray[np.int64], window: NDArray[np.int64]) -> Comparison:
         """Compare counts of shape (B,) on the same bins."""
-        n, m = int(reference.sum()), int(window.sum())
-        used = (reference + window) > 0
-        n_bins = int(used.sum())
-        needed = _ROWS_PER_BIN * max(n_bins, 2)
-        if min(n, m) < needed:
-            return insufficient(min(n, m), needed, "window" if m < n else "reference")
-        p = (reference[used] + _PSEUDO_COUNT) / (n + _PSEUDO_COUNT * n_bins)
-        q = (window[used] + _PSEUDO_COUNT) / (m + _PSEUDO_COUNT * n_bins)
-        index = float(np.sum((q - p) * np.log(q / p)))
-        scale = 1 / n + 1 / m
-        return Comparison(
-            distance=max(0.0, index - (n_bins - 1) * scale),
-            p_value=chi_square_tail(index / scale, n_bins - 1),
+        (answer,) = compare_bins([reference], window, int(window.sum()))
+        return answer
+
+
+def compare_bins(
+    reference: Sequence[NDArray[np.int64]], window: NDArray[np.int64], rows: int
+) -> list[Comparison]:
+    """Compare several columns on their bins.
+
+    Parameters
+    ----------
+    reference : sequence of ndarray of int, each of shape (n_bins,)
+        Counts of each column.
+    window : ndarray of int, shape (n_bins of all columns,)
+        Counts of all columns, one after the other.
+    rows : int
+        Rows of the window.
+
+    """
+    n_bins = np.array([column.size for column in reference])
+    starts = np.cumsum(n_bins) - n_bins
+    flat = np.concatenate(reference)
+    n = np.add.reduceat(flat, starts)
+    used = (flat + window) > 0
+    n_used = np.add.reduceat(used, starts, dtype=np.int64)
+    of_column = np.repeat(np.arange(n_bins.size), n_bins)[used]
+    p = (flat[used] + _PSEUDO_COUNT) / (n + _PSEUDO_COUNT * n_used)[of_column]
+    q = (window[used] + _PSEUDO_COUNT) / (rows + _PSEUDO_COUNT * n_used)[of_column]
+    index = _sums((q - p) * np.log(q / p), n_used)
+    return _answers(index, n, n_used, rows)
+
+
+def _sums(terms: NDArray[np.float64], sizes: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Sum the terms of each column, in the order in which ``sum`` adds up those of one."""
+    sums = np.zeros(sizes.size)
+    of_column = np.repeat(sizes, sizes)
+    for size in np.unique(sizes[sizes > 0]).tolist():
+        sums[sizes == size] = terms[of_column == size].reshape(-1, size).sum(axis=1)
+    return sums
+
+
+def _answers(
+    index: NDArray[np.float64], n: NDArray[np.int64], n_used: NDArray[np.int64], m: int
+) -> list[Comparison]:
+    needed = _ROWS_PER_BIN * np.maximum(n_used, 2)
+    enough = np.minimum(n, m) >= needed
+    scale = 1 / np.maximum(n, 1) + 1 / max(m, 1)
+    distances = np.maximum(0.0, index - (n_used - 1) * scale)
+    tails = chi_square_tails(np.where(enough, index / scale, 0.0), n_used - 1)
+    return [
+        Comparison(distance=distance, p_value=tail)
+        if sufficient
+        else insufficient(min(rows, m), least, "window" if m < rows else "reference")
+        for distance, tail, sufficient, rows, least in zip(
+            distances.tolist(),
+            tails.tolist(),
+            enough.tolist(),
+            n.tolist(),
+            needed.tolist(),
+            strict=True,
         )
+    ]

@@ -142,16 +142,17 @@ class Reference:
         self, values: Mapping[str, Values], cells: Mapping[str, NDArray[np.uint16]], n_rows: int
     ) -> NDArray[np.float64]:
         """Rows as the outlier detector sees them, shape (n_rows, n_outlier_columns)."""
-        matrix = np.full((n_rows, len(self.outlier_columns)), np.nan)
+        # Written and scored column after column.
+        matrix = np.full((len(self.outlier_columns), n_rows), np.nan)
         for index, name in enumerate(self.outlier_columns):
             if name not in values:
                 continue
             column = self.columns[name]
             if isinstance(column, NumericReference):
-                matrix[:, index] = values[name].numbers
+                matrix[index] = values[name].numbers
             else:
-                matrix[:, index] = column.surprises[cells[name]]
-        return matrix
+                matrix[index] = column.surprises[cells[name]]
+        return matrix.T
 
 
 def fit_collection(

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sidelight.detectors._times import said
+
 # Without change evidence hovers a little above its low; this close to it, in decades, nothing
 # has begun yet. Ours; with 0.02 half of the estimates are within 35 rows of the truth (shift of
 # 0.6 deviations).
@@ -46,10 +48,12 @@ class Rise:
         self.lows = np.minimum(self.lows + _RISE, evidence.min(axis=0))
         last = len(evidence) - 1
         low = evidence <= self.lows + _NEAR
-        for column in np.flatnonzero(low.any(axis=0)).tolist():
-            low_row = last - int(np.argmax(low[::-1, column]))
-            # The low row itself is still unchanged; its successor may be in the next block.
-            self.since[column] = times[min(low_row + 1, last)]
+        columns = np.flatnonzero(low.any(axis=0))
+        low_rows = last - np.argmax(low[::-1, columns], axis=0)
+        # The low row itself is still unchanged; its successor may be in the next block.
+        began = said(times, np.minimum(low_rows + 1, last))
+        for column, time in zip(columns.tolist(), began, strict=True):
+            self.since[column] = time
 
     def to_parts(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Return what a snapshot keeps."""

@@ -86,7 +86,7 @@ class SimpleJumper:
             raise SampleError("p_values", expected=f"(n, {self.n_features})", got=p_values.shape)
         if not bool(((p_values >= 0) & (p_values <= 1)).all()):
             raise SampleError("p_values", expected="values in [0, 1]", got="others")
-        return self._capital.update(_factors(p_values))
+        return self._capital.update(bets_on(p_values))
 
 
 def average_log10(log10_evidence: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -96,12 +96,15 @@ def average_log10(log10_evidence: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(np.log10(mean) + largest[..., 0], dtype=np.float64)
 
 
-def _factors(p_values: NDArray[np.float64]) -> NDArray[np.float64]:
+def bets_on(p_values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the factors of the strategies, shape (n_rows, N_STRATEGIES, n_features)."""
     place = p_values - 0.5
-    spread = np.abs(2 * place) - 0.5
-    factors = np.ones((p_values.shape[0], N_STRATEGIES, p_values.shape[1]))
-    factors[:, 1] += place
-    factors[:, 2] -= place
-    factors[:, 3] += spread
-    factors[:, 4] -= spread
+    spread = np.abs(2 * place)
+    spread -= 0.5
+    factors = np.empty((p_values.shape[0], N_STRATEGIES, p_values.shape[1]))
+    factors[:, 0] = 1.0
+    np.add(1.0, place, out=factors[:, 1])
+    np.subtract(1.0, place, out=factors[:, 2])
+    np.add(1.0, spread, out=factors[:, 3])
+    np.subtract(1.0, spread, out=factors[:, 4])
     return factors

@@ -5,6 +5,7 @@ former is a test oracle only and the latter is imported at the first look.
 """
 
 import functools
+import importlib
 import math
 
 import numpy as np
@@ -31,6 +32,21 @@ def chi_square_tail(statistic: float, degrees: int) -> float:
     return max(float(special.chdtrc(degrees, statistic)), SMALLEST_P)
 
 
+def chi_square_tails(
+    statistics: NDArray[np.float64], degrees: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Return the same for several statistics, shape (n,)."""
+    tails = np.ones(statistics.size)
+    chosen = (degrees >= 1) & (statistics > 0)
+    if chosen.any():
+        from scipy import special  # noqa: PLC0415 - as above
+
+        found = special.chdtrc(degrees[chosen], statistics[chosen])
+        tails[chosen] = np.maximum(found, SMALLEST_P)
+    return tails
+
+
+@functools.lru_cache(maxsize=1024)
 def beta_quantile(a: float, b: float, probability: float) -> float:
     """Quantile of the beta distribution, in [0, 1]."""
     from scipy import special  # noqa: PLC0415 - as above
@@ -38,7 +54,12 @@ def beta_quantile(a: float, b: float, probability: float) -> float:
     return float(special.betaincinv(a, b, probability))
 
 
-@functools.lru_cache(maxsize=4096)
+def prepare() -> None:
+    """Import what the first look needs, so that no traffic waits for it."""
+    importlib.import_module("scipy.special")
+
+
+@functools.lru_cache(maxsize=16_384)
 def kolmogorov_tail(n: int, distance: float) -> float:
     """P(D_n >= distance) of the two-sided Kolmogorov-Smirnov statistic of n observations.
 

@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,11 +13,9 @@ from sidelight.detectors._latch import Latch, alarm_id
 from sidelight.detectors._look import (
     AVERAGE_EVIDENCE,
     MAHALANOBIS,
-    Effects,
+    Answer,
     Look,
-    add_up,
-    column_verdicts,
-    compare_window,
+    column_answers,
     drifted_columns,
     needed_log10,
     shares_of,
@@ -29,11 +27,24 @@ from sidelight.detectors._settings import (
     OUTLIER_RATE_SHARE,
     DetectionSettings,
 )
+from sidelight.detectors._times import Times, joined
 from sidelight.detectors._uniforms import seed_of, uniforms
-from sidelight.payloads import Alarm, Verdict
+from sidelight.detectors._window_tests import Effects, WindowTests
+from sidelight.payloads import Alarm
 
+_Kind = Literal["drift", "outlier_rate"]
 # Ranks of the bag; a Jumper's bets are smooth, so finer ranks add nothing but state.
 _N_RANKS = 64
+# Looks that are played at once: more save no calls, and their arrays leave the cache.
+_MOST_LOOKS = 4
+
+
+class _Place(NamedTuple):
+    """Where a look is taken."""
+
+    version: str | None
+    time: str
+    rows: int
 
 
 @dataclass(slots=True)
@@ -48,13 +59,14 @@ class Watch:
     reference: Reference
     settings: DetectionSettings
     rate: OutlierRate | None
-    rank_maps: list[NDArray[np.int64]]
+    tests: WindowTests | None
+    ranks: NDArray[np.int64]
     reference_ranks: NDArray[np.int64]
     seeds: NDArray[np.uint64]
     cells: NDArray[np.uint16]
     outliers: NDArray[np.bool_]
     rows: int
-    times: list[str]
+    times: list[Sequence[str]]
     evidence: Evidence
     rate_evidence: RateEvidence
     drift_latch: Latch
@@ -67,14 +79,21 @@ class Watch:
         maps = [column.ranks(_N_RANKS) for column in columns.values()]
         ranks = np.zeros((len(columns), _N_RANKS + 1), dtype=np.int64)
         for index, column in enumerate(columns.values()):
-            sums = add_up(maps[index], column.counts)
+            # Float sums of counts are exact far beyond any window.
+            sums = np.bincount(maps[index], weights=column.counts).astype(np.int64)
             ranks[index, : sums.size] = sums
+        tests = WindowTests(columns, settings) if columns else None
+        flat = np.zeros(0 if tests is None else tests.n_cells, dtype=np.int64)
+        if tests is not None:
+            for offset, mapped in zip(tests.offsets.tolist(), maps, strict=True):
+                flat[offset : offset + mapped.size] = mapped
         return cls(
             deployment=deployment,
             reference=reference,
             settings=settings,
             rate=_rate(reference, settings),
-            rank_maps=maps,
+            tests=tests,
+            ranks=flat,
             reference_ranks=ranks,
             seeds=np.array([seed_of(deployment, name) for name in columns], dtype=np.uint64),
             cells=np.zeros((settings.window_rows, len(columns)), dtype=np.uint16),
@@ -106,78 +125,142 @@ class Watch:
         return self.rows >= self.settings.window_rows
 
     def take(
+        self,
+        cells: NDArray[np.uint16],
+        outliers: NDArray[np.bool_],
+        times: Sequence[str],
+        version: str | None,
+    ) -> tuple[list[Look], list[Alarm]]:
+        """Take rows, in order; return the looks that fell into them, and alarms that changed."""
+        looks: list[Look] = []
+        alarms: list[Alarm] = []
+        taken = 0
+        while taken < len(cells):
+            n_looks = min(self._looks_within(len(cells) - taken), self._most_looks())
+            if not n_looks:
+                self._keep(cells[taken:], outliers[taken:], times[taken:])
+                break
+            end = taken + self.to_next_look + (n_looks - 1) * self.settings.look_rows
+            played = self._play(cells[taken:end], outliers[taken:end])
+            for number in range(n_looks):
+                end = taken + self.to_next_look
+                self._keep(cells[taken:end], outliers[taken:end], times[taken:end])
+                taken = end
+                look, changed = self._look(number, *played, version)
+                looks.append(look)
+                alarms += changed
+        return looks, alarms
+
+    def _looks_within(self, n_rows: int) -> int:
+        return (self.rows % self.settings.look_rows + n_rows) // self.settings.look_rows
+
+    def _most_looks(self) -> int:
+        """Return how many looks are played at once: evidence begins anew after the last one only.
+
+        It does when an alarm ends, which takes a whole window without effect.
+        """
+        if self.drift_latch.is_open or self.rate_latch.is_open:
+            return 1
+        return min(_MOST_LOOKS, 1 + self.settings.window_rows // self.settings.look_rows)
+
+    def _keep(
         self, cells: NDArray[np.uint16], outliers: NDArray[np.bool_], times: Sequence[str]
     ) -> None:
-        """Put rows into the window; no more than there are until the next look."""
         place = self.rows % self.settings.window_rows
-        self.cells[place : place + len(times)] = cells
-        self.outliers[place : place + len(times)] = outliers
-        self.times.extend(times)
-        self.rows += len(times)
+        self.cells[place : place + len(cells)] = cells
+        self.outliers[place : place + len(cells)] = outliers
+        self.times.append(times)
+        self.rows += len(cells)
 
-    def look(self, version: str | None) -> tuple[list[Verdict], list[Alarm]]:
+    def _play(
+        self, cells: NDArray[np.uint16], outliers: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Play the rows since the last look and these; return the evidence after each."""
+        waiting = self.rows % self.settings.look_rows
+        place = self.rows % self.settings.window_rows
+        before = slice(place - waiting, place)
+        if waiting:
+            cells = np.concatenate([self.cells[before], cells])
+            outliers = np.concatenate([self.outliers[before], outliers])
+        if self.tests is None:
+            return np.zeros((len(cells), 0)), np.zeros((len(cells), 0))
+        ranks = self.ranks.take(cells + self.tests.offsets)
+        u = uniforms(self.seeds, self.rows - waiting, len(cells))
+        if self.rate is None:
+            return self.evidence.play(ranks, u), np.zeros((len(cells), 0))
+        return self.evidence.play_beside(
+            ranks, u, self.rate_evidence.capital, self.rate.factors(outliers)
+        )
+
+    def _look(
+        self,
+        number: int,
+        evidence: NDArray[np.float64],
+        rate_evidence: NDArray[np.float64],
+        version: str | None,
+    ) -> tuple[Look, list[Alarm]]:
         """Judge the window, with the rows since the last look added to the evidence."""
+        block = slice(number * self.settings.look_rows, (number + 1) * self.settings.look_rows)
+        times = joined(self.times)
+        self.times = []
+        at = _Place(version, times[-1], self.reference.rows + self.rows)
+        answers: list[Answer] = []
+        alarms: list[Alarm] = []
+        if self.tests is not None:
+            self.evidence.note(evidence[block], times)
+            self._drift(self.tests, at, answers, alarms)
+        if self.rate is not None:
+            self.rate_evidence.note(rate_evidence[block], times)
+            self._outlier_rate(self.rate, at, answers, alarms)
         look = Look(
             deployment=self.deployment,
             version=version,
-            time=self.times[-1],
-            rows=self.reference.rows + self.rows,
+            time=at.time,
+            rows=at.rows,
+            answers=tuple(answers),
         )
-        verdicts: list[Verdict] = []
-        alarms: list[Alarm] = []
-        if self.reference.columns:
-            self._drift(look, verdicts, alarms)
-        self._outlier_rate(look, verdicts, alarms)
-        self.times = []
-        return verdicts, alarms
+        return look, alarms
 
-    def _block(self) -> slice:
-        end = (self.rows - 1) % self.settings.window_rows + 1
-        return slice(end - self.settings.look_rows, end)
-
-    def _drift(self, look: Look, verdicts: list[Verdict], alarms: list[Alarm]) -> None:
-        block = self.cells[self._block()]
-        ranks = np.stack([m[block[:, i]] for i, m in enumerate(self.rank_maps)], axis=1)
-        u = uniforms(self.seeds, self.rows - len(block), len(block))
-        self.evidence.update(ranks, u, self.times)
-        filled = min(self.rows, self.settings.window_rows)
+    def _drift(
+        self, tests: WindowTests, at: "_Place", answers: list[Answer], alarms: list[Alarm]
+    ) -> None:
+        effects = tests.compare(self.cells[: min(self.rows, self.settings.window_rows)])
+        distances = effects.distances()
+        drifted = drifted_columns(self.evidence, distances, self.settings)
         columns = self.reference.columns
-        effects = compare_window(columns, self.cells[:filled], self.settings)
-        verdicts += column_verdicts(look, columns, effects, self.evidence, self.settings)
-        alarms += self._drift_alarm(look, effects)
-        verdicts.append(self._average(look, effects))
-        if alarms and alarms[-1].state == "ended":
+        answers += column_answers(columns, effects, self.evidence, drifted, self.settings)
+        changed = self._drift_alarm(at, distances, drifted)
+        answers.append(self._average(effects, distances))
+        alarms += changed
+        if changed and changed[-1].state == "ended":
             self.evidence = Evidence.start(self.reference_ranks)
 
-    def _average(self, look: Look, effects: Effects) -> Verdict:
+    def _average(self, effects: Effects, distances: NDArray[np.float64]) -> Answer:
         threshold = self.settings.drift_threshold
         if not effects.sufficient:
-            reason = next(item.reason for item in effects.shift.values())
-            return look.verdict(
-                AVERAGE_EVIDENCE,
-                None,
-                state="insufficient",
-                distance=None,
-                threshold=threshold,
-                reason=reason,
+            reason = effects.shift[0].reason
+            return Answer(
+                AVERAGE_EVIDENCE, None, "insufficient", None, None, None, threshold, reason
             )
-        return look.verdict(
+        return Answer(
             AVERAGE_EVIDENCE,
             None,
-            state="drift" if self.drift_latch.is_open else "ok",
-            distance=float(effects.distances().max()),
-            threshold=threshold,
-            log10_evidence=self.evidence.average_peak,
+            "drift" if self.drift_latch.is_open else "ok",
+            float(distances.max()),
+            None,
+            self.evidence.average_peak,
+            threshold,
+            "",
         )
 
-    def _drift_alarm(self, look: Look, effects: Effects) -> list[Alarm]:
-        distances = effects.distances()
+    def _drift_alarm(
+        self, at: "_Place", distances: NDArray[np.float64], drifted: NDArray[np.bool_]
+    ) -> list[Alarm]:
         if self.drift_latch.is_open:
             limit = self.settings.end_fraction * self.settings.drift_threshold
             quiet = bool((distances < limit).all())
-            ended = self.drift_latch.look(quiet=quiet, row=self.rows, time=look.time)
+            ended = self.drift_latch.look(quiet=quiet, row=self.rows, time=at.time)
             return [] if ended is None else [ended]
-        drifted = drifted_columns(self.evidence, distances, self.settings)
         if (
             not self._window_is_full
             or self.evidence.average_peak < needed_log10(self.settings)
@@ -186,70 +269,69 @@ class Watch:
             return []
         names = list(self.reference.columns)
         shares = shares_of(names, self.evidence, distances, drifted)
-        alarm = Alarm(
-            id=alarm_id(self.deployment, AVERAGE_EVIDENCE, look.rows),
-            deployment=self.deployment,
-            version=look.version,
-            kind="drift",
-            detector=AVERAGE_EVIDENCE,
-            state="open",
-            since=self.evidence.rise.since[names.index(shares[0].name)],
-            raised_at=look.time,
-            raised_at_row=look.rows,
-            ended_at=None,
-            features=shares,
-            log10_evidence=self.evidence.average_peak,
-        )
-        return [self.drift_latch.open(alarm)]
+        since = self.evidence.rise.since[names.index(shares[0].name)]
+        alarm = self._alarm(at, "drift", AVERAGE_EVIDENCE, since, self.evidence.average_peak)
+        return [self.drift_latch.open(replace(alarm, features=shares))]
 
-    def _outlier_rate(self, look: Look, verdicts: list[Verdict], alarms: list[Alarm]) -> None:
-        if self.rate is None:
-            return
-        block = self.outliers[self._block()]
-        self.rate_evidence.update(self.rate, block, self.times)
+    def _outlier_rate(
+        self, rate: OutlierRate, at: "_Place", answers: list[Answer], alarms: list[Alarm]
+    ) -> None:
         share = float(self.outliers[: min(self.rows, self.settings.window_rows)].mean())
-        excess = max(0.0, share - self.rate.level)
-        threshold = self.rate.allowed - self.rate.level + self.settings.outlier_rate_effect
-        alarms += self._rate_alarm(look, excess, threshold)
-        verdicts.append(
-            look.verdict(
+        excess = max(0.0, share - rate.level)
+        threshold = rate.allowed - rate.level + self.settings.outlier_rate_effect
+        changed = self._rate_alarm(at, excess, threshold)
+        alarms += changed
+        answers.append(
+            Answer(
                 MAHALANOBIS,
                 None,
-                state="drift" if self.rate_latch.is_open else "ok",
-                distance=excess,
-                threshold=threshold,
-                log10_evidence=self.rate_evidence.peak,
-                reason=f"{share:.2%} of the rows of the window are outliers",
+                "drift" if self.rate_latch.is_open else "ok",
+                excess,
+                None,
+                self.rate_evidence.peak,
+                threshold,
+                f"{share:.2%} of the rows of the window are outliers",
             )
         )
-        if alarms and alarms[-1].state == "ended" and alarms[-1].kind == "outlier_rate":
+        if changed and changed[-1].state == "ended":
             self.rate_evidence = RateEvidence.start()
 
-    def _rate_alarm(self, look: Look, excess: float, threshold: float) -> list[Alarm]:
+    def _rate_alarm(self, at: "_Place", excess: float, threshold: float) -> list[Alarm]:
         if self.rate_latch.is_open:
             quiet = excess < self.settings.end_fraction * threshold
-            ended = self.rate_latch.look(quiet=quiet, row=self.rows, time=look.time)
+            ended = self.rate_latch.look(quiet=quiet, row=self.rows, time=at.time)
             return [] if ended is None else [ended]
         probability = self.settings.false_alarm_probability * OUTLIER_RATE_SHARE
         if self.rate_evidence.peak < -math.log10(probability) or excess < threshold:
             return []
         if not self._window_is_full:
             return []
-        alarm = Alarm(
-            id=alarm_id(self.deployment, MAHALANOBIS, look.rows),
+        since = self.rate_evidence.rise.since[0]
+        alarm = self._alarm(at, "outlier_rate", MAHALANOBIS, since, self.rate_evidence.peak)
+        return [self.rate_latch.open(alarm)]
+
+    def _alarm(
+        self,
+        at: "_Place",
+        kind: Literal["drift", "outlier_rate"],
+        detector: str,
+        since: str,
+        log10_evidence: float,
+    ) -> Alarm:
+        return Alarm(
+            id=alarm_id(self.deployment, detector, at.rows),
             deployment=self.deployment,
-            version=look.version,
-            kind="outlier_rate",
-            detector=MAHALANOBIS,
+            version=at.version,
+            kind=kind,
+            detector=detector,
             state="open",
-            since=self.rate_evidence.rise.since[0],
-            raised_at=look.time,
-            raised_at_row=look.rows,
+            since=since,
+            raised_at=at.time,
+            raised_at_row=at.rows,
             ended_at=None,
             features=(),
-            log10_evidence=self.rate_evidence.peak,
+            log10_evidence=log10_evidence,
         )
-        return [self.rate_latch.open(alarm)]
 
     def to_parts(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Return what a snapshot keeps: nothing that follows from the reference."""
@@ -258,12 +340,16 @@ class Watch:
         rate, rate_arrays = self.rate_evidence.to_parts()
         head = {
             "rows": self.rows,
-            "times": self.times,
             "evidence": evidence,
             "rate": rate,
             "drift_latch": self.drift_latch.to_json(),
             "rate_latch": self.rate_latch.to_json(),
         }
+        times = joined(self.times) if self.times else []
+        if isinstance(times, Times):
+            arrays["times"] = times.microseconds
+        else:
+            head["times"] = list(times)
         arrays |= {f"rate.{name}": array for name, array in rate_arrays.items()}
         arrays["cells"] = self.cells[:filled]
         arrays["outliers"] = self.outliers[:filled]
@@ -272,7 +358,8 @@ class Watch:
     def resume(self, head: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
         """Continue from what ``to_parts`` returned."""
         self.rows = head["rows"]
-        self.times = list(head["times"])
+        times = Times(arrays["times"]) if "times" in arrays else head["times"]
+        self.times = [times] if len(times) else []
         self.evidence = Evidence.from_parts(head["evidence"], arrays)
         rate = {name[5:]: array for name, array in arrays.items() if name.startswith("rate.")}
         self.rate_evidence = RateEvidence.from_parts(head["rate"], rate)
