@@ -31,6 +31,7 @@ from sidelight.adapters._where_sql import Kind
 Query = dict[str, Any]
 
 NOTHING: Final[Query] = {"match_none": {}}
+ANYTHING: Final[Query] = {"match_all": {}}
 
 _OPPOSITE: Final[dict[Operator, Operator]] = {
     "=": "!=",
@@ -57,7 +58,7 @@ class Field:
         Of the field.
     kinds : frozenset of Kind
         Every kind that its values have anywhere. With more than one, an index may hold one in the
-        field of another, and only the values themselves tell.
+        field of another, and only the values as they were stored tell.
     single : bool
         Whether some of it are float32.
     limit : float, default infinite
@@ -75,6 +76,11 @@ class Field:
     limit: float = math.inf
     unfound: tuple[Query, ...] = ()
     doubtful: tuple[Query, ...] = ()
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether an index may have made something else of a value: of an empty text nothing."""
+        return len(self.kinds - {"other"}) > 1
 
 
 def candidates(expression: Expression, field_of: Callable[[ColumnName], Field]) -> Query:
@@ -105,7 +111,7 @@ class _Writer:
         field, values = self._field_of(predicate.column), predicate.values
         match predicate:
             case IsNull():
-                return _null(field) if wanted else _some([_exists(field), *_hidden(field)])
+                return _null(field, wanted=wanted)
             case Comparison():
                 return _compared(field, predicate.operator, values[0], wanted=wanted)
             case Between():
@@ -137,12 +143,9 @@ def _compared(field: Field, operator: Operator, literal: Literals, *, wanted: bo
 
 def _found(field: Field, kind: Kind, query: Query) -> Query:
     """Return what a query finds where the field is of that kind, and what none can find."""
-    kinds = field.kinds - {"other"}
-    if kind not in kinds:
+    if kind not in field.kinds:
         return NOTHING
-    if len(kinds) > 1:
-        query = _exists(field)
-    return _some([query, *_hidden(field)])
+    return ANYTHING if field.is_mixed else _some([query, *_hidden(field)])
 
 
 def _terms(field: Field, operator: Operator, text: str) -> Query:
@@ -218,8 +221,12 @@ def _like(field: Field, pattern: str, *, wanted: bool) -> Query:
     return _found(field, "text", query if wanted else _without(field, query))
 
 
-def _null(field: Field) -> Query:
-    return {"bool": {"must_not": [_exists(field), *field.unfound]}}
+def _null(field: Field, *, wanted: bool) -> Query:
+    if field.is_mixed:
+        return ANYTHING
+    if wanted:
+        return {"bool": {"must_not": [_exists(field), *field.unfound]}}
+    return _some([_exists(field), *_hidden(field)])
 
 
 def _exists(field: Field) -> Query:

@@ -1,0 +1,212 @@
+"""Rows of all kinds, in the lake and in a search server, for tests that compare answers."""
+
+import math
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from tests.adapters.conftest import Store, batch, labelled, row
+from tests.services.elastic_server import ElasticServer
+
+from sidelight.adapters import (
+    ElasticConnection,
+    ElasticStore,
+    IndexOptions,
+    Joined,
+    Scores,
+    connect_elastic,
+)
+from sidelight.adapters._elastic_query import ElasticInferences
+from sidelight.payloads import Batch
+
+NUMBERS: list[Any] = [0.0, -0.0, 0.1, 1.0, -2.5, 1e300, 5e-324, 3.0, 16777217.0]
+INTEGERS: list[Any] = [0, 1, -3, (1 << 53) - 1, 1 << 53, (1 << 53) + 1, -(1 << 60), (1 << 63) - 1]
+TEXTS = ["", "a", "A", "ab", "a*b", "a?b", "a%b", "a_b", "a\\b", "ü", "\U0001f600x", "true", "1"]
+LONG = ["x" * 1030, "\U0001f600" * 600, "x" * 513]
+DEPLOYMENTS = ["prod/a-b", "prod-a/b", "Prod/Ü b*/c"]
+VERSIONS = [None, "1", "2", "v" * 1500]
+
+_DAY_MINUTES = 24 * 60
+_N_INFERENCES = 160
+_LABELS: list[Any] = [0, 1, 1.5, "yes", "", True, False, None, [1], {"a": 1}]
+_LABELS += ["z" * 2000, (1 << 53) + 1, -0.0]
+
+# By layout: the columns of a payload, with their types and what stands in them.
+_LAYOUTS: list[dict[str, tuple[pa.DataType, list[Any]]]] = [
+    {
+        "features.n": (pa.float64(), [*NUMBERS, math.nan, math.inf, None]),
+        "features.f": (pa.float32(), [0.1, 0.0, -0.0, 1.5, 16777216.0, math.nan, None]),
+        "features.i": (pa.int64(), [*INTEGERS, None]),
+        "features.t": (pa.string(), [*TEXTS, *LONG, None]),
+        "features.b": (pa.bool_(), [True, False, None]),
+        "features.l": (pa.list_(pa.float64()), [[1.0, None], [], None]),
+        "features.mixed": (pa.string(), ["1", "a", "true", None]),
+        "features.a.b*": (pa.float64(), [1.0, 2.0, None]),
+        "outputs.y": (pa.float64(), [0.25, 0.5, None]),
+    },
+    {
+        "features.n": (pa.int64(), [*INTEGERS, None]),
+        "features.f": (pa.float64(), [0.1, 0.10000000149011612, 1.5, None]),
+        "features.i": (pa.uint64(), [1, 1 << 53, (1 << 64) - 1, None]),
+        "features.mixed": (pa.float64(), [1.0, 2.5, None]),
+        "features.t": (pa.string(), [*TEXTS, None]),
+        "features.s": (pa.struct([("x", pa.int64())]), [{"x": 1}, None]),
+        "features.only": (pa.int8(), [1, None]),
+        "outputs.y": (pa.string(), ["p", "q", None]),
+    },
+    {
+        "features.mixed": (pa.bool_(), [True, False, None]),
+        "features.i": (pa.int16(), [0, 1, -3, None]),
+        "features.nothing": (pa.null(), [None]),
+        "features.raw": (pa.binary(), [b"\xff", b"", None]),
+        "outputs.y": (pa.float64(), [0.25, None]),
+    },
+]
+
+
+class Both:
+    """The same rows in the lake and in a server."""
+
+    def __init__(self, server: ElasticServer, folder: Path) -> None:
+        prefix = f"m{random.getrandbits(40):x}"
+        connection = ElasticConnection(url=server.url, flavour=server.flavour)
+        self._writer = ElasticStore(
+            connect_elastic(connection),
+            flavour=server.flavour,
+            options=IndexOptions(prefix=prefix, replicas=0, keeps_long=True, max_fields=7),
+        )
+        self._folder = Store(folder)
+        self._labels: dict[str, dict[tuple[str, int], dict[str, Any]]] = {}
+        self.lake = self._folder.queries
+        self.search = ElasticInferences(connect_elastic(connection), prefix=prefix)
+        chance = random.Random(20)
+        for batches in _batches(chance):
+            self._add(batches, chance)
+        server.ask("POST", f"/{prefix}-*/_refresh")
+
+    def close(self) -> None:
+        self.search.close()
+        self._writer.close()
+        self._folder.close()
+
+    def _add(self, batches: list[Batch], chance: random.Random) -> None:
+        scores = [_scores(each, chance) for each in batches]
+        self._folder.add(*batches)
+        self._folder.documents.put(
+            self._folder.lake.stage_scores(
+                [found for found, _ in scores], first=len(self._folder.documents.stored), last=0
+            )
+        )
+        self._label(_labels(batches, chance))
+        joined = {
+            name: Joined(
+                labels=self._labels.get(name, {}),
+                scores={key: value for _, each in scores for key, value in each.items()},
+            )
+            for name in {each.deployment for each in batches}
+        }
+        outcomes = self._writer.write(batches, joined)
+        assert "refused" not in outcomes
+        later = _labels(batches, chance)
+        self._label(later)
+        for name, labels in later.items():
+            # As the consumer does: all labels of a row, with those that it had.
+            whole = {place: self._labels[name][place] for place in labels}
+            assert self._writer.label(name, whole)["refused"] == 0
+
+    def _label(self, labels: dict[str, dict[tuple[str, int], dict[str, Any]]]) -> None:
+        for name, each in labels.items():
+            known = self._labels.setdefault(name, {})
+            for (request_id, number), values in each.items():
+                place = request_id, number
+                known[place] = {**known.get(place, {}), **values}
+                document = labelled(name, request_id, number, known[place])
+                self._folder.documents.put([document])
+
+
+def _batches(chance: random.Random) -> Iterator[list[Batch]]:
+    rows: dict[tuple[int, int, int], list[dict[str, Any]]] = {}
+    for number in range(_N_INFERENCES):
+        deployment, layout = chance.randrange(3), chance.randrange(3)
+        orphan = chance.choice([None, None, None, "request", "response"])
+        minutes = chance.choice([0, 1, 2.5, _DAY_MINUTES, 3 * _DAY_MINUTES])
+        facts = {
+            "version": chance.choice(VERSIONS),
+            "component": chance.choice([None, "predictor"]),
+            "status": chance.choice([200, 500, None]),
+            "latency_ms": chance.choice([0.0, 1.5, 1000.0, None]),
+            "synthetic": chance.random() < 0.2,
+            "tags": chance.choice([None, '{"a":{"b":[1,null]}}']),
+        }
+        name = f"i{number:03d}"
+        rows.setdefault((0, deployment, layout), []).extend(
+            _inference(name, minutes, layout, chance, orphan=orphan, **facts)
+        )
+        if orphan and chance.random() < 0.7:
+            # The pair has another time, and maybe fewer rows.
+            again = minutes if chance.random() < 0.5 else minutes + _DAY_MINUTES
+            rows.setdefault((1, deployment, layout), []).extend(
+                _inference(name, again, layout, chance, orphan=None, revision=1, **facts)
+            )
+    for revision in (0, 1):
+        yield [
+            batch(
+                some,
+                deployment=DEPLOYMENTS[deployment],
+                types={name: kind for name, (kind, _) in _LAYOUTS[layout].items()},
+            )
+            for (of, deployment, layout), some in rows.items()
+            if of == revision
+        ]
+
+
+def _inference(
+    name: str, minutes: float, layout: int, chance: random.Random, **facts: Any
+) -> list[dict[str, Any]]:
+    return [
+        row(
+            name,
+            minutes,
+            row=number,
+            **facts,
+            **{column: chance.choice(of) for column, (_, of) in _LAYOUTS[layout].items()},
+        )
+        for number in range(chance.choice([1, 1, 1, 2, 5]))
+    ]
+
+
+def _scores(
+    rows: Batch, chance: random.Random
+) -> tuple[Scores, dict[tuple[str, int, int], tuple[float | None, float | None, bool | None]]]:
+    scores = [chance.choice([0.5, 2.0, math.nan, 7.25]) for _ in range(len(rows))]
+    found = Scores.of(rows, outlier_score=scores, p_value=scores, outlier=[False] * len(rows))
+    columns = [found.records.column(name).to_pylist() for name in ("id", "row", "revision")]
+    values = found.records.column("outlier_score").to_pylist()
+    places = zip(*columns, strict=True)
+    return found, {
+        place: (value, value, False) for place, value in zip(places, values, strict=True)
+    }
+
+
+def _labels(
+    batches: list[Batch], chance: random.Random
+) -> dict[str, dict[tuple[str, int], dict[str, Any]]]:
+    found: dict[str, dict[tuple[str, int], dict[str, Any]]] = {}
+    for each in batches:
+        # Exports do not write such labels as JSON does, or not at all.
+        values = [*_LABELS, 1 << 70, math.nan] if each.deployment == DEPLOYMENTS[2] else _LABELS
+        places = zip(
+            each.records.column("request_id").to_pylist(),
+            each.records.column("row").to_pylist(),
+            strict=True,
+        )
+        for place in places:
+            if chance.random() < 0.3:
+                labels = found.setdefault(each.deployment, {})
+                labels[place] = {
+                    "late": chance.choice(values),
+                    **({"a.b": chance.choice([1, 2])} if chance.random() < 0.5 else {}),
+                }
+    return found
