@@ -253,6 +253,33 @@ def test_a_document_keeps_what_json_can_hold(documents: EmbeddedDocuments) -> No
     assert documents.get("quarantine", "k") == {"x": None}
 
 
+@pytest.mark.parametrize("collection", ["verdicts", "deployments"])
+def test_long_documents_read_back_alike_and_those_that_gather_take_less_room(
+    tmp_path: Path, documents: EmbeddedDocuments, collection: str
+) -> None:
+    value = {"verdicts": [{"feature": f"x_{n}", "state": "ok", "p_value": None} for n in range(99)]}
+    documents.put([Document(collection=collection, key="k", value=value)])
+
+    assert documents.get(collection, "k") == value
+    assert documents.find(collection) == [("", "k", value)]
+    with sqlite3.connect(tmp_path / "state.db") as connection:
+        ((size,),) = connection.execute("SELECT length(value) FROM documents")
+    connection.close()
+    assert (size < 1000) == (collection == "verdicts")
+
+
+def test_documents_of_an_older_version_are_read(
+    tmp_path: Path, documents: EmbeddedDocuments
+) -> None:
+    with sqlite3.connect(tmp_path / "state.db") as connection:
+        connection.execute(
+            "INSERT INTO documents VALUES ('verdicts', 'k', 'a/b', 'o', '{\"n\":1e3}')"
+        )
+    connection.close()
+
+    assert documents.get("verdicts", "k") == {"n": 1000.0}
+
+
 def test_documents_are_used_from_many_threads_beside_the_consumer(
     journals: EmbeddedJournals, documents: EmbeddedDocuments
 ) -> None:

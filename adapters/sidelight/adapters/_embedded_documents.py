@@ -2,9 +2,11 @@
 
 import json
 import sqlite3
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
@@ -13,6 +15,10 @@ from sidelight.logger._journal import Document
 from sidelight.logger._segments_folder import open_folder
 
 Counters = Mapping[tuple[str, tuple[tuple[str, str], ...]], float]
+
+# Of these there are always more, and a verdict on 20 columns has 17 kB that repeat themselves.
+_COMPRESSED: Final = frozenset({"verdicts", "explanations", "replies"})
+_SHORT_BYTES: Final = 1024
 
 
 class EmbeddedDocuments:
@@ -105,7 +111,7 @@ def put_documents(connection: sqlite3.Connection, documents: Iterable[Document])
                     document.key,
                     document.deployment,
                     document.order,
-                    _dumped(document.value),
+                    _dumped(document.value, compressed=document.collection in _COMPRESSED),
                 ),
             )
 
@@ -115,18 +121,31 @@ def add_counters(connection: sqlite3.Connection, counters: Counters) -> None:
     connection.executemany(
         "INSERT INTO counters VALUES (?, ?, ?) "
         "ON CONFLICT DO UPDATE SET value = value + excluded.value",
-        [(name, json.dumps(labels), value) for (name, labels), value in counters.items()],
+        [(name, _text_of(labels), value) for (name, labels), value in counters.items()],
     )
 
 
-def _dumped(value: Mapping[str, Any]) -> str:
+@lru_cache(maxsize=1 << 16)
+def _text_of(labels: tuple[tuple[str, str], ...]) -> str:
+    # The same few thousand of them come each half second.
+    return json.dumps(labels)
+
+
+def _dumped(value: Mapping[str, Any], *, compressed: bool) -> bytes | str:
     try:
-        return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY).decode()
+        text = orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
     except TypeError:
         # Wider integers and lone surrogates, which orjson does not write.
         return json.dumps(value)
+    return zlib.compress(text, 1) if compressed and len(text) > _SHORT_BYTES else text
 
 
-def _loaded(value: str) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads(value)
+def _loaded(value: bytes | str) -> dict[str, Any]:
+    document: dict[str, Any]
+    if isinstance(value, str):
+        # What orjson does not read either, and everything that older versions wrote.
+        document = json.loads(value)
+    else:
+        # JSON never begins as zlib's streams do.
+        document = orjson.loads(value if value.startswith(b"{") else zlib.decompress(value))
     return document

@@ -1,0 +1,267 @@
+"""Millions of inferences in one collector: memory, room on the disk, one of them by its id.
+
+    python tests/benchmarks/bench_scale.py [INFERENCES,INFERENCES,... [DATA]]
+
+Batches of 64 events (V2 JSON, one row of 20 features, one deployment) go to a collector over four
+connections. At each of these numbers it waits until everything is stored and judged, and asks: the
+resident size of each process, what stands on the disk for an inference, random inferences by their
+id before and after a restart, and pages. The service with its data folder is left to nobody; name
+DATA to keep it.
+"""
+
+import asyncio
+import contextlib
+import random
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import numpy as np
+import orjson
+from prometheus_client.parser import text_string_to_metric_families
+
+from sidelight.logger import Identity, inference_id
+
+CONNECTIONS = 4
+PAIRS_A_BATCH = 32
+COLUMNS = 20
+ASKED = 200
+PAGES = 20
+SAMPLE_S = 1.0
+PATIENCE_S = 3600.0
+CONTENT_TYPE = b"application/cloudevents-batch+json"
+
+
+def request_id(number: int) -> str:
+    """Return the id of one inference as a platform would make it: random."""
+    return f"{random.Random(number).getrandbits(128):032x}"
+
+
+def _attributes(number: int, kind: str) -> dict[str, str]:
+    return {
+        "specversion": "1.0",
+        "id": request_id(number),
+        "source": "http://localhost:9081/",
+        "type": f"org.kubeflow.serving.inference.{kind}",
+        "datacontenttype": "application/json",
+        "inferenceservicename": "flights",
+        "namespace": "prod",
+        "component": "predictor",
+        "endpoint": "",
+    }
+
+
+def batches(first: int, stop: int) -> Iterator[tuple[bytes, int]]:
+    """Yield the bodies of requests, and how many bytes the payloads in each have."""
+    for begin in range(first, stop, PAIRS_A_BATCH):
+        numbers = range(begin, min(begin + PAIRS_A_BATCH, stop))
+        rows = np.random.default_rng(begin).normal(size=(len(numbers), COLUMNS)).round(4)
+        members, payload_bytes = [], 0
+        for number, row in zip(numbers, rows.tolist(), strict=True):
+            tensor = {"name": "x", "shape": [1, COLUMNS], "datatype": "FP64", "data": row}
+            answer = {"name": "y", "shape": [1], "datatype": "FP64", "data": [sum(row) / COLUMNS]}
+            asked = {"id": request_id(number), "inputs": [tensor]}
+            answered = {"model_name": "flights", "model_version": "1", "id": request_id(number)}
+            for kind, data in (("request", asked), ("response", answered | {"outputs": [answer]})):
+                members.append(_attributes(number, kind) | {"data": data})
+                payload_bytes += len(orjson.dumps(data))
+        yield orjson.dumps(members), payload_bytes
+
+
+@dataclass(slots=True)
+class Sent:
+    """What the sender made."""
+
+    payload_bytes: int = 0
+    body_bytes: int = 0
+
+
+async def _send(port: int, bodies: Iterator[tuple[bytes, int]], sent: Sent) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        for body, payload_bytes in bodies:
+            head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Type: %b\r\nContent-Length: %d\r\n\r\n"
+            while True:
+                writer.write(head % (CONTENT_TYPE, len(body)) + body)
+                answer = await reader.readuntil(b"\r\n\r\n")
+                length = re.search(rb"(?i)content-length: (\d+)", answer)
+                await reader.readexactly(int(length[1]) if length else 0)
+                if answer.startswith(b"HTTP/1.1 200"):
+                    break
+                # A full disk or too much at once: the collector says so, and is asked again.
+                await asyncio.sleep(0.5)
+            sent.payload_bytes += payload_bytes
+            sent.body_bytes += len(body)
+    finally:
+        writer.close()
+
+
+async def _send_all(port: int, first: int, stop: int, sent: Sent) -> None:
+    bodies = batches(first, stop)
+    await asyncio.gather(*(_send(port, bodies, sent) for _ in range(CONNECTIONS)))
+
+
+@dataclass
+class Collector:
+    """A service, and what is known of its processes."""
+
+    data: Path
+    peaks: dict[str, float] = field(default_factory=dict)
+
+    def start(self) -> None:
+        """Start it, and wait until it is ready."""
+        command = [sys.executable, "-m", "sidelight.service", "serve", "--port", "0"]
+        self.process = subprocess.Popen(
+            [*command, "--data", str(self.data)], stdout=subprocess.PIPE, text=True
+        )
+        assert self.process.stdout is not None
+        found = re.search(r":(\d+)/", self.process.stdout.readline())
+        assert found is not None
+        self.port = int(found[1])
+        self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=60)
+
+    def stop(self) -> None:
+        """Stop it."""
+        self.client.close()
+        self.process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(30)
+
+    def resident(self) -> dict[str, float]:
+        """Return the resident size of each process in MB, and remember the largest."""
+        pid, sizes = self.process.pid, {}
+        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            role = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")[-2].decode()
+            status = Path(f"/proc/{child}/status").read_text()
+            for name, key in (("RssAnon", role), ("VmRSS", f"{role} with files")):
+                found = re.search(rf"{name}:\s+(\d+)", status)
+                assert found is not None
+                sizes[key] = int(found[1]) / 1024
+                self.peaks[key] = max(self.peaks.get(key, 0.0), sizes[key])
+        return sizes
+
+    def total(self, name: str) -> float:
+        """Return the sum of one metric over its labels."""
+        text = self.client.get("/metrics").text
+        return sum(
+            sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+            if sample.name == f"sidelight_{name}"
+        )
+
+    def wait(self, inferences: int) -> None:
+        """Wait until so many are stored and judged, taking samples of the memory."""
+        until = time.monotonic() + PATIENCE_S
+        while time.monotonic() < until:
+            self.resident()
+            if self.total("inferences_total") >= inferences and not self.total(
+                "journal_lag_events"
+            ):
+                return
+            time.sleep(SAMPLE_S)
+        raise SystemExit(f"not stored within {PATIENCE_S:g} s")
+
+
+def _sizes(data: Path) -> dict[str, int]:
+    def size(pattern: str) -> int:
+        return sum(path.stat().st_size for path in data.glob(pattern) if path.is_file())
+
+    return {
+        "archive": size("raw/*"),
+        "lake": size("lake/**/*"),
+        "of it rows": size("lake/inferences/**/*"),
+        "state.db": size("state.db"),
+    }
+
+
+def _milliseconds(collector: Collector, paths: list[str]) -> str:
+    spent = []
+    for path in paths:
+        begun = time.perf_counter()
+        answer = collector.client.get(path)
+        spent.append(1000 * (time.perf_counter() - begun))
+        assert answer.status_code == 200, answer.text
+    first, later = spent[0], sorted(spent[1:])
+    at = [later[int(share * (len(later) - 1))] for share in (0.5, 0.99)]
+    return f"first {first:.0f}, p50 {at[0]:.1f}, p99 {at[1]:.1f}"
+
+
+def _ids(stored: int, seed: int) -> list[str]:
+    numbers = random.Random(seed).sample(range(stored), min(ASKED, stored))
+    keys = [Identity("prod", "flights", "", "predictor", request_id(n)) for n in numbers]
+    return [f"/v1/inferences/{inference_id(key)}" for key in keys]
+
+
+def _pages(collector: Collector, query: str) -> str:
+    paths, cursor = [], None
+    for _ in range(PAGES):
+        following = f"/v1/inferences?deployment=prod/flights&limit=100{query}"
+        following += f"&cursor={cursor}" if cursor else ""
+        answer = collector.client.get(following).json()
+        paths.append(following)
+        cursor = answer["next"]
+        if cursor is None:
+            break
+    return _milliseconds(collector, paths)
+
+
+def _report(collector: Collector, stored: int, sent: Sent) -> None:
+    print(f"== {stored:,} inferences stored")
+    sizes = collector.resident()
+    for role in sorted(sizes):
+        print(f"  MB of {role}: {sizes[role]:.0f}, at most {collector.peaks[role]:.0f}")
+    payload = sent.payload_bytes / stored
+    print(f"  payloads of both events: {payload:.0f} bytes an inference")
+    print(f"  the same with the attributes of the events: {sent.body_bytes / stored:.0f}")
+    for name, size in _sizes(collector.data).items():
+        each = size / stored
+        print(f"  {name}: {each:.1f} bytes an inference, {each / payload:.3f} of the payloads")
+    print(f"  by id, ms: {_milliseconds(collector, _ids(stored, 1))}")
+    print(f"  pages of 100, newest first, ms: {_pages(collector, '')}")
+    print(f"  pages of 100 where x_1 > 2, ms: {_pages(collector, '&where=features.x_1 > 2')}")
+    collector.stop()
+    begun = time.perf_counter()
+    collector.start()
+    print(f"  ready again after {time.perf_counter() - begun:.1f} s")
+    print(f"  by id after a restart, ms: {_milliseconds(collector, _ids(stored, 2))}", flush=True)
+
+
+def _measure(data: Path, marks: list[int]) -> None:
+    collector, sent, stored = Collector(data), Sent(), 0
+    collector.start()
+    try:
+        for mark in marks:
+            begun = time.perf_counter()
+            asyncio.run(_send_all(collector.port, stored, mark, sent))
+            received = time.perf_counter() - begun
+            collector.wait(mark)
+            spent = time.perf_counter() - begun
+            print(
+                f"{mark - stored:,} more: {2 * (mark - stored) / received:,.0f} events a second, "
+                f"stored and judged {(mark - stored) / spent:,.0f} inferences a second"
+            )
+            stored = mark
+            _report(collector, stored, sent)
+    finally:
+        collector.stop()
+
+
+def main() -> None:
+    """Print the figures at each number of inferences."""
+    marks = [int(text) for text in (sys.argv[1] if len(sys.argv) > 1 else "30000").split(",")]
+    if len(sys.argv) > 2:
+        _measure(Path(sys.argv[2]), marks)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        _measure(Path(folder), marks)
+
+
+if __name__ == "__main__":
+    main()
