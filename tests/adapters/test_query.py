@@ -1,5 +1,6 @@
 """Audit queries: whole inferences, the newest revision, pages that lose and repeat nothing."""
 
+import base64
 import csv
 import io
 import json
@@ -371,6 +372,45 @@ def test_a_cursor_belongs_to_its_question(store: Any, samples: SimpleNamespace) 
         store.queries.find(limit=1, cursor=cursor, version="v1")
     assert cursor.isascii()
     assert set(cursor) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param([0, "\ud800"], id="no Unicode"),
+        pytest.param([1.5, "a"], id="half a microsecond"),
+        pytest.param([0], id="too short"),
+        pytest.param({}, id="no list"),
+        pytest.param("[" * 100_000, id="deep"),
+        pytest.param("9" * 5_000, id="long number"),
+        pytest.param("\x80", id="no text"),
+    ],
+)
+def test_a_forged_cursor_is_refused(store: Any, samples: SimpleNamespace, content: Any) -> None:
+    store.add(samples.batch([samples.row("a", 1), samples.row("b", 2)]))
+    _, cursor = store.queries.find(limit=1)
+    question = json.loads(base64.urlsafe_b64decode(cursor + "=="))[-1]
+    text = content
+    if not isinstance(content, str):
+        text = json.dumps([*content, question] if isinstance(content, list) else content)
+    forged = base64.urlsafe_b64encode(text.encode("latin-1")).decode().rstrip("=")
+
+    with pytest.raises(QueryError, match="cursor"):
+        store.queries.find(limit=1, cursor=forged)
+
+
+def test_a_cursor_with_any_time_is_a_place(store: Any, samples: SimpleNamespace) -> None:
+    store.add(samples.batch([samples.row("a", 1), samples.row("b", 2)]))
+    _, cursor = store.queries.find(limit=1)
+    *_, question = json.loads(base64.urlsafe_b64decode(cursor + "=="))
+
+    def found(time_us: int) -> list[str]:
+        text = json.dumps([time_us, "x", question])
+        forged = base64.urlsafe_b64encode(text.encode()).decode()
+        return list(store.ids(cursor=forged.rstrip("=")))
+
+    assert found(10**40) == ["b", "a"]
+    assert found(-(10**40)) == []
 
 
 def test_an_empty_lake_answers(store: Any) -> None:

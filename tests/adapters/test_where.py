@@ -1,7 +1,6 @@
 """The `where` language: what it accepts, what it says of the rest, what it means."""
 
 import operator
-import re
 import struct
 from collections.abc import Callable
 from typing import Any
@@ -47,7 +46,8 @@ numbers = st.one_of(
     st.integers(-5, 5), st.sampled_from([0.1, -2.5, 1e300, 2**53, -(2**70), 3.5e38])
 )
 texts = st.text(
-    st.sampled_from(["a", "b", "%", "_", "'", '"', "\\", "é", "\n", "\x00", ";", "-"]), max_size=4
+    st.sampled_from(["a", "b", "%", "_", "'", '"', "\\", "é", "\n", "\x00", ";", "-", "!"]),
+    max_size=4,
 )
 literals = st.one_of(numbers, texts, st.booleans(), st.none())
 
@@ -66,7 +66,7 @@ def written(value: Any) -> str:
 def predicates(draw: st.DrawFn) -> str:
     column = draw(st.sampled_from(sorted(COLUMNS)))
     negation = draw(st.sampled_from(["", "not "]))
-    match draw(st.integers(0, 4)):
+    match draw(st.integers(0, 5)):
         case 0:
             sign = draw(st.sampled_from(["=", "!=", "<", "<=", ">", ">="]))
             return f"{column} {sign} {written(draw(literals))}"
@@ -78,6 +78,9 @@ def predicates(draw: st.DrawFn) -> str:
             return f"{column} {negation}between {low} and {high}"
         case 3:
             return f"{column} {negation}LIKE {written(draw(texts))}"
+        case 4:
+            parts = draw(st.lists(st.sampled_from(["a", "%", "_", "!%", "!_", "!!", "é"])))
+            return f"{column} {negation}like {written(''.join(parts))} ESCAPE '!'"
     return f"{column} is {negation}null"
 
 
@@ -141,7 +144,12 @@ def evaluate(expression: Expression, row: dict[str, Any]) -> bool | None:
             high = compared(row, expression.column, operator.le, expression.values[1])
             answer = False if False in (low, high) else None if None in (low, high) else True
         case Like():
-            answer = compared(row, expression.column, like, expression.values[0])
+            answer = compared(
+                row,
+                expression.column,
+                lambda value, pattern: like(value, pattern, expression.escape),
+                expression.values[0],
+            )
         case Membership():
             each = [
                 compared(row, expression.column, operator.eq, value) for value in expression.values
@@ -160,10 +168,14 @@ SIGNS: dict[str, Callable[[Any, Any], bool]] = {
 }
 
 
-def like(value: str, pattern: str) -> bool:
-    parts = {"%": ".*", "_": "."}
-    regular = "".join(parts.get(character, re.escape(character)) for character in pattern)
-    return re.fullmatch(regular, value, re.DOTALL) is not None
+def like(value: str, pattern: str, escape: str) -> bool:
+    if not pattern:
+        return not value
+    if escape and pattern[0] == escape:
+        return value[:1] == pattern[1] and like(value[1:], pattern[2:], escape)
+    if pattern[0] == "%":
+        return any(like(value[n:], pattern[1:], escape) for n in range(len(value) + 1))
+    return bool(value) and pattern[0] in {"_", value[0]} and like(value[1:], pattern[1:], escape)
 
 
 def inverted(answer: bool | None) -> bool | None:  # noqa: FBT001 - three values
@@ -289,6 +301,15 @@ def error_of(text: str) -> WhereError | None:
         "features.a not = 1",
         "features.a between 1",
         "features.a like 1",
+        "features.a like 'x' escape",
+        "features.a like 'x' escape '%'",
+        "features.a like 'x' escape '!!'",
+        "features.a like 'x' escape ''",
+        "features.a like 'x' escape 'é'",
+        "features.a like 'x!' escape '!'",
+        "features.a like 'x!y' escape '!'",
+        "features.a like 'x!!!' escape '!'",
+        "features.a = 'x' escape '!'",
         "features.a = 12abc",
         "features.a = 1.2.3",
         "features.a = 'open",
@@ -329,6 +350,14 @@ def test_an_error_shows_the_place() -> None:
         "where, at character 30: expected a number, a 'string', true, false or null, got the end\n"
         "status = 200 and?latency_ms >\n" + " " * 29 + "^"
     )
+
+
+@pytest.mark.parametrize("text", ["a = 1", "features.a-b = 1", "features.a b = 1", 'a."b" = 1'])
+def test_who_names_a_column_wrongly_is_told_how(text: str) -> None:
+    with pytest.raises(WhereError) as caught:
+        checked(text)
+
+    assert "features" in caught.value.expected
 
 
 def test_an_unknown_column_is_answered_with_near_names() -> None:

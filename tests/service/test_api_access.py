@@ -1,11 +1,13 @@
 """Who may ask for what: every route with every role, limited tokens, and what is written down."""
 
+import base64
 import json
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from sidelight.logger import Document
 from sidelight.service._access import NEEDED
 from sidelight.service._access_log import AccessLog
 from sidelight.service._api import create_app
@@ -207,3 +209,24 @@ def test_without_tokens_what_is_asked_on_loopback_is_written_down_as_local(
     assert api.get("/v1/alarms").status_code == 200
     (path,) = (folder.data / "access").glob("log-*.jsonl")
     assert json.loads(path.read_text())["caller"] == "local"
+
+
+@pytest.mark.parametrize("index", [-1, 0])
+def test_a_forged_cursor_does_not_lead_into_another_namespace(guarded: Guarded, index: int) -> None:
+    verdicts = [{"deployment": "test/flights", "detector": "d", "state": "ok"}] * 3
+    secret = Document(
+        collection="verdicts",
+        key="test/flights|000000000250",
+        deployment="test/flights",
+        order="2013-01-01T00:00:00Z",
+        value={"verdicts": verdicts},
+    )
+    guarded.api.context.documents.put([secret])
+    place = json.dumps(["2013-01-01T00:00:00Z", secret.key, index])
+    cursor = base64.urlsafe_b64encode(place.encode()).decode().rstrip("=")
+    path = f"/v1/verdicts?deployment=prod/flights&cursor={cursor}"
+
+    answer = guarded.api.request("GET", path, headers=guarded.token("read", namespaces=["prod"]))
+
+    assert answer.status_code == (400 if index < 0 else 200)
+    assert answer.json().get("items", []) == []

@@ -41,7 +41,9 @@ class Cursor:
         try:
             padded = text.encode("ascii") + b"=" * (-len(text) % 4)
             value = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
-        except (ValueError, binascii.Error):
+            # An id that is no Unicode text is none of ours, and no parameter of a query.
+            json.dumps(value, ensure_ascii=False).encode()
+        except (ValueError, binascii.Error, RecursionError):
             raise QueryError("cursor", expected=_EXPECTED, got=ascii(text[:40])) from None
         match value:
             case [int() as time_us, str() as last, str() as asked]:

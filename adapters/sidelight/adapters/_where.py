@@ -8,7 +8,7 @@
     predicate  := column ( "=" | "!=" | "<" | "<=" | ">" | ">=" ) value
                 | column ["not"] "in" "(" value { "," value } ")"
                 | column ["not"] "between" value "and" value
-                | column ["not"] "like" string
+                | column ["not"] "like" string [ "escape" string ]
                 | column "is" ["not"] "null"
     column     := ("features" | "outputs" | "labels") "." name | a column of the inference
     value      := number | 'string' | true | false | null
@@ -17,6 +17,7 @@ A name with other characters than letters, digits and ``_ .`` stands in double q
 ``features."a b"``. Logic has three values, as in SQL: what is missing is neither equal nor unequal.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -31,6 +32,8 @@ MAX_NESTING = 64
 """Parentheses and negations around one predicate."""
 
 SECTIONS = ("features", "outputs", "labels")
+
+_ESCAPE = re.compile(r"[!-$&-^`-~ ]")
 
 Operator = Literal["=", "!=", "<", "<=", ">", ">="]
 
@@ -88,7 +91,12 @@ class Between(Predicate):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Like(Predicate):
-    """``column like pattern``: ``%`` stands for any text, ``_`` for one character."""
+    """``column like pattern``: ``%`` stands for any text, ``_`` for one character.
+
+    Behind ``escape`` (one ASCII character, empty for none) both stand for themselves.
+    """
+
+    escape: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -240,8 +248,18 @@ class _Parser:
             values = (low, self._value())
             return Between(column=column, position=position, negated=negated, values=values)
         if self._accept("like"):
+            pattern = self._pattern()
+            escape = self._escape(pattern) if self._accept("escape") else ""
             return Like(
-                column=column, position=position, negated=negated, values=(self._pattern(),)
+                column=column,
+                position=position,
+                negated=negated,
+                values=(pattern,),
+                escape=escape,
+            )
+        if not negated and token.kind == "column":
+            raise self._error(
+                f'an operator, or quotes around a name: {column.section or "features"}."a b"'
             )
         raise self._error("in, between or like" if negated else "an operator such as = or in")
 
@@ -266,6 +284,23 @@ class _Parser:
         if self._next.kind != "value" or not isinstance(self._next.value, str):
             raise self._error("a 'pattern' with % and _")
         return self._value()
+
+    def _escape(self, pattern: Literals) -> str:
+        token = self._next
+        sign = token.value if token.kind == "value" else None
+        if not isinstance(sign, str) or not _ESCAPE.fullmatch(sign):
+            raise self._error("one ASCII character in quotes, neither % nor _")
+        self._index += 1
+        rest = str(pattern.value).replace(sign * 2, "")
+        for part in rest.split(sign)[1:]:
+            if part[:1] not in {"%", "_"}:
+                raise WhereError(
+                    self._text,
+                    pattern.position,
+                    expected=f"% or _ or {sign} behind each {sign}",
+                    got=pattern.text,
+                )
+        return sign
 
     def _list(self) -> tuple[Literals, ...]:
         self._expect("(")

@@ -118,8 +118,10 @@ class _Writer:
                 low = _compared(field, ">=", values[0], wanted=wanted)
                 high = _compared(field, "<=", values[1], wanted=wanted)
                 return _every([low, high]) if wanted else _some([low, high])
-            case Like():
+            case Like(escape=""):
                 return _like(field, str(values[0].value), wanted=wanted)
+            case Like():
+                return _found(field, "text", _exists(field))
             case Membership():
                 parts = [_compared(field, "=", value, wanted=wanted) for value in values]
                 return _some(parts) if wanted else _every(parts)

@@ -87,7 +87,8 @@ def _predicate(predicate: AnyPredicate, cell: Cell) -> bool | None:
         case Like():
             if cell.kind != "text" or cell.value is None:
                 return None
-            return _pattern(str(values[0].value)).fullmatch(cell.value) is not None
+            pattern = _pattern(str(values[0].value), predicate.escape)
+            return pattern.fullmatch(cell.value) is not None
         case Membership():
             return _any([_compare(cell, "=", value) for value in values])
     assert_never(predicate)
@@ -130,12 +131,23 @@ def _kind(value: Any) -> Kind:
 
 
 @lru_cache(maxsize=256)
-def _pattern(like: str) -> re.Pattern[str]:
-    signs = {"%": ".*", "_": "."}
-    # A run of % is one: several would make the matching slow for nothing.
-    plain = re.sub("%+", "%", like)
-    text = "".join(signs.get(sign, re.escape(sign)) for sign in plain)
-    return re.compile(text, re.DOTALL)
+def _pattern(like: str, escape: str) -> re.Pattern[str]:
+    parts = [""]
+    signs = iter(like)
+    for sign in signs:
+        if sign == "%":
+            parts.append("")
+        elif sign == "_":
+            parts[-1] += "."
+        else:
+            parts[-1] += re.escape(next(signs) if sign == escape else sign)
+    first, *rest = parts
+    if not rest:
+        return re.compile(first, re.DOTALL)
+    # What stands between two % is found where it comes first, and never looked for again: tried
+    # at all places, many % take for ever.
+    middle = "".join(f"(?>.*?{part})" for part in rest[:-1] if part)
+    return re.compile(f"{first}{middle}.*{rest[-1]}", re.DOTALL)
 
 
 def _all(found: Iterable[bool | None]) -> bool | None:

@@ -35,6 +35,7 @@ _WORDS: dict[Kind, str] = {
     "time": "a 'time' (RFC 3339)",
     "other": "is null or is not null (lists and bytes have no other comparison)",
 }
+_MOST_NAMES = 5
 _UNKNOWN = "CAST(NULL AS BOOLEAN)"
 _FLOAT32_MAX = 3.4028234663852886e38
 
@@ -79,7 +80,10 @@ def check(
         known = kinds(predicate.column)
         if known is None:
             names = sorted(set(candidates(predicate.column)))
-            near = difflib.get_close_matches(str(predicate.column), names, n=5, cutoff=0.5)
+            # Whoever forgets the section meant one of these.
+            near = [name for name in names if name.endswith(f".{predicate.column.name}")]
+            near += difflib.get_close_matches(str(predicate.column), names, n=5, cutoff=0.5)
+            near = list(dict.fromkeys(near))[:_MOST_NAMES]
             expected = ", ".join(near or names[:8]) or "a known column"
             raise WhereError(
                 text,
@@ -149,7 +153,7 @@ class _Writer:
                 low = self._compare(column, ">=", values[0])
                 return f"({low} AND {self._compare(column, '<=', values[1])})"
             case Like():
-                return self._compare(column, "LIKE", values[0])
+                return self._like(predicate)
             case Membership():
                 return self._membership(predicate)
         assert_never(predicate)
@@ -166,6 +170,16 @@ class _Writer:
             return _UNKNOWN
         kind, operand = found
         return f"({source.sql[kind]} {'<>' if operator == '!=' else operator} {operand})"
+
+    def _like(self, like: Like) -> str:
+        source = self._source(like.column)
+        if "text" not in source.sql:
+            return _UNKNOWN
+        self._parameters.append(like.values[0].value)
+        if not like.escape:
+            return f"({source.sql['text']} LIKE ?)"
+        self._parameters.append(like.escape)
+        return f"({source.sql['text']} LIKE ? ESCAPE ?)"
 
     def _membership(self, membership: Membership) -> str:
         source = self._source(membership.column)

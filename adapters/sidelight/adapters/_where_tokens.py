@@ -12,7 +12,7 @@ Value = int | float | str | bool | None
 
 TokenKind = Literal["column", "value", "keyword", "symbol", "end"]
 
-_KEYWORDS = frozenset({"and", "or", "not", "in", "between", "like", "is"})
+_KEYWORDS = frozenset({"and", "or", "not", "in", "between", "like", "escape", "is"})
 _CONSTANTS: dict[str, Value] = {"true": True, "false": False, "null": None}
 
 # Beyond 127 bits DuckDB has no integer; such a number is compared as a float, as in every file.
@@ -29,6 +29,10 @@ _PATTERN = re.compile(
     """,
     re.VERBOSE,
 )
+
+
+_NAMES = ' (a name with such a character stands in quotes: features."a-b")'
+_OF_NAMES = frozenset("-.:/[]#$&+@`")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +115,7 @@ def _unreadable(rest: str) -> dict[str, str]:
         return {"expected": "a closing ' (a quote inside is written '')", "got": "the end"}
     if rest.startswith('."'):
         return {"expected": 'a closing " (a quote inside is written "")', "got": "the end"}
-    return {
-        "expected": "a column, a value, an operator or a parenthesis",
-        "got": ascii(rest[:10]),
-    }
+    expected = "a column, a value, an operator or a parenthesis"
+    if rest[0] == '"' or rest[0] in _OF_NAMES:
+        expected += _NAMES
+    return {"expected": expected, "got": ascii(rest[:10])}

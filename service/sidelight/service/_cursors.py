@@ -66,7 +66,9 @@ def _items(
         value = documents.get(collection, start[1]) or {}
         rest = items_of(value)[start[2] + 1 :] if value else []
         for index, item in enumerate(rest, start[2] + 1):
-            yield (start[0], start[1], index), item
+            # Whoever forges a cursor can name any document, also one that is not for him.
+            if deployment in {None, item["deployment"]}:
+                yield (start[0], start[1], index), item
     after = None if start is None else start[:2]
     while page := documents.find(
         collection, deployment=deployment, descending=descending, after=after, limit=_PAGE
@@ -84,9 +86,12 @@ def _encode(place: _Place) -> str:
 def _decode(cursor: str) -> _Place:
     try:
         text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
-        order, key, index = orjson.loads(text)
-        return str(order), str(key), int(index)
-    except (ValueError, binascii.Error, TypeError) as error:
-        raise BadRequest(
-            "cursor: cannot be read", expected="the `next` of an earlier answer", got=cursor[:80]
-        ) from error
+        place = orjson.loads(text)
+    except (ValueError, binascii.Error):
+        place = None
+    match place:
+        case [str() as order, str() as key, int() as index] if index >= 0:
+            return order, key, index
+    raise BadRequest(
+        "cursor: cannot be read", expected="the `next` of an earlier answer", got=cursor[:80]
+    )
