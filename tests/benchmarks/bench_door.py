@@ -1,153 +1,59 @@
 """Events a second that the door makes durable: `python tests/benchmarks/bench_door.py`.
 
-The door runs in a process of its own, the clients in this one. Each connection sends its next
-request after the answer to the last. The heads are those of KServe's agent, with an id of its
-own for every event, request and response in turn on each connection.
+A door runs in a process of its own on one core, `wrk` on another; each connection sends its next
+request after the answer to the last. Rounds of all doors are interleaved, and what is printed are
+medians with the least and the most. CPU a event is told beside the rate: it holds on a machine
+that does other things as well.
 """
 
 import argparse
 import asyncio
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from functools import partial
-from itertools import count
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 import uvloop
 
-from sidelight.logger._connection import Connection
 from sidelight.logger._door import Door
+from sidelight.logger._door_connection import DoorConnection
+from sidelight.logger._door_heads import LearnedHeads
 from sidelight.logger._door_server import DoorServer, serve_door
 from sidelight.logger._segments import Done
 
-_ATTRIBUTES = {
-    "specversion": "1.0",
-    "source": "http://localhost:9081/",
-    "inferenceservicename": "flights",
-    "namespace": "production",
-    "component": "predictor",
-    "endpoint": "default",
-    "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
-    "time": "2026-01-01T00:00:00.000000000Z",
-}
-_BODIES = {
-    "request": json.dumps(
-        {
-            "inputs": [
-                {
-                    "name": "x",
-                    "shape": [1, 20],
-                    "datatype": "FP64",
-                    "data": [round(0.37 * index, 3) for index in range(20)],
-                }
-            ]
-        }
-    ),
-    "response": json.dumps(
-        {
-            "model_name": "flights",
-            "outputs": [{"name": "y", "shape": [1], "datatype": "FP64", "data": [0.25]}],
-        }
-    ),
-}
+HERE = Path(__file__).parent
+WARM_S = 0.7
 
 
-def singles(start: int) -> Iterator[bytes]:
-    """Requests of one connection, one event each."""
-    for number in count():
-        kind = ("request", "response")[number % 2]
-        body = _BODIES[kind]
-        lines = [
-            "POST / HTTP/1.1",
-            "Host: collector.sidelight.svc.cluster.local",
-            "User-Agent: Go-http-client/1.1",
-            f"Content-Length: {len(body)}",
-            f"Ce-Id: {start:06d}-{number // 2:012d}",
-            f"Ce-Type: org.kubeflow.serving.inference.{kind}",
-            *(f"Ce-{name.capitalize()}: {value}" for name, value in _ATTRIBUTES.items()),
-            "Content-Type: application/json",
-            "Accept-Encoding: gzip",
-        ]
-        yield ("\r\n".join(lines) + "\r\n\r\n" + body).encode()
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One door under one load."""
+
+    name: str
+    door: str
+    load: str
+    connections: int = 64
+    events: int = 1
 
 
-def batches(start: int, *, size: int = 64) -> Iterator[bytes]:
-    """Requests of one connection, a batch each."""
-    for number in count():
-        members = [
-            {
-                **_ATTRIBUTES,
-                "id": f"{start:06d}-{number:09d}-{index:03d}",
-                "type": "org.kubeflow.serving.inference.request",
-                "data": json.loads(_BODIES["request"]),
-            }
-            for index in range(size)
-        ]
-        body = json.dumps(members)
-        head = (
-            "POST / HTTP/1.1\r\nHost: collector\r\n"
-            "Content-Type: application/cloudevents-batch+json\r\n"
-            f"Content-Length: {len(body)}\r\n\r\n"
-        )
-        # Made once: what is measured is the door.
-        request = (head + body).encode()
-        while True:
-            yield request
-
-
-class Client(asyncio.Protocol):
-    """One connection in a closed loop."""
-
-    _transport: asyncio.Transport
-
-    def __init__(self, requests: Iterator[bytes], until: float, waits: list[float]) -> None:
-        self._requests = requests
-        self._until = until
-        self._waits = waits
-        self._sent = 0.0
-        self.ended = asyncio.get_running_loop().create_future()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport  # type: ignore[assignment]  # connections make full transports
-        self._send()
-
-    def data_received(self, data: bytes) -> None:
-        assert data.startswith(b"HTTP/1.1 200 "), data
-        now = time.perf_counter()
-        self._waits.append(now - self._sent)
-        if now < self._until:
-            self._send()
-        else:
-            self._transport.close()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.ended.set_result(exc)
-
-    def _send(self) -> None:
-        self._sent = time.perf_counter()
-        self._transport.write(next(self._requests))
-
-
-async def load(port: int, requests: list[Iterator[bytes]], seconds: float) -> list[float]:
-    """Drive the door and return how long each answer took, in seconds."""
-    waits: list[float] = []
-    loop = asyncio.get_running_loop()
-    until = time.perf_counter() + seconds
-    clients = [Client(some, until, waits) for some in requests]
-    for client in clients:
-        await loop.create_connection(partial(_itself, client), "127.0.0.1", port)
-    for client in clients:
-        await asyncio.wait_for(client.ended, seconds + 10)
-    return waits
-
-
-def _itself(client: Client) -> Client:
-    return client
+CASES = (
+    Case(name="single, FastAPI + SDK, not stored", door="fastapi", load="single"),
+    Case(name="single, the door without a journal", door="floor", load="single"),
+    Case(name="single, durable", door="door", load="single"),
+    Case(name="pairs, durable", door="door", load="pairs"),
+    Case(name="64x20, durable", door="door", load="wide"),
+    Case(name="batches of 64, durable", door="door", load="batch", connections=4, events=64),
+    Case(name="single, a sync takes 3 ms", door="slow", load="single"),
+    Case(name="single, durable, 1 connection", door="door", load="single", connections=1),
+)
 
 
 class Nowhere:
@@ -158,38 +64,86 @@ class Nowhere:
         done(0, None)
 
 
-async def serve(data: str) -> None:
-    """Run the door, or one without a journal when no folder is named."""
-    if data:
-        server = DoorServer(Path(data), "127.0.0.1", 0)
-        await serve_door(server, ready=lambda: print(server.port, flush=True))
-        return
-    door = Door(Nowhere())
-    listener = await asyncio.get_running_loop().create_server(
-        lambda: Connection(door), "127.0.0.1", 0
+def slow_sync(descriptor: int) -> None:
+    """Make durable on a disk that takes 3 ms."""
+    begun = time.perf_counter()
+    os.fdatasync(descriptor)
+    time.sleep(max(0.0, begun + 0.003 - time.perf_counter()))
+
+
+async def serve(kind: str, data: Path) -> None:
+    """Run one of the doors and print its port."""
+    if kind == "floor":
+        door, heads = Door(Nowhere()), LearnedHeads()
+        listener = await asyncio.get_running_loop().create_server(
+            lambda: DoorConnection(door, heads), "127.0.0.1", 0
+        )
+        print(listener.sockets[0].getsockname()[1], flush=True)
+        await listener.serve_forever()
+    sync = slow_sync if kind == "slow" else os.fdatasync
+    server = DoorServer(data, "127.0.0.1", 0, sync=sync)
+    await serve_door(server, ready=lambda: print(server.port, flush=True))
+
+
+def serve_fastapi() -> None:
+    """Run what people write first: each event becomes an object of the SDK and is forgotten."""
+    import socket  # noqa: PLC0415 - only this peer needs them
+
+    import uvicorn  # noqa: PLC0415
+    from cloudevents.core.bindings.http import HTTPMessage, from_http_event  # noqa: PLC0415
+    from fastapi import FastAPI, Request, Response  # noqa: PLC0415
+
+    app = FastAPI()
+
+    async def receive(request: Request) -> Response:
+        message = HTTPMessage(headers=dict(request.headers), body=await request.body())
+        assert from_http_event(message).get_id()
+        return Response()
+
+    app.post("/")(receive)
+    listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+    print(listener.getsockname()[1], flush=True)
+    config = uvicorn.Config(
+        app, loop="uvloop", http="httptools", access_log=False, log_level="error"
     )
-    print(listener.sockets[0].getsockname()[1], flush=True)
-    await listener.serve_forever()
+    uvicorn.Server(config).run(sockets=[listener])
 
 
-def measure(data: str, requests: list[Iterator[bytes]], seconds: float) -> dict[str, float]:
-    """Start a door, drive it, end it."""
-    process = subprocess.Popen([sys.executable, __file__, "--serve", data], stdout=subprocess.PIPE)
+@contextmanager
+def running(kind: str, data: Path, core: int) -> Iterator[tuple[int, int]]:
+    """Run a door in a process of its own; give its process id and its port."""
+    command = ["taskset", "-c", str(core), sys.executable, __file__, "--serve", kind]
+    process = subprocess.Popen([*command, "--data", str(data)], stdout=subprocess.PIPE)
     assert process.stdout is not None
-    port = int(process.stdout.readline())
-    uvloop.run(load(port, requests, 0.5))
-    used = _cpu_seconds(process.pid)
-    waits = sorted(uvloop.run(load(port, requests, seconds)))
-    used = _cpu_seconds(process.pid) - used
-    process.terminate()
-    process.wait()
-    process.stdout.close()
-    return {
-        "requests": len(waits) / seconds,
-        "p50_ms": 1e3 * waits[len(waits) // 2],
-        "p99_ms": 1e3 * waits[len(waits) * 99 // 100],
-        "cpu_us": 1e6 * used / len(waits),
-    }
+    try:
+        yield process.pid, int(process.stdout.readline())
+    finally:
+        process.terminate()
+        process.wait()
+        process.stdout.close()
+
+
+def measure(case: Case, data: Path, seconds: float, cores: tuple[int, int]) -> dict[str, float]:
+    """Start a door, drive it, end it."""
+    with running(case.door, data, cores[0]) as (pid, port):
+        drive(case, port, WARM_S, cores[1])
+        used = _cpu_seconds(pid)
+        told = drive(case, port, seconds, cores[1])
+        used = _cpu_seconds(pid) - used
+    shutil.rmtree(data, ignore_errors=True)
+    assert not told["failed"], f"{case.name}: {told['failed']:.0f} requests failed"
+    events = told["requests"] * case.events
+    return told | {"rate": events / told["seconds"], "cpu_us": 1e6 * used / events}
+
+
+def drive(case: Case, port: int, seconds: float, core: int) -> dict[str, float]:
+    """Have `wrk` send for a while."""
+    command = ["taskset", "-c", str(core), "wrk", "--threads", "1"]
+    command += ["--connections", str(case.connections), "--duration", f"{max(1, round(seconds))}s"]
+    command += ["--script", str(HERE / "door.lua"), f"http://127.0.0.1:{port}", "--", case.load]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    figures: dict[str, float] = json.loads(told.splitlines()[-1])
+    return figures
 
 
 def _cpu_seconds(pid: int) -> float:
@@ -200,29 +154,42 @@ def _cpu_seconds(pid: int) -> float:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--serve")
-    parser.add_argument("--seconds", type=float, default=3.0)
-    parser.add_argument("--data", default=".", help="where the journal is put")
+    parser.add_argument("--serve", help="run one of the doors instead")
+    parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", default="", help="cases whose name has this in it")
+    parser.add_argument("--cores", default="1,0", help="of the door and of wrk")
+    parser.add_argument("--data", type=Path, default=Path(), help="where the journal is put")
     options = parser.parse_args()
-    if options.serve is not None:
-        uvloop.run(serve(options.serve))
-        return
-    rounds = {
-        "single events, 64 connections": (64, singles, 1),
-        "single events, 1 connection": (1, singles, 1),
-        "batches of 64, 4 connections": (4, batches, 64),
-    }
+    if options.serve == "fastapi":
+        serve_fastapi()
+    elif options.serve:
+        uvloop.run(serve(options.serve, options.data))
+    else:
+        door, load = (int(core) for core in options.cores.split(","))
+        compare(options, (door, load))
+
+
+def compare(options: argparse.Namespace, cores: tuple[int, int]) -> None:
+    """Run all cases in turn, a few times, and print what they have in common."""
+    cases = [case for case in CASES if options.only in case.name]
+    told: dict[str, list[dict[str, float]]] = {case.name: [] for case in cases}
     with tempfile.TemporaryDirectory(dir=options.data) as folder:
-        for index, (name, (connections, make, events)) in enumerate(rounds.items()):
-            requests = [make(start) for start in range(connections)]
-            none = measure("", requests, options.seconds)
-            durable = measure(f"{folder}/{index}", requests, options.seconds)
-            print(
-                f"{name}: {durable['requests'] * events:,.0f} events/s durable, "
-                f"{durable['requests'] / none['requests']:.2f} of {none['requests'] * events:,.0f} "
-                f"without a journal; p50 {durable['p50_ms']:.2f} ms, p99 {durable['p99_ms']:.2f} "
-                f"ms, {durable['cpu_us'] / events:.1f} us of CPU per event at the door"
-            )
+        for _ in range(options.rounds):
+            for case in cases:
+                told[case.name].append(measure(case, Path(folder) / "data", options.seconds, cores))
+    peer = told.get(CASES[0].name)
+    for case in cases:
+        rounds = told[case.name]
+        rates = sorted(one["rate"] for one in rounds)
+        ratio = f", {median(rates) / median(one['rate'] for one in peer):.1f} x" if peer else ""
+        print(
+            f"{case.name}: {median(rates):,.0f} events/s [{rates[0]:,.0f} to {rates[-1]:,.0f}]"
+            f"{ratio}; p50 {median(one['p50_ms'] for one in rounds):.2f} ms, p99 "
+            f"{median(one['p99_ms'] for one in rounds):.2f} ms [at most "
+            f"{max(one['p99_ms'] for one in rounds):.1f}]; "
+            f"{median(one['cpu_us'] for one in rounds):.1f} us of CPU an event at the door"
+        )
 
 
 if __name__ == "__main__":

@@ -416,6 +416,10 @@ def test_the_gate_is_for_strangers_only(tmp_path: Path) -> None:
         def check(self, request: Request) -> bytes | None:
             return response(403) if request.body == b'"foreign"' else None
 
+        def passes(self, target: bytes, head: bytes) -> bool:
+            del target, head
+            return False
+
     async def run() -> tuple[list[int], dict[str, Any]]:
         async with serving(tmp_path, ingest_socket=socket, gate=OnlyTheGood()) as (_, client):
             inside = httpx.AsyncHTTPTransport(uds=str(socket))
@@ -451,6 +455,10 @@ def test_a_token_in_the_path_or_a_header_is_taken_and_its_secret_not_kept(
         def check(self, request: Request) -> bytes | None:
             assert b"c2VjcmV0" in request.head
             return None
+
+        def passes(self, target: bytes, head: bytes) -> bool:
+            del target, head
+            return False
 
     token = "sl_0123456789ab_c2VjcmV0"
 

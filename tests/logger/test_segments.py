@@ -139,6 +139,47 @@ def test_what_arrives_during_a_sync_is_the_next_group(
     writer.close()
 
 
+def test_on_a_slow_disk_those_who_came_together_are_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    syncing, go_on = threading.Event(), threading.Event()
+
+    def slow(descriptor: int) -> None:
+        syncing.set()
+        assert go_on.wait(10)
+        os.fdatasync(descriptor)
+
+    monkeypatch.setattr("sidelight.logger._segments._PATIENCE_S", 60.0)
+    writer = SegmentWriter(tmp_path, sync=slow)
+    futures = [writer.write(b"", b"first")]
+    assert syncing.wait(10)
+    futures += [writer.write(b"", b"%d" % index) for index in range(40)]
+    writer._usual_sync_s = 1.0
+    go_on.set()
+    for _ in range(3):
+        # Who was answered comes again, one after the other.
+        assert all(future.result(timeout=10) is not None for future in futures)
+        futures = [writer.write(b"", b"again") for _ in range(40)]
+
+    assert [future.result(timeout=10) for future in futures] == list(range(121, 161))
+    assert writer.groups <= 2 + 3 * 2
+    writer.close()
+    assert verify(tmp_path).ok
+
+
+def test_who_is_waited_for_and_does_not_come_delays_nobody_for_long(tmp_path: Path) -> None:
+    writer = SegmentWriter(tmp_path)
+    writer._usual_sync_s = 1.0
+    writer._wanted = 1000.0
+
+    assert writer.write(b"", b"alone").result(timeout=10) == 0
+    writer._wanted = 1000.0
+    writer._usual_sync_s = 1.0
+    futures = [writer.write(b"", b"the last")]
+    writer.close()
+    assert futures[0].result(timeout=10) == 1
+
+
 def test_nothing_is_read_before_it_is_durable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -530,7 +571,9 @@ def test_other_bytes_are_no_segment_header(data: bytes) -> None:
 def test_a_group_is_found_behind_anything(
     records: list[Record], before: bytes, after: bytes
 ) -> None:
-    header, payloads, digest = encode_group(CHAIN_START, first=2, time_ns=3, records=records)
+    header, payloads, digest = encode_group(
+        CHAIN_START, first=2, time_ns=3, records=[(*record, None) for record in records]
+    )
     data = before + header + payloads + after
 
     found = find_group(data, behind=0, position=1)

@@ -18,9 +18,9 @@ from sidelight.logger._upstream import Upstream
 
 log = logging.getLogger(__name__)
 
-_READY: Final = 0  # waiting for a head
+READY: Final = 0  # waiting for a head
 _COLLECTING: Final = 1  # waiting for the body of a request of ours
-_ANSWERING: Final = 2  # waiting for the service's answer
+ANSWERING: Final = 2  # waiting for the service's answer
 _RELAYING: Final = 3  # the relay has it
 _ENDED: Final = 4  # what still comes is not looked at
 
@@ -93,7 +93,7 @@ class Connection(asyncio.Protocol):
         self._tap = tap
         self.limits = limits if limits is not None else Limits()
         self.connections = connections if connections is not None else Connections()
-        self._state = _READY
+        self._state = READY
         self._buffer = b""
         self._last: RequestHead | None = None
         self._relay: Relay | None = None
@@ -129,7 +129,7 @@ class Connection(asyncio.Protocol):
         """Take what came."""
         self._touched = True
         state = self._state
-        if state == _READY:
+        if state == READY:
             self._buffer = self._buffer + data if self._buffer else data
             if not self._write_full:
                 self._run()
@@ -139,7 +139,7 @@ class Connection(asyncio.Protocol):
         elif state == _RELAYING:
             assert self._relay is not None  # noqa: S101 - the state says so
             self._wait_with(self._relay.request_data(data))
-        elif state == _ANSWERING:
+        elif state == ANSWERING:
             self._wait_with(data)
 
     def eof_received(self) -> bool:
@@ -152,7 +152,7 @@ class Connection(asyncio.Protocol):
         if state == _RELAYING and self._relay is not None:
             keeps = self._relay.client_ended()
         else:
-            keeps = state == _ANSWERING
+            keeps = state == ANSWERING
         if not keeps or has_hung_up(self.transport):
             return False
         self._half_closed = True
@@ -178,7 +178,7 @@ class Connection(asyncio.Protocol):
     def finish(self) -> None:
         """End as soon as the request in work is answered; at once when there is none."""
         self._closing = True
-        if self._state == _READY:
+        if self._state == READY:
             self._end()
 
     def sweep(self) -> None:
@@ -189,12 +189,12 @@ class Connection(asyncio.Protocol):
         """
         if self._half_closed and has_hung_up(self.transport):
             self.transport.abort()
-        elif self._state == _READY and self._buffer and not self._write_full:
+        elif self._state == READY and self._buffer and not self._write_full:
             if self._is_late:
                 self._refuse(problem(408, "the head of the request did not come in time"))
             self._is_late = True
         elif not self._touched:
-            if self._state == _READY:
+            if self._state == READY:
                 self._end()
             elif self._state == _COLLECTING:
                 self._refuse(problem(408, "the request did not come to its end in time"))
@@ -277,12 +277,12 @@ class Connection(asyncio.Protocol):
             return
         self._running = True
         try:
-            while self._state == _READY and self._buffer and not self._write_full:
+            while self._state == READY and self._buffer and not self._write_full:
                 if not self._next():
                     break
         finally:
             self._running = False
-        if self._half_closed and self._state == _READY and not self._write_full:
+        if self._half_closed and self._state == READY and not self._write_full:
             self._end()
         elif self.held & _WAITING_FULL and len(self._buffer) < self.limits.max_waiting_bytes:
             self._free(_WAITING_FULL)
@@ -369,7 +369,7 @@ class Connection(asyncio.Protocol):
 
     def _handle(self, body: bytes) -> None:
         head = self._head
-        self._state = _ANSWERING
+        self._state = ANSWERING
         self._serial += 1
         request = Request(head.method, head.target, head.raw, body)
         respond = partial(self._answer, self._serial)
@@ -380,7 +380,7 @@ class Connection(asyncio.Protocol):
             respond(problem(500, "the request could not be handled"))
 
     def _answer(self, serial: int, payload: bytes) -> None:
-        if serial != self._serial or self._state != _ANSWERING:
+        if serial != self._serial or self._state != ANSWERING:
             return
         self._serial += 1
         keep_alive = self._head.keep_alive and not self._closing
@@ -391,17 +391,17 @@ class Connection(asyncio.Protocol):
             self._end()
 
     def _ready(self) -> None:
-        self._state = _READY
+        self._state = READY
         if self._buffer or self.held:
             self._run()
-        if self._half_closed and self._state == _READY and not self._running:
+        if self._half_closed and self._state == READY and not self._running:
             self._end()
 
     def _wait_with(self, data: bytes) -> None:
         # More than one request at a time is nobody's hurry: what came early waits, bounded.
         if data:
             self._buffer = self._buffer + data if self._buffer else data
-            if self._state == _READY:
+            if self._state == READY:
                 self._run()
             elif self._state == _ENDED:
                 self._buffer = b""
@@ -420,7 +420,7 @@ class Connection(asyncio.Protocol):
         length = self._head.length
         if 0 <= length <= len(self._buffer):
             self._buffer = self._buffer[length:]
-            self._state = _ANSWERING
+            self._state = ANSWERING
             self._answer(self._serial, payload)
         else:
             self._send(payload, keep_alive=False)

@@ -8,7 +8,9 @@ from functools import partial
 from typing import Any, Final, Protocol
 
 from sidelight.logger._door_checks import RefusedEvent, check_event, check_payload_record
-from sidelight.logger._door_secrets import without_secrets
+from sidelight.logger._door_connection import DURABLE
+from sidelight.logger._door_heads import EVENT_TARGETS
+from sidelight.logger._door_secrets import head_without_secrets
 from sidelight.logger._http import Request, Respond, problem, response
 from sidelight.logger._segments import Done
 from sidelight.logger.errors import JournalError, JournalFull
@@ -16,13 +18,11 @@ from sidelight.logger.errors import JournalError, JournalFull
 log = logging.getLogger(__name__)
 
 _RECORDS_ROUTE: Final = b"/consumer/kserve/v2"
-ROUTES: Final = frozenset({b"/", b"/events", b"/dead-letter", _RECORDS_ROUTE})
+ROUTES: Final = EVENT_TARGETS | {_RECORDS_ROUTE}
 # The loggers of the platforms send no headers: a token can stand in the path.
 _TOKEN_ROUTE: Final = re.compile(rb"/events/[^/?]+(?:\?.*)?")
 _METHODS: Final = frozenset({b"POST", b"OPTIONS"})
 _OPTIONS_BYTES: Final = 65536
-
-_OK: Final = response(200)
 
 
 class Appends(Protocol):
@@ -124,11 +124,23 @@ class Door:
             self._answers[refused.status] += 1
             respond(_refusal(refused))
             return
+        head = request.head
         if request.route not in ROUTES:
-            request = without_secrets(request)
-        size = len(request.head) + len(request.body)
-        self.flight_bytes += size
-        self._journal.append(request.head, request.body, partial(self._stored, respond, mode, size))
+            head = head_without_secrets(head)
+        self._store(head, request.body, mode, respond)
+
+    def take(self, target: bytes, head: bytes, body: bytes, respond: Respond) -> bool:
+        """Have an event stored whose head was understood before; see ``TakesEvents``."""
+        if (
+            self.is_disk_low
+            or self.flight_bytes > self._limits.max_flight_bytes
+            or len(body) > self._limits.max_body_bytes
+        ):
+            return False
+        if target not in EVENT_TARGETS:
+            head = head_without_secrets(head)
+        self._store(head, body, "binary", respond)
+        return True
 
     def count_refused(self, reason: str, status: int) -> None:
         """Count what was refused before it came to the door."""
@@ -146,6 +158,12 @@ class Door:
             "disk_low": self.is_disk_low,
         }
 
+    def _store(self, head: bytes, body: bytes, mode: str, respond: Respond) -> None:
+        # Everything that is kept goes through here, whichever way it came.
+        size = len(head) + len(body)
+        self.flight_bytes += size
+        self._journal.append(head, body, partial(self._stored, respond, mode, size))
+
     def _stored(
         self, respond: Respond, mode: str, size: int, position: int, error: JournalError | None
     ) -> None:
@@ -155,7 +173,7 @@ class Door:
             self._accepted[mode] += 1
             self._answers[200] += 1
             self._stored_bytes += size
-            respond(_OK)
+            respond(DURABLE)
         elif isinstance(error, JournalFull):
             respond(self._busy("disk", "the disk of the collector is full", retry_s=5))
         else:

@@ -21,9 +21,9 @@ MAX_NESTING: Final = 1000
 _STRUCTURED: Final = b"application/cloudevents"
 _BATCH: Final = b"application/cloudevents-batch"
 _JSON_FORMATS: Final = (b"", b"+json")
-_REQUIRED: Final = (b"specversion", b"type", b"source", b"id")
+REQUIRED: Final = (b"specversion", b"type", b"source", b"id")
 _RECORD_KEYS: Final = ("id", "kind", "data")
-_REQUIRED_FIELDS: Final = tuple(b"\r\nce-" + name + b":" for name in _REQUIRED)
+_REQUIRED_FIELDS: Final = tuple(b"\r\nce-" + name + b":" for name in REQUIRED)
 # A false suspicion of an empty value, or of another mode, costs microseconds and nothing else.
 _NO_VALUE: Final = (b"\r", b" \r", b"  ", b" \t", b"\t")
 _GOT_CHARS: Final = 80
@@ -62,12 +62,12 @@ def check_event(request: Request, *, max_inflated_bytes: int) -> str:
         When the request is no CloudEvent.
 
     """
-    if _is_plainly_binary(request.head.lower()):
+    if is_plainly_binary(request.head.lower()):
         return "binary"
     header = request.header
     content_type = header(b"content-type") or b""
     media_type = content_type.partition(b";")[0].strip().lower()
-    required = [header(b"ce-" + name) for name in _REQUIRED]
+    required = [header(b"ce-" + name) for name in REQUIRED]
     known = is_known_type((required[1] or b"").decode("latin-1"))
     # KServe's agent copies the caller's Content-Type onto its events: its attributes win.
     if not media_type.startswith(_STRUCTURED) or (known and all(required)):
@@ -103,7 +103,7 @@ def check_payload_record(request: Request) -> None:
     _or_refused(_check_record, request.body)
 
 
-def _is_plainly_binary(folded: bytes) -> bool:
+def is_plainly_binary(folded: bytes) -> bool:
     """Whether a head in lower case has all that binary mode needs; most have, so it is quick."""
     if folded.find(_STRUCTURED) >= 0:
         return False
@@ -115,7 +115,7 @@ def _is_plainly_binary(folded: bytes) -> bool:
 
 
 def _check_binary(required: list[bytes | None], content_type: bytes, *, known: bool) -> None:
-    missing = [name for name, value in zip(_REQUIRED, required, strict=True) if not value]
+    missing = [name for name, value in zip(REQUIRED, required, strict=True) if not value]
     if not missing or (known and missing == [b"id"]):
         return
     if not any(value is not None for value in required):

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from sidelight.logger._door import Door
-from sidelight.logger._door_secrets import without_secrets
+from sidelight.logger._door_secrets import head_without_secrets, without_secrets
 from sidelight.logger._http import Request, Respond
 
 
@@ -17,6 +17,10 @@ class Gate(Protocol):
 
     def check(self, request: Request) -> bytes | None:
         """Return the response for what this sender may not send; the body is whole."""
+        ...
+
+    def passes(self, target: bytes, head: bytes) -> bool:
+        """Whether `admit` and `check` let pass whatever this sender sends, and count nothing."""
         ...
 
 
@@ -49,6 +53,12 @@ class GatedDoor:
             respond(refusal)
             return
         self._door.handle(without_secrets(request), respond)
+
+    def take(self, target: bytes, head: bytes, body: bytes, respond: Respond) -> bool:
+        """Have the door take what the gate need not look at; see ``TakesEvents``."""
+        if not self._gate.passes(target, head):
+            return False
+        return self._door.take(target, head_without_secrets(head), body, respond)
 
     def _counted(self, ask: Callable[..., bytes | None], *what: object) -> bytes | None:
         refusal = ask(*what)

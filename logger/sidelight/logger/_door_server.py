@@ -1,25 +1,31 @@
 """The process of the door: sockets, the journal's writer, and a clean end."""
 
 import asyncio
+import gc
 import logging
 import os
 import signal
 import ssl
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from sidelight.logger._connection import Connection
 from sidelight.logger._connections import Connections, Limits
 from sidelight.logger._door import Door, DoorLimits
+from sidelight.logger._door_connection import DoorConnection, TakesEvents
 from sidelight.logger._door_gate import Gate, GatedDoor
-from sidelight.logger._http import Request, Respond, Service, response
-from sidelight.logger._segments import SEGMENT_BYTES, SegmentWriter
+from sidelight.logger._door_heads import LearnedHeads
+from sidelight.logger._http import Request, Respond, response
+from sidelight.logger._segments import SEGMENT_BYTES, Deliver, SegmentWriter
 from sidelight.logger._segments_folder import SealedSegment
 from sidelight.logger._segments_signature import Signer
 from sidelight.logger._upstream import Upstream
+
+# Doors without erasure need not wait for what it takes.
+if TYPE_CHECKING:
+    from sidelight.logger._sealing import SealingJournal
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +59,10 @@ class DoorServer:
         For TCP.
     signer : Signer, optional
         Signs the checkpoints of the journal.
+    sync : callable, optional
+        Makes a file durable; default ``os.fdatasync``.
+    sealing : callable of (journal, deliver), optional
+        Returns what stands between the door and the journal and seals events.
 
     """
 
@@ -69,8 +79,12 @@ class DoorServer:
         gate: Gate | None = None,
         tls: ssl.SSLContext | None = None,
         signer: Signer | None = None,
+        sync: Callable[[int], None] | None = None,
+        sealing: "Callable[[SegmentWriter, Deliver], SealingJournal] | None" = None,
     ) -> None:
         self._data = data
+        self._seal = sealing
+        self._sealing: SealingJournal | None = None
         self._address = (host, port)
         self._api_socket = api_socket
         self._ingest_socket = ingest_socket
@@ -79,8 +93,10 @@ class DoorServer:
         self._gate = gate
         self._tls = tls
         self._signer = signer
+        self._sync = sync
         self._connection_limits = Limits(max_collected_bytes=self._limits.max_flight_bytes)
         self._connections = Connections()
+        self._heads = LearnedHeads()
         self._servers: list[asyncio.Server] = []
         self._timers: list[asyncio.Task[None]] = []
         self._upstream: Upstream | None = None
@@ -109,10 +125,13 @@ class DoorServer:
             # Everything that one turn of the loop has read is one group.
             gather=loop.call_soon,
             signer=self._signer,
+            sync=self._sync,
         )
-        self._door = Door(self._writer, self._limits)
-        self._watch_disk()
         try:
+            if self._seal is not None:
+                self._sealing = self._seal(self._writer, loop.call_soon_threadsafe)
+            self._door = Door(self._sealing or self._writer, self._limits)
+            self._watch_disk()
             await self._listen(loop)
         except BaseException:
             await self.stop(grace_s=0)
@@ -132,6 +151,8 @@ class DoorServer:
         if self._upstream is not None:
             await self._upstream.close()
         # In a thread: the last groups still answer through the loop.
+        if self._sealing is not None:
+            await asyncio.to_thread(self._sealing.close)
         await asyncio.to_thread(self._writer.close)
         if self._ingest_socket is not None:
             self._ingest_socket.unlink(missing_ok=True)
@@ -150,6 +171,7 @@ class DoorServer:
         recovery = writer.recovery
         return {
             **self._door.snapshot(),
+            "erased_again": 0 if self._sealing is None else self._sealing.erased_again,
             "journal": {
                 "end": writer.end,
                 "groups": writer.groups,
@@ -188,9 +210,13 @@ class DoorServer:
             )
             self._ingest_socket.chmod(0o600)
 
-    def _connection(self, service: Service) -> Connection:
-        return Connection(
-            service, self._upstream, limits=self._connection_limits, connections=self._connections
+    def _connection(self, door: TakesEvents) -> DoorConnection:
+        return DoorConnection(
+            door,
+            self._heads,
+            self._upstream,
+            limits=self._connection_limits,
+            connections=self._connections,
         )
 
     def _watch_disk(self) -> None:
@@ -217,6 +243,9 @@ class _Inside:
             return 0
         return self._door.admit(method, target, head)
 
+    def take(self, target: bytes, head: bytes, body: bytes, respond: Respond) -> bool:
+        return self._door.take(target, head, body, respond)
+
     def handle(self, request: Request, respond: Respond) -> None:
         if request.method == b"GET":
             counters = orjson.dumps(self._snapshot())
@@ -241,6 +270,9 @@ async def serve_door(server: DoorServer, *, ready: Callable[[], object] | None =
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     await server.start()
+    # What is there now stays; the collector need not look at it again and again.
+    gc.collect()
+    gc.freeze()
     try:
         if ready is not None:
             ready()

@@ -6,13 +6,13 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 
 from sidelight.logger._segments_folder import (
     SIGNED_VERSION,
@@ -51,6 +51,11 @@ Deliver = Callable[[Callable[[], None]], object]
 SEGMENT_BYTES = 128 << 20
 # A group is joined in memory before it is written; more than this waits for the next one.
 _GROUP_BYTES = 4 << 20
+# Clients that wait for their answers come back together, and half of them too late for the next
+# sync. Where syncs are slow, waiting a little for the rest is less than another sync.
+_SLOW_SYNC_S = 1e-3
+_PATIENCE_S = 1e-3
+_ENOUGH = 0.95
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 _Waiting = tuple[bytes, bytes, Done]
@@ -59,10 +64,11 @@ _Waiting = tuple[bytes, bytes, Done]
 class SegmentWriter:
     """Appends records durably: what arrives during one sync is the group of the next.
 
-    One thread writes. A lone record waits for one ``fdatasync`` and nothing else. A group that
-    cannot be written is taken back as a whole and each of its records fails; later ones are
-    tried again. A file whose sync failed is never synced again: the kernel may have dropped its
-    pages and would report success.
+    One thread writes. A lone record waits for one ``fdatasync`` and nothing else; only where syncs
+    take more than a millisecond, as many as came last are waited for, up to another millisecond.
+    A group that cannot be written is taken back as a whole and each of its records fails; later
+    ones are tried again. A file whose sync failed is never synced again: the kernel may have
+    dropped its pages and would report success.
 
     Parameters
     ----------
@@ -79,6 +85,8 @@ class SegmentWriter:
         Signs each checkpoint.
     clock : callable, default time.time_ns
         Receive time of a group, nanoseconds since 1970; a replay tells former ones.
+    sync : callable, default os.fdatasync
+        Makes durable what was written to a file descriptor; a measurement stands for other disks.
 
     Raises
     ------
@@ -98,10 +106,12 @@ class SegmentWriter:
         gather: Deliver | None = None,
         signer: Signer | None = None,
         clock: Callable[[], int] | None = None,
+        sync: Callable[[int], None] | None = None,
     ) -> None:
         version = open_folder(data)
         self._signer = signer
         self._clock = time.time_ns if clock is None else clock
+        self._sync = sync
         self._data = data
         self._segment_bytes = segment_bytes
         self._deliver = deliver
@@ -117,6 +127,8 @@ class SegmentWriter:
         self._digest = CHAIN_START
         self.groups = 0
         self.sync_seconds = 0.0
+        self._usual_sync_s = 0.0
+        self._wanted = 0.0
         self.failed_groups = 0
         self.largest_group = 0
         try:
@@ -270,11 +282,25 @@ class SegmentWriter:
             # Before looking: who hands over after the last look tells again.
             self._is_told = False
             while waiting:
-                self._commit(self._next_group())
+                if self._usual_sync_s > _SLOW_SYNC_S:
+                    self._wait_for_company()
+                records = [waiting.popleft() for _ in range(len(waiting))]
+                for group in _groups(records):
+                    self._commit(group)
             if self._is_seal_wanted:
                 self._roll_at_rest()
             if self._stopping:
                 return
+
+    def _wait_for_company(self) -> None:
+        until = time.perf_counter() + _PATIENCE_S
+        while len(self._waiting) < self._wanted and not self._stopping:
+            left_s = until - time.perf_counter()
+            if left_s <= 0:
+                return
+            with suppress(Empty):
+                self._tokens.get(timeout=left_s)
+            self._is_told = False
 
     def _roll_at_rest(self) -> None:
         try:
@@ -282,17 +308,6 @@ class SegmentWriter:
         except OSError:
             # The next record tries again.
             log.exception("a new segment could not be begun")
-
-    def _next_group(self) -> list[_Waiting]:
-        waiting = self._waiting
-        group = [waiting.popleft()]
-        size = len(group[0][0]) + len(group[0][1])
-        while waiting:
-            size += len(waiting[0][0]) + len(waiting[0][1])
-            if size > _GROUP_BYTES:
-                break
-            group.append(waiting.popleft())
-        return group
 
     def _commit(self, group: list[_Waiting]) -> None:
         position, error = self._end, None
@@ -318,7 +333,7 @@ class SegmentWriter:
             self._digest,
             first=self._end,
             time_ns=time_ns,
-            records=[(head, body) for head, body, _ in group],
+            records=group,
         )
         try:
             write_all(self._file, (header, payloads))
@@ -327,12 +342,14 @@ class SegmentWriter:
             raise
         before = time.perf_counter()
         try:
-            os.fdatasync(self._file)
+            (self._sync or os.fdatasync)(self._file)
         except OSError:
             self._take_back()
             self._abandon()
             raise
-        self.sync_seconds += time.perf_counter() - before
+        took_s = time.perf_counter() - before
+        self.sync_seconds += took_s
+        self._usual_sync_s += (took_s - self._usual_sync_s) / 8
         self._begun_ns = self._begun_ns or time_ns
         self._size += len(header) + len(payloads)
         self._digest, self._time_ns = digest, time_ns
@@ -340,6 +357,8 @@ class SegmentWriter:
         self._mark.value = self._end
         self.groups += 1
         self.largest_group = max(self.largest_group, len(group))
+        # Who is answered now comes again, and joins who came meanwhile.
+        self._wanted = _ENOUGH * (len(group) + len(self._waiting))
 
     def _take_back(self) -> None:
         try:
@@ -415,6 +434,22 @@ class SegmentWriter:
         self._file, self._first, self._size = file, self._end, SEGMENT_HEADER_BYTES
         self._begun_ns, self._is_seal_wanted = 0, False
         self._digest = chain_seed(header)
+
+
+def _groups(records: list[_Waiting]) -> Iterator[list[_Waiting]]:
+    """Split what waited into groups of a bounded size; mostly it is one."""
+    if sum([len(head) + len(body) for head, body, _ in records]) <= _GROUP_BYTES:
+        yield records
+        return
+    group: list[_Waiting] = []
+    size = 0
+    for record in records:
+        size += len(record[0]) + len(record[1])
+        if group and size > _GROUP_BYTES:
+            yield group
+            group, size = [], len(record[0]) + len(record[1])
+        group.append(record)
+    yield group
 
 
 def _answer(group: list[_Waiting], position: int, error: JournalError | None) -> None:

@@ -108,14 +108,14 @@ def chain_seed(header: bytes) -> bytes:
 
 
 def encode_group(
-    previous: bytes, *, first: int, time_ns: int, records: Sequence[tuple[bytes, bytes]]
+    previous: bytes, *, first: int, time_ns: int, records: Sequence[tuple[bytes, bytes, object]]
 ) -> tuple[bytes, bytes, bytes]:
-    """Return (header and lengths, payloads, digest) of a group of (head, body) records."""
+    """Return (header and lengths, payloads, digest) of a group of (head, body, ...) records."""
     pack = HEAD_LENGTH.pack
     lengths = struct.pack(
-        f"<{len(records)}I", *[4 + len(head) + len(body) for head, body in records]
+        f"<{len(records)}I", *[4 + len(head) + len(body) for head, body, _ in records]
     )
-    payloads = b"".join([part for head, body in records for part in (pack(len(head)), head, body)])
+    payloads = b"".join([part for head, body, _ in records for part in (pack(len(head)), head, body)])
     header = _GROUP.pack(GROUP_MAGIC, len(records), first, len(payloads), time_ns)
     chain = hashlib.sha256(previous + header + lengths)
     chain.update(payloads)

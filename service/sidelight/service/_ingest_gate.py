@@ -85,6 +85,15 @@ class IngestGate:
             )
         return self._within_quotas(sent)
 
+    def passes(self, target: bytes, head: bytes) -> bool:
+        """Whether the sender may send events of all namespaces, and none of them has a quota."""
+        if self._quotas or self._default is not None:
+            return False
+        if self._is_open:
+            return True
+        token = self._token_of(target, head)
+        return token is not None and "ingest" in token.allowed and token.namespaces is None
+
     def _token_of(self, target: bytes, head: bytes) -> Token | None:
         if path := _PATH.match(target):
             return self._tokens.find(path[1].decode("latin-1"))
