@@ -16,7 +16,8 @@ from sidelight.adapters._lake import Lake
 from sidelight.adapters._lake_compaction import Compaction
 from sidelight.adapters._lake_file import LakeFile
 from sidelight.adapters._lake_manifest import Manifest
-from sidelight.adapters._lake_scores import Scores
+from sidelight.adapters._lake_reading import LakeReader
+from sidelight.adapters._lake_scores import JoinedScores, Scores
 from sidelight.adapters._model_endpoint import Endpoint, http_client
 from sidelight.adapters._model_outputs import OutputChoice
 from sidelight.adapters._model_v1 import V1Model, v1_url
@@ -59,12 +60,14 @@ __all__ = [
     "IndexOptions",
     "Inferences",
     "Joined",
+    "JoinedScores",
     "KafkaKey",
     "KafkaMode",
     "KafkaSink",
     "Lake",
     "LakeError",
     "LakeFile",
+    "LakeReader",
     "Manifest",
     "MissingExtraError",
     "OutputChoice",

@@ -10,7 +10,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sidelight.adapters._elastic_documents import Score
+from sidelight.adapters._lake_file import LakeFile
 from sidelight.adapters._lake_manifest import Manifest
+from sidelight.adapters._lake_reading import LakeReader
 from sidelight.logger._journal import Documents
 from sidelight.payloads import Batch
 
@@ -33,7 +35,7 @@ class ScoreReader:
     """
 
     def __init__(self, data: Path, documents: Documents) -> None:
-        self._folder = Path(data) / "lake"
+        self._reader = LakeReader(Path(data) / "lake")
         self._manifest = Manifest(documents)
 
     def read(
@@ -48,13 +50,13 @@ class ScoreReader:
 
         """
         for attempt in range(_ATTEMPTS):
-            paths = [
-                self._folder / file.path
+            files = [
+                file
                 for file in self._manifest.files("scores", deployment=deployment, fresh=attempt > 0)
                 if file.partition == partition and file.first <= last and file.last >= first
             ]
             try:
-                return self._read(paths, batches)
+                return self._read(files, batches)
             except FileNotFoundError:
                 # A compaction has replaced it: the manifest knows by what.
                 continue
@@ -62,9 +64,9 @@ class ScoreReader:
         return {}
 
     def _read(
-        self, paths: Sequence[Path], batches: Sequence[Batch]
+        self, files: Sequence[LakeFile], batches: Sequence[Batch]
     ) -> dict[tuple[str, int, int], Score]:
-        if not paths:
+        if not files:
             return {}
         times = [pc.min_max(batch.records.column("time")) for batch in batches if len(batch)]
         start = pc.min(pa.array([item["min"].value for item in times])).as_py()
@@ -75,8 +77,13 @@ class ScoreReader:
         )
         wanted = {name for batch in batches for name in batch.records.column("id").to_pylist()}
         found: dict[tuple[str, int, int], Score] = {}
-        for path in paths:
-            table = pq.read_table(path, columns=_COLUMNS, filters=inside)
+        for file in files:
+            if file.hot is None:
+                table = pq.read_table(
+                    self._reader.path(file), columns=_COLUMNS, filters=inside, partitioning=None
+                )
+            else:
+                table = self._reader.part(file).filter(inside)
             columns = [table.column(name).to_pylist() for name in _COLUMNS]
             for name, row, revision, *score in zip(*columns, strict=True):
                 if name in wanted:

@@ -1,24 +1,32 @@
-"""The lake: Parquet files that are visible through their manifest entries only."""
+"""The lake: files that are visible through their manifest entries only."""
 
-import hashlib
 import logging
 import os
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Final
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from sidelight.adapters._lake_compaction import Compaction, choose
+from sidelight.adapters._lake_compaction import Compaction, choose, choose_hot
 from sidelight.adapters._lake_expiry import Span, meets, remainder, staying_rows
-from sidelight.adapters._lake_file import COLLECTION, LakeFile, TableName, file_path
+from sidelight.adapters._lake_file import (
+    COLLECTION,
+    LakeFile,
+    TableName,
+    file_path,
+    quote_folder,
+)
+from sidelight.adapters._lake_hot import HotRows, Owner, layout_of, read_stream, write_hot
+from sidelight.adapters._lake_kinds import Kind, Kinds, digest
 from sidelight.adapters._lake_manifest import Manifest
-from sidelight.adapters._lake_scores import Scores
-from sidelight.adapters._lake_writing import span, versions, write_file
+from sidelight.adapters._lake_rows import COLD, DEPLOYMENT, HOT, LAYOUT, Rows, write_rows
+from sidelight.adapters._lake_scores import JoinedScores, Scores
+from sidelight.adapters._lake_writing import write_file
 from sidelight.adapters._query_time import format_time
 from sidelight.adapters.errors import LakeError
 from sidelight.logger._journal import Document
@@ -26,10 +34,11 @@ from sidelight.payloads import Batch
 
 log = logging.getLogger(__name__)
 
-_LAYOUT = b"sidelight.layout"
-_DEPLOYMENT = b"sidelight.deployment"
-_HOT = "lz4"
-_COLD = "zstd"
+# Where more deployments and layouts than that have rows, they share a file.
+_OWN_FILES: Final = 8
+# Who has so many rows at once gets a file of its own whatever the others have.
+_OWN_FILE_ROWS: Final = 4096
+_TABLES: Final[tuple[TableName, ...]] = ("inferences", "scores")
 
 
 class Lake:
@@ -53,6 +62,7 @@ class Lake:
         self._reserve_bytes = reserve_bytes
         self._lock = threading.Lock()
         self._ordered_us = 0
+        self._kinds = Kinds()
 
     def stage(
         self, batches: Sequence[Batch], *, first: int, last: int, partition: int = 0
@@ -62,8 +72,8 @@ class Lake:
         Parameters
         ----------
         batches : sequence of Batch
-            Rows of any deployments. Those of one deployment, layout and column types become one
-            file.
+            Rows of any deployments. Those of one deployment, layout, column types and day become
+            one file; where there are many such groups, the short ones share a hot file.
         first, last : int
             Positions of the ``inferences`` journal that they came from, both included.
 
@@ -73,42 +83,74 @@ class Lake:
             If a file cannot be written; nothing of it is visible.
 
         """
-        groups: dict[tuple[object, ...], list[pa.RecordBatch]] = {}
+        groups: dict[tuple[str, bytes, str], _Group] = {}
         for batch in batches:
-            if len(batch):
-                groups.setdefault(_kind(batch.records.schema), []).append(batch.records)
-        positions = (partition, first, last)
-        return [
-            self._write("inferences", records[0].schema, records, positions)
-            for records in groups.values()
-        ]
+            records = batch.records
+            if records.num_rows:
+                schema = records.schema
+                kind = self._kinds.of(schema)
+                metadata = schema.metadata
+                owner = metadata[DEPLOYMENT].decode(), metadata.get(LAYOUT, b"")
+                key = (*owner, kind.digest)
+                group = groups.get(key)
+                if group is None:
+                    group = groups[key] = _Group(*owner, kind)
+                group.add(records)
+        return self._staged("inferences", list(groups.values()), (partition, first, last))
 
     def stage_scores(
-        self, scores: Sequence[Scores], *, first: int, last: int, partition: int = 0
+        self,
+        scores: Sequence[Scores | JoinedScores],
+        *,
+        first: int,
+        last: int,
+        partition: int = 0,
     ) -> list[Document]:
         """Write scores of rows as ``stage`` does with the rows themselves."""
-        groups: dict[str, list[pa.RecordBatch]] = {}
+        positions = (partition, first, last)
+        if len(scores) == 1 and isinstance(scores[0], JoinedScores) and _is_shared(scores[0]):
+            return self._written("scores", [self._as_one(scores[0])], positions)
+        groups: dict[str, _Group] = {}
         for item in scores:
-            if len(item.records):
-                groups.setdefault(item.deployment, []).append(item.records)
-        documents = []
-        for deployment, records in groups.items():
-            schema = records[0].schema.with_metadata({_DEPLOYMENT: deployment.encode()})
-            documents.append(self._write("scores", schema, records, (partition, first, last)))
-        return documents
+            for deployment, records in item.by_deployment():
+                if not records.num_rows:
+                    continue
+                group = groups.get(deployment)
+                if group is None:
+                    kind = self._kinds.of(records.schema)
+                    group = groups[deployment] = _Group(deployment, b"", kind)
+                group.add(records)
+        return self._staged("scores", list(groups.values()), positions)
 
     def compact(
         self, manifest: Manifest, *, min_files: int = 32, target_rows: int = 1_000_000
     ) -> Compaction | None:
-        """Merge small files of one kind into one; None when there are not enough of them.
+        """Merge small files of one kind and day into one; None when there are not enough of them.
 
         Nothing changes until the documents are committed. Call it again until it returns None.
         """
-        for table in ("inferences", "scores"):
+        for table in _TABLES:
             files = manifest.files(table)
             chosen = choose(files, min_files=min_files, target_rows=target_rows)
             if chosen and self._has_room(sum(file.bytes for file in chosen)):
                 return self._merge(chosen)
+        return None
+
+    def settle(self, manifest: Manifest, *, min_files: int = 1) -> Compaction | None:
+        """Move rows of hot files to files of their deployment and day; None when there are few.
+
+        Nothing changes until the documents are committed. Call it again until it returns None.
+
+        Parameters
+        ----------
+        min_files : int, default 1
+            Hot files of a table that are left as they are when there are fewer.
+
+        """
+        for table in _TABLES:
+            chosen = choose_hot(manifest.files(table), min_files=min_files)
+            if chosen and self._has_room(sum(file.bytes for file in chosen)):
+                return self._settled(chosen)
         return None
 
     def expire(
@@ -117,6 +159,7 @@ class Lake:
         """Hide a file whose rows are all older, or put the rest in its place; None when none is.
 
         Nothing changes until the documents are committed. Done again, it gives the same file.
+        A part of a hot file waits until its rows have a file of their own.
 
         Parameters
         ----------
@@ -133,7 +176,7 @@ class Lake:
             If the file cannot be read, or the rest not be written.
 
         """
-        if file.min_us >= before_us:
+        if file.min_us >= before_us or file.hot is not None:
             return None
         kept = [span for span in kept if meets(file.min_us, file.max_us, span)]
         if file.max_us < before_us and not kept:
@@ -146,14 +189,14 @@ class Lake:
             if not rest.rows:
                 return self._replaced(file, None)
             positions = (file.partition, file.first, file.last)
-            digest = _digest("rest", file.path, before_us, *kept)
-            place = file_path(file.table, file.deployment, rest.min_us, positions, digest)
+            name = digest("rest", file.path, before_us, *kept)
+            place = file_path(file.table, file.deployment, rest.min_us, positions, name)
             size = write_file(
                 self._path(place),
                 pq.read_schema(path),
                 staying_rows(path, rest.stays),
                 n_rows=rest.rows,
-                compression=_COLD,
+                compression=COLD,
             )
         except (OSError, pa.ArrowInvalid) as error:
             raise LakeError(f"cannot take old rows out of {file.path}: {error}") from error
@@ -168,14 +211,7 @@ class Lake:
         return self._replaced(file, smaller)
 
     def _replaced(self, file: LakeFile, smaller: LakeFile | None) -> Compaction:
-        documents = [file.removal(self._order())]
-        if smaller is not None:
-            documents.append(smaller.document(self._order()))
-        return Compaction(
-            documents=tuple(documents),
-            obsolete=(file.path,),
-            rows=0 if smaller is None else smaller.rows,
-        )
+        return self._compaction([file.entry], [file], [] if smaller is None else [smaller])
 
     def remove(self, paths: Iterable[str]) -> list[Document]:
         """Delete the files that a compaction replaced; return documents that forget them.
@@ -188,6 +224,11 @@ class Lake:
             documents.append(Document(collection=COLLECTION, key=path))
         return documents
 
+    def discard(self, compaction: Compaction) -> None:
+        """Delete what a compaction wrote that will not be committed."""
+        for path in compaction.written:
+            self._path(path).unlink(missing_ok=True)
+
     def sweep(self, manifest: Manifest) -> list[Document]:
         """Delete what no visible entry names; call it once at start, before anything is staged.
 
@@ -198,7 +239,7 @@ class Lake:
 
         """
         removed = manifest.removed()
-        named = {file.path for table in _TABLES for file in manifest.files(table)}
+        named = {file.entry for table in _TABLES for file in manifest.files(table)}
         found = set(self._present())
         for path in sorted(found - named):
             self._path(path).unlink(missing_ok=True)
@@ -216,59 +257,107 @@ class Lake:
         return self.folder / path
 
     def _present(self) -> Iterator[str]:
-        for table in _TABLES:
-            for path in (self.folder / table).rglob("*"):
+        for folder in (*_TABLES, "hot"):
+            for path in (self.folder / folder).rglob("*"):
                 if path.is_file():
                     yield path.relative_to(self.folder).as_posix()
 
-    def _write(
-        self,
-        table: TableName,
-        schema: pa.Schema,
-        records: list[pa.RecordBatch],
-        positions: tuple[int, int, int],
-    ) -> Document:
-        # Only the schema of the group carries the metadata; the batches of it agree on the rest.
-        schema = _distinct(schema)
-        arrays = [pa.RecordBatch.from_arrays(item.columns, schema=schema) for item in records]
-        rows = pa.Table.from_batches(arrays, schema)
-        deployment = schema.metadata[_DEPLOYMENT].decode()
-        min_us, max_us = span(rows)
-        path = file_path(table, deployment, min_us, positions, _digest(*_kind(schema)))
+    def _staged(
+        self, table: TableName, groups: list["_Group"], positions: tuple[int, int, int]
+    ) -> list[Document]:
+        short = [group for group in groups if group.n_rows < _OWN_FILE_ROWS]
+        if len(short) <= _OWN_FILES:
+            short = []
+        shared = {id(group) for group in short}
+        documents = self._written(table, _joined(short), positions) if short else []
+        for group in groups:
+            if id(group) not in shared:
+                documents += self._own_files(table, group, positions)
+        return documents
+
+    def _written(
+        self, table: TableName, groups: list[HotRows], positions: tuple[int, int, int]
+    ) -> list[Document]:
         try:
-            size = write_file(
-                self._path(path), schema, [rows], n_rows=rows.num_rows, compression=_HOT
-            )
+            return write_hot(self.folder, table, groups, positions=positions, order=self._order())
         except OSError as error:
             raise LakeError(
-                error.errno, f"cannot write {path}: {error.strerror or error}"
+                error.errno, f"cannot write hot/{table}: {error.strerror or error}"
             ) from error
-        partition, first, last = positions
-        file = LakeFile(
-            path=path,
-            deployment=deployment,
-            table=table,
-            rows=rows.num_rows,
-            bytes=size,
-            min_us=min_us,
-            max_us=max_us,
-            columns=tuple((field.name, str(field.type)) for field in schema),
-            partition=partition,
-            first=first,
-            last=last,
-            max_revision=pc.max(rows.column("revision")).as_py(),
-            versions=versions(rows),
-            layout=_digest(schema.metadata.get(_LAYOUT, b"")),
+
+    def _as_one(self, scores: JoinedScores) -> HotRows:
+        return HotRows(
+            kind=self._kinds.of(scores.records.schema),
+            records=scores.records,
+            owners=[Owner(deployment, b"", n_rows) for deployment, n_rows in scores.owners],
         )
-        return file.document(self._order())
+
+    def _own_files(
+        self, table: TableName, group: "_Group", positions: tuple[int, int, int]
+    ) -> list[Document]:
+        rows = Rows(
+            table=table,
+            deployment=group.deployment,
+            layout=group.layout,
+            columns=group.kind.columns,
+            rows=pa.Table.from_batches([group.kind.renamed(item) for item in group.records]),
+        )
+        name = digest(group.layout, group.kind.digest)
+        try:
+            written = write_rows(self.folder, rows, positions=positions, name=name, compression=HOT)
+        except OSError as error:
+            place = f"{table}/{quote_folder(group.deployment)}"
+            raise LakeError(
+                error.errno, f"cannot write {place}: {error.strerror or error}"
+            ) from error
+        return [file.document(self._order()) for file in written]
+
+    def _settled(self, files: list[LakeFile]) -> Compaction:
+        """Write the rows of hot files, which are given whole, by deployment and day."""
+        partition = files[0].partition
+        positions = partition, min(file.first for file in files), max(file.last for file in files)
+        sources = sorted({file.entry for file in files})
+        name = digest(*sources)
+        groups: dict[tuple[str, str, tuple[tuple[str, str], ...]], list[LakeFile]] = {}
+        for file in files:
+            groups.setdefault((file.deployment, file.layout, file.columns), []).append(file)
+        streams: dict[tuple[str, int], pa.Table] = {}
+        written: list[LakeFile] = []
+        try:
+            for (deployment, layout, columns), parts in groups.items():
+                tables = [self._part(part, streams) for part in parts]
+                rows = Rows(
+                    table=files[0].table,
+                    deployment=deployment,
+                    layout=layout_of(tables[0], layout),
+                    columns=columns,
+                    rows=pa.concat_tables(
+                        [table.replace_schema_metadata(None) for table in tables]
+                    ),
+                )
+                own = digest(name, layout, columns)
+                written += write_rows(
+                    self.folder, rows, positions=positions, name=own, compression=HOT
+                )
+        except (OSError, pa.ArrowInvalid) as error:
+            for file in written:
+                self._path(file.path).unlink(missing_ok=True)
+            raise LakeError(f"cannot move rows of hot files: {error}") from error
+        return self._compaction(sources, files, written)
+
+    def _part(self, part: LakeFile, streams: dict[tuple[str, int], pa.Table]) -> pa.Table:
+        key = part.entry, part.place.offset
+        if key not in streams:
+            streams[key] = read_stream(self._path(part.entry), part.place)
+        return streams[key].slice(part.place.start, part.rows)
 
     def _merge(self, files: list[LakeFile]) -> Compaction:
         newest = files[0]
         min_us = min(file.min_us for file in files)
         first, last = min(file.first for file in files), max(file.last for file in files)
-        digest = _digest(*(file.path for file in files))
         positions = (newest.partition, first, last)
-        path = file_path(newest.table, newest.deployment, min_us, positions, digest)
+        name = digest(*(file.path for file in files))
+        path = file_path(newest.table, newest.deployment, min_us, positions, name)
         try:
             schema = pq.read_schema(self._path(newest.path))
             size = write_file(
@@ -276,32 +365,35 @@ class Lake:
                 schema,
                 self._tables(files),
                 n_rows=sum(file.rows for file in files),
-                compression=_COLD,
+                compression=COLD,
             )
         except (OSError, pa.ArrowInvalid) as error:
             raise LakeError(f"cannot merge into {path}: {error}") from error
-        merged = LakeFile(
+        merged = replace(
+            newest,
             path=path,
-            deployment=newest.deployment,
-            table=newest.table,
             rows=sum(file.rows for file in files),
             bytes=size,
             min_us=min_us,
             max_us=max(file.max_us for file in files),
-            columns=newest.columns,
-            partition=newest.partition,
             first=first,
             last=last,
             max_revision=max(file.max_revision for file in files),
             versions=_union(files),
-            layout=newest.layout,
         )
-        documents = [file.removal(self._order()) for file in files]
-        documents.append(merged.document(self._order()))
+        return self._compaction([file.entry for file in files], files, [merged])
+
+    def _compaction(
+        self, sources: Sequence[str], files: Sequence[LakeFile], written: Sequence[LakeFile]
+    ) -> Compaction:
+        one_each = {file.entry: file for file in files}
+        documents = [one_each[entry].removal(self._order()) for entry in sources]
+        documents += [file.document(self._order()) for file in written]
         return Compaction(
             documents=tuple(documents),
-            obsolete=tuple(file.path for file in files),
-            rows=merged.rows,
+            obsolete=tuple(sources),
+            written=tuple(file.path for file in written),
+            rows=sum(file.rows for file in written),
         )
 
     def _tables(self, files: list[LakeFile]) -> Iterator[pa.Table]:
@@ -314,33 +406,43 @@ class Lake:
             return format_time(self._ordered_us)
 
 
-_TABLES: tuple[TableName, ...] = ("inferences", "scores")
+@dataclass(slots=True)
+class _Group:
+    """Rows of one deployment, layout and kind, as they came."""
+
+    deployment: str
+    layout: bytes
+    kind: Kind
+    records: list[pa.RecordBatch] = field(default_factory=list)
+    n_rows: int = 0
+
+    def add(self, records: pa.RecordBatch) -> None:
+        self.records.append(records)
+        self.n_rows += records.num_rows
 
 
-def _kind(schema: pa.Schema) -> tuple[object, ...]:
-    metadata = schema.metadata or {}
-    columns = tuple((field.name, str(field.type)) for field in schema)
-    return metadata.get(_DEPLOYMENT), metadata.get(_LAYOUT), columns
+def _joined(groups: list[_Group]) -> list[HotRows]:
+    """Put groups of one kind behind each other."""
+    by_kind: dict[str, list[_Group]] = {}
+    for group in groups:
+        by_kind.setdefault(group.kind.digest, []).append(group)
+    joined = []
+    for same in by_kind.values():
+        records = [item for group in same for item in group.records]
+        joined.append(
+            HotRows(
+                kind=same[0].kind,
+                records=records[0] if len(records) == 1 else pa.concat_batches(records),
+                owners=[Owner(group.deployment, group.layout, group.n_rows) for group in same],
+            )
+        )
+    return joined
 
 
-def _digest(*parts: object) -> str:
-    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
-
-
-def _distinct(schema: pa.Schema) -> pa.Schema:
-    """Return a schema with each name once: later columns of one name are numbered."""
-    if len(set(schema.names)) == len(schema.names):
-        return schema
-    taken = set(schema.names)
-    seen: set[str] = set()
-    fields = []
-    for field in schema:
-        name, number = field.name, 2
-        while name in seen or (name != field.name and name in taken):
-            name, number = f"{field.name} ({number})", number + 1
-        seen.add(name)
-        fields.append(field.with_name(name))
-    return pa.schema(fields, metadata=schema.metadata)
+def _is_shared(scores: JoinedScores) -> bool:
+    """Whether all of them go into a hot file: many deployments, and none with many rows."""
+    most = max((n_rows for _, n_rows in scores.owners), default=0)
+    return len({name for name, _ in scores.owners}) > _OWN_FILES and most < _OWN_FILE_ROWS
 
 
 def _union(files: list[LakeFile]) -> tuple[str | None, ...] | None:

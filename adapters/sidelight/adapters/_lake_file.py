@@ -16,18 +16,39 @@ TableName = Literal["inferences", "scores"]
 
 # A file name has at most 255 bytes on every file system that matters; quoting triples a byte.
 _MAX_QUOTED = 160
+_DAY_US = 86_400_000_000
 # Versions beyond that are not listed, and the file is read for any of them.
 MAX_VERSIONS = 32
 
 
+@dataclass(frozen=True, slots=True)
+class HotPlace:
+    """Where rows of one deployment stand in a hot file.
+
+    Parameters
+    ----------
+    offset, length : int
+        Bytes of the Arrow stream in the file.
+    start : int
+        The first row in the stream; the others follow it.
+
+    """
+
+    offset: int
+    length: int
+    start: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LakeFile:
-    """One visible Parquet file; it never changes once it is visible.
+    """One visible Parquet file, or the part of a hot file that is of one deployment and layout.
+
+    Neither changes once it is visible.
 
     Parameters
     ----------
     path : str
-        Below ``lake/``, with ``/`` between folders.
+        Below ``lake/``, with ``/`` between folders; a part has ``#`` and its number behind it.
     min_us, max_us : int
         Times of the requests in it, microseconds since 1970 UTC, both included.
     columns : tuple of (name, type)
@@ -39,6 +60,8 @@ class LakeFile:
         Every model version in it; None when there are too many to list.
     layout : str
         Digest of the payloads' layout; the layout itself is in the file's metadata.
+    hot : HotPlace or None
+        Where a part of a hot file stands; None for a Parquet file.
 
     """
 
@@ -56,6 +79,24 @@ class LakeFile:
     max_revision: int
     versions: tuple[str | None, ...] | None
     layout: str = ""
+    hot: HotPlace | None = None
+
+    @property
+    def entry(self) -> str:
+        """Key of its manifest entry, and path of the file itself."""
+        return self.path if self.hot is None else self.path.partition("#")[0]
+
+    @property
+    def place(self) -> HotPlace:
+        """Where it stands in a hot file; only a part of one has it."""
+        if self.hot is None:
+            raise LookupError(f"{self.path}: expected a part of a hot file, got a Parquet file")
+        return self.hot
+
+    @property
+    def days(self) -> tuple[int, int]:
+        """First and last day of its rows, counted from 1970 in UTC."""
+        return self.min_us // _DAY_US, self.max_us // _DAY_US
 
     def document(self, order: str) -> Document:
         """Return the manifest entry that makes the file visible."""
@@ -83,11 +124,14 @@ class LakeFile:
         )
 
     def removal(self, order: str) -> Document:
-        """Return the entry that hides the file while readers may still hold it."""
+        """Return the entry that hides the file while readers may still hold it.
+
+        Of a hot file that hides all parts.
+        """
         return Document(
             collection=COLLECTION,
-            key=self.path,
-            deployment=self.deployment,
+            key=self.entry,
+            deployment=self.deployment if self.hot is None else "",
             order=order,
             value={"removed": True},
         )

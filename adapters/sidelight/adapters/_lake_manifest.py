@@ -1,10 +1,12 @@
 """Which files of the lake are visible."""
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
 
 from sidelight.adapters._lake_file import COLLECTION, LakeFile, TableName
+from sidelight.adapters._lake_hot import SCHEMAS, Columns, parts_of
 from sidelight.adapters._query_time import format_time, parse_time
 from sidelight.logger._journal import Documents
 
@@ -31,7 +33,8 @@ class Manifest:
         self._documents = documents
         self._clock = clock
         self._lock = threading.Lock()
-        self._files: dict[str, LakeFile] = {}
+        self._files: dict[str, tuple[LakeFile, ...]] = {}
+        self._columns: dict[str, Columns] = {}
         self._removed: set[str] = set()
         self._orders: dict[str, str] = {}
         self._last = ""
@@ -40,14 +43,23 @@ class Manifest:
     def files(
         self, table: TableName, *, deployment: str | None = None, fresh: bool = False
     ) -> list[LakeFile]:
-        """Return the visible files of a table, by path; ``fresh`` forgets what was known."""
+        """Return the visible files of a table; ``fresh`` forgets what was known.
+
+        Of a hot file each part is a file of its deployment.
+        """
         with self._lock:
             self._refresh(fresh=fresh)
             return [
                 file
-                for file in self._files.values()
+                for parts in self._files.values()
+                for file in parts
                 if file.table == table and deployment in {None, file.deployment}
             ]
+
+    def are_visible(self, entries: Iterable[str]) -> bool:
+        """Whether all of these entries are visible now, as committed."""
+        found = (self._documents.get(COLLECTION, entry) for entry in entries)
+        return all(value is not None and not value.get("removed") for value in found)
 
     def removed(self) -> set[str]:
         """Return the paths that were hidden and whose files may still be there."""
@@ -79,13 +91,25 @@ class Manifest:
                 if value.get("removed"):
                     self._files.pop(path, None)
                     self._removed.add(path)
+                elif "parts" in value:
+                    self._files[path] = parts_of(path, value, self._columns_of)
                 else:
-                    self._files[path] = LakeFile.from_value(path, value)
+                    self._files[path] = (LakeFile.from_value(path, value),)
             if page:
                 self._last = max(self._last, page[-1][0])
             if len(page) < _PAGE:
                 return
             after = page[-1][0], page[-1][1]
+
+    def _columns_of(self, digest: str) -> Columns:
+        known = self._columns.get(digest)
+        if known is None:
+            value = self._documents.get(SCHEMAS, digest) or {}
+            known = self._columns[digest] = tuple(
+                (sys.intern(name), sys.intern(kind))
+                for name, kind in value.get("columns", {}).items()
+            )
+        return known
 
 
 def overlapping(

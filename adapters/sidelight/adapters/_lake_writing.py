@@ -1,10 +1,11 @@
-"""Writing one Parquet file so that it is whole or not there."""
+"""Writing one file so that it is whole or not there."""
 
 import inspect
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -24,16 +25,35 @@ _FALSE_POSITIVES = 0.01
 def write_file(
     path: Path, schema: pa.Schema, tables: Iterable[pa.Table], *, n_rows: int, compression: str
 ) -> int:
-    """Write tables of one schema as one file, durably; return its size in bytes.
+    """Write tables of one schema as one Parquet file, durably; return its size in bytes."""
+    with _whole(path) as sink:
+        with pq.ParquetWriter(sink, schema, **_options(schema, n_rows, compression)) as writer:
+            for table in _regrouped(tables):
+                writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
+        return sink.tell()
 
-    It is written under another name, synced and renamed: a crash leaves the old file, none, or the
-    new one, never half of it.
+
+def write_whole(path: Path, buffers: Iterable[pa.Buffer]) -> None:
+    """Write buffers one after the other as one file, durably."""
+    with _whole(path) as sink:
+        for buffer in buffers:
+            sink.write(buffer)
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[BinaryIO]:
+    """Open a file that is written under another name, synced and renamed.
+
+    A crash leaves the old file, none, or the new one, never half of it.
     """
     created = [folder for folder in path.parents if not folder.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
     try:
-        size = _write(temporary, schema, tables, _options(schema, n_rows, compression))
+        with temporary.open("wb") as sink:
+            yield sink
+            sink.flush()
+            os.fsync(sink.fileno())
     except BaseException:
         # On a full disk what was begun is the first thing that must go.
         temporary.unlink(missing_ok=True)
@@ -41,7 +61,6 @@ def write_file(
     temporary.replace(path)
     for folder in {path.parent, *(new.parent for new in created)}:
         _sync_folder(folder)
-    return size
 
 
 def span(table: pa.Table) -> tuple[int, int]:
@@ -58,18 +77,6 @@ def versions(table: pa.Table) -> tuple[str | None, ...] | None:
     if len(found) > MAX_VERSIONS:
         return None
     return tuple(sorted(found, key=lambda version: (version is None, version or "")))
-
-
-def _write(
-    path: Path, schema: pa.Schema, tables: Iterable[pa.Table], options: dict[str, Any]
-) -> int:
-    with path.open("wb") as sink:
-        with pq.ParquetWriter(sink, schema, **options) as writer:
-            for table in _regrouped(tables):
-                writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
-        sink.flush()
-        os.fsync(sink.fileno())
-        return sink.tell()
 
 
 def _options(schema: pa.Schema, n_rows: int, compression: str) -> dict[str, Any]:

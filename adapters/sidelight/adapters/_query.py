@@ -5,7 +5,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
+from sidelight.adapters._lake_file import LakeFile
 from sidelight.adapters._lake_manifest import Manifest, overlapping
+from sidelight.adapters._lake_reading import LakeReader
 from sidelight.adapters._query_check import check_columns
 from sidelight.adapters._query_columns import SCORE
 from sidelight.adapters._query_cursor import Cursor
@@ -55,7 +57,8 @@ class Inferences:
         self.manifest = Manifest(documents)
         self._documents = documents
         self._engine = Engine(folder, memory_bytes=memory_bytes)
-        self._pages = Pages(folder=folder, documents=documents, engine=self._engine)
+        self._reader = LakeReader(folder)
+        self._pages = Pages(reader=self._reader, documents=documents, engine=self._engine)
 
     def find(  # one keyword for each parameter of the route
         self,
@@ -247,7 +250,7 @@ class Inferences:
         search = Search(
             engine=self._engine,
             files=files,
-            pattern_of=self._pages.pattern,
+            reader=self._reader,
             revised=self._pages.revised(snapshot),
             version=question.version,
             start_us=question.start_us,
@@ -265,12 +268,12 @@ class Inferences:
         unique = list(dict.fromkeys(names))
         return LabelTable(self._documents, deployment=question.deployment, names=unique)
 
-    def _scores(self, question: Question, snapshot: Snapshot) -> dict[str, list[str]]:
+    def _scores(self, question: Question, snapshot: Snapshot) -> dict[str, list[LakeFile]]:
         if ColumnName(section="", name=SCORE) not in question.columns:
             return {}
-        scores: dict[str, list[str]] = {}
+        scores: dict[str, list[LakeFile]] = {}
         for file in overlapping(
             snapshot.scores, start_us=question.start_us, end_us=question.end_us
         ):
-            scores.setdefault(file.deployment, []).append(self._pages.pattern(file))
+            scores.setdefault(file.deployment, []).append(file)
         return scores

@@ -75,15 +75,17 @@ def grouped(files: Iterable[LakeFile], columns: Iterable[ColumnName]) -> list[li
     names = {str(column) for column in columns}
     layouts: dict[tuple[tuple[str, str], ...], str] = {}
 
-    def key(file: LakeFile) -> tuple[str, str]:
+    def key(file: LakeFile) -> tuple[str, str, str]:
         known = layouts.get(file.columns)
         if known is None:
             asked = tuple(item for item in file.columns if item[0] in names)
             folded = {name.casefold() for name, _ in file.columns}
             clash = file.columns if len(folded) < len(file.columns) else ()
             known = layouts[file.columns] = repr((asked, clash))
+        # Parts of hot files become one table, and a table has the same columns in all its rows.
+        hot = repr(file.columns) if file.hot is not None else ""
         # Labels and scores are joined by deployment, so each has a statement of its own.
-        return file.deployment if names else "", known
+        return file.deployment if names else "", known, hot
 
     ordered = sorted(files, key=key)
     return [list(group) for _, group in groupby(ordered, key=key)]

@@ -1,7 +1,6 @@
 """DuckDB, kept inside the lake and inside its memory."""
 
 import os
-import re
 import tempfile
 import threading
 from collections.abc import Mapping, Sequence
@@ -10,9 +9,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from sidelight.adapters._lake_reading import pattern
 from sidelight.adapters.errors import LakeError, QueryError
-
-_GLOB = re.compile(r"([\[*?])")
 
 
 class FileVanished(LakeError):  # noqa: N818 - the name says it
@@ -89,11 +87,6 @@ class Engine:
         self._connection.close()
 
 
-def pattern(path: Path) -> str:
-    """Return a path whose glob characters stand for themselves."""
-    return _GLOB.sub(r"[\1]", str(path))
-
-
 def _settings(folder: Path) -> list[str]:
     settings = [
         "SET python_enable_replacements = false",
@@ -101,7 +94,7 @@ def _settings(folder: Path) -> list[str]:
         "SET parquet_metadata_cache = true",
     ]
     # DuckDB matches an escaped pattern against its allowed folders before it expands it.
-    if not _GLOB.search(str(folder)):
+    if pattern(folder) == str(folder):
         quoted = str(folder.absolute()).replace("'", "''")
         settings += [
             f"SET allowed_directories = ['{quoted}']",

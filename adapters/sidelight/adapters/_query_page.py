@@ -4,7 +4,6 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -13,8 +12,9 @@ import pyarrow.parquet as pq
 
 from sidelight.adapters._lake_file import LakeFile
 from sidelight.adapters._lake_manifest import overlapping
+from sidelight.adapters._lake_reading import LakeReader, pattern
 from sidelight.adapters._query_columns import grouped
-from sidelight.adapters._query_engine import Engine, pattern
+from sidelight.adapters._query_engine import Engine
 from sidelight.adapters._query_labels import has_labels, labels_of
 from sidelight.adapters._query_rows import Place, StoredRow, read_rows, tags_of, winners
 from sidelight.adapters._query_search import Hit
@@ -46,21 +46,17 @@ class Pages:
 
     Parameters
     ----------
-    folder : Path
-        The lake.
+    reader : LakeReader
+        Of the lake.
 
     """
 
-    def __init__(self, *, folder: Path, documents: Documents, engine: Engine) -> None:
-        self._folder = folder
+    def __init__(self, *, reader: LakeReader, documents: Documents, engine: Engine) -> None:
+        self._reader = reader
         self._documents = documents
         self._engine = engine
         self._lock = threading.Lock()
         self._revised: OrderedDict[str, pa.Table] = OrderedDict()
-
-    def pattern(self, file: LakeFile) -> str:
-        """Return how DuckDB opens a file."""
-        return pattern(self._folder / file.path)
 
     def revised(self, snapshot: Snapshot) -> pa.Table:
         """Return ``id, revision`` of every inference that replaced an older one."""
@@ -98,16 +94,19 @@ class Pages:
     def _locate(self, ids: list[str], files: Sequence[LakeFile], during: str) -> list[Place]:
         if not ids:
             return []
-        found: list[Place] = []
+        found = [
+            _place(self._reader.part(file), file, number)
+            for file, number in self._reader.find(ids, files)
+        ]
         # A single id is compared by =, because DuckDB asks the bloom filters for that alone.
         wanted = "= ?" if len(ids) == 1 else f"IN ({', '.join('?' * len(ids))})"
-        for group in grouped(files, ()):
-            paths = {str(self._folder / file.path): file.path for file in group}
+        for group in grouped((file for file in files if file.hot is None), ()):
+            paths = {str(self._reader.path(file)): file.path for file in group}
             rows = self._engine.query(
                 "SELECT c0, c1, c2, filename, file_row_number"  # noqa: S608 - places, no names
                 " FROM read_parquet(?, hive_partitioning = false, filename = true,"
                 f" file_row_number = true) AS f({_OWN}) WHERE c0 {wanted}{during}",
-                [[self.pattern(file) for file in group], *ids],
+                [[pattern(self._reader.path(file)) for file in group], *ids],
             )
             found += [
                 Place(id=name, row=row, revision=revision, path=paths[path], number=number)
@@ -143,15 +142,13 @@ class Pages:
         }
 
     def _rows(self, places: Iterable[Place], snapshot: Snapshot) -> Iterable[StoredRow]:
-        deployments = {file.path: file.deployment for file in snapshot.files}
+        files = {file.path: file for file in snapshot.files}
         by_path: dict[str, list[int]] = {}
         for place in places:
             by_path.setdefault(place.path, []).append(place.number)
         for path, numbers in by_path.items():
             try:
-                yield from read_rows(
-                    self._folder / path, sorted(numbers), deployment=deployments[path]
-                )
+                yield from read_rows(self._reader, files[path], sorted(numbers))
             except pa.ArrowInvalid as error:
                 raise LakeError(f"{path} cannot be read: {error}") from error
 
@@ -169,12 +166,15 @@ class Pages:
             return {}
         ids = sorted({row.own["id"] for row in rows})
         wanted = "= ?" if len(ids) == 1 else f"IN ({', '.join('?' * len(ids))})"
+        tables: dict[str, pa.Table] = {}
+        source, parameters = self._reader.source(files, tables)
         found = self._engine.query(
             "SELECT s0, s1, s2, CASE WHEN isfinite(s4) THEN s4 END"  # noqa: S608 - places
-            " FROM read_parquet(?, hive_partitioning = false) AS s(s0, s1, s2, s3, s4)"
+            f" FROM {source} AS s(s0, s1, s2, s3, s4)"
             f" WHERE s0 {wanted} AND s3 BETWEEN {timestamp_sql(min(times))}"
             f" AND {timestamp_sql(max(times))}",
-            [[self.pattern(file) for file in files], *ids],
+            [*parameters, *ids],
+            tables,
         )
         return {(name, row, revision): score for name, row, revision, score in found}
 
@@ -184,7 +184,7 @@ class Pages:
             if known is not None:
                 self._revised.move_to_end(file.path)
                 return known
-        table = _revisions(self._folder / file.path)
+        table = _revisions(self._reader, file)
         with self._lock:
             self._revised[file.path] = table
             while len(self._revised) > _CACHED_FILES:
@@ -223,15 +223,23 @@ def _row(row: StoredRow, labels: Labels, scores: ScoresByRow) -> InferenceRow:
     )
 
 
-def _revisions(path: Path) -> pa.Table:
+def _place(part: pa.Table, file: LakeFile, number: int) -> Place:
+    found = {name: part.column(name)[number].as_py() for name in ("id", "row", "revision")}
+    return Place(**found, path=file.path, number=number)
+
+
+def _revisions(reader: LakeReader, file: LakeFile) -> pa.Table:
     """Return ``id, revision`` of what a file holds of other than first revisions."""
-    with pq.ParquetFile(path, memory_map=True) as file:
-        groups = [
-            group
-            for group in range(file.metadata.num_row_groups)
-            if _may_be_revised(file.metadata.row_group(group).column(_REVISION).statistics)
-        ]
-        table = file.read_row_groups(groups, columns=_KEYS.names)
+    if file.hot is not None:
+        table = reader.table(file, _KEYS.names)
+    else:
+        with pq.ParquetFile(reader.path(file), memory_map=True) as parquet:
+            groups = [
+                group
+                for group in range(parquet.metadata.num_row_groups)
+                if _may_be_revised(parquet.metadata.row_group(group).column(_REVISION).statistics)
+            ]
+            table = parquet.read_row_groups(groups, columns=_KEYS.names)
     rows = table.filter(pc.greater(table.column("revision"), 0))
     newest = rows.group_by("id").aggregate([("revision", "max")])
     columns = {"id": newest.column("id"), "revision": newest.column("revision_max")}

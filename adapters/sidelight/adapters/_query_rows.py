@@ -6,13 +6,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from sidelight.adapters._lake_file import LakeFile
+from sidelight.adapters._lake_reading import LakeReader
 from sidelight.payloads import FEATURE_PREFIX, OUTPUT_PREFIX, ROW_SCHEMA
 
 _FIXED = tuple(ROW_SCHEMA.names)
@@ -54,17 +55,20 @@ def winners(places: Sequence[Place]) -> list[Place]:
     return list(best.values())
 
 
-def read_rows(path: Path, numbers: Sequence[int], *, deployment: str) -> list[StoredRow]:
+def read_rows(reader: LakeReader, file: LakeFile, numbers: Sequence[int]) -> list[StoredRow]:
     """Read rows of one file by their numbers, in the order of the numbers."""
-    with pq.ParquetFile(path, memory_map=True) as file:
-        table = _taken(file, numbers)
+    if file.hot is not None:
+        table = reader.part(file).take(pa.array(numbers, pa.int64()))
+    else:
+        with pq.ParquetFile(reader.path(file), memory_map=True) as parquet:
+            table = _taken(parquet, numbers)
     columns = [plain_values(column) for column in table.columns]
     own = list(zip(*columns[: len(_FIXED)], strict=True))
     features = _named(table.schema, columns, FEATURE_PREFIX)
     outputs = _named(table.schema, columns, OUTPUT_PREFIX)
     return [
         StoredRow(
-            deployment=deployment,
+            deployment=file.deployment,
             own=dict(zip(_FIXED, own[index], strict=True)),
             features={name: column[index] for name, column in features},
             outputs={name: column[index] for name, column in outputs},

@@ -1,12 +1,13 @@
 """First half of a query: which inferences match, newest or oldest first."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
 
 from sidelight.adapters._lake_file import LakeFile
+from sidelight.adapters._lake_reading import LakeReader
 from sidelight.adapters._query_columns import SCORE, grouped, places, source_of
 from sidelight.adapters._query_cursor import Cursor
 from sidelight.adapters._query_engine import Engine
@@ -43,25 +44,25 @@ class Search:
     ----------
     files : sequence of LakeFile
         Visible files that may hold rows of the answer.
-    scores : mapping of deployment to paths
-        Files with outlier scores, as patterns; only read when the expression asks for them.
+    scores : mapping of deployment to files
+        Files with outlier scores; only read when the expression asks for them.
     revised : pyarrow.Table
         Columns ``id, revision`` of every inference that was stored more than once.
-    pattern_of : callable
-        From a file to the path that DuckDB opens.
+    reader : LakeReader
+        Of the lake.
 
     """
 
     engine: Engine
     files: Sequence[LakeFile]
-    pattern_of: Callable[[LakeFile], str]
+    reader: LakeReader
     revised: pa.Table
     version: str | None = None
     start_us: int | None = None
     end_us: int | None = None
     where: Expression | None = None
     labels: LabelTable | None = None
-    scores: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    scores: Mapping[str, Sequence[LakeFile]] = field(default_factory=dict)
 
     def page(self, *, descending: bool, after: Cursor | None, limit: int) -> list[Hit]:
         """Return the first matching inferences behind ``after``, at most ``limit``."""
@@ -84,11 +85,12 @@ class Search:
         """Return the number of matching inferences."""
         if not self.files:
             return 0
-        sql, parameters = self._matches(self.files, f"SELECT DISTINCT {_ID} AS id")
+        tables = self._tables()
+        sql, parameters = self._matches(self.files, tables, f"SELECT DISTINCT {_ID} AS id")
         rows = self.engine.query(
             f"SELECT count(DISTINCT id) FROM ({sql})",  # noqa: S608 - no text of the user
             parameters,
-            self._tables(),
+            tables,
         )
         return int(rows[0][0])
 
@@ -143,8 +145,9 @@ class Search:
     ) -> list[Hit]:
         direction = "DESC" if descending else "ASC"
         behind, values = _behind(after, descending=descending)
+        tables = self._tables()
         inner, parameters = self._matches(
-            files, f"SELECT {_TIME} AS t, {_ID} AS id", behind, values
+            files, tables, f"SELECT {_TIME} AS t, {_ID} AS id", behind, values
         )
         n_rows = limit * _ROWS_PER_INFERENCE
         while True:
@@ -152,7 +155,7 @@ class Search:
                 f"SELECT epoch_us(t), id FROM ({inner})"  # noqa: S608 - no text of the user
                 f" ORDER BY t {direction}, id {direction} LIMIT {n_rows}",
                 parameters,
-                self._tables(),
+                tables,
             )
             hits: dict[str, Hit] = {}
             for time_us, found in rows:
@@ -164,33 +167,36 @@ class Search:
     def _matches(
         self,
         files: Sequence[LakeFile],
+        tables: dict[str, pa.Table],
         select: str,
         behind: str = "",
         behind_values: Sequence[Any] = (),
     ) -> tuple[str, list[Any]]:
-        """Return one statement over all groups of files, and its parameters."""
+        """Return one statement over all groups of files, and its parameters.
+
+        ``tables`` gets those that the statement names.
+        """
         parts: list[str] = []
         parameters: list[Any] = []
         for group in grouped(files, self._columns()):
-            part, values = self._group(group, select)
+            part, values = self._group(group, tables, select)
             parts.append(part + behind)
             parameters += [*values, *behind_values]
         return " UNION ALL ".join(parts), parameters
 
-    def _group(self, group: list[LakeFile], select: str) -> tuple[str, list[Any]]:
+    def _group(
+        self, group: list[LakeFile], tables: dict[str, pa.Table], select: str
+    ) -> tuple[str, list[Any]]:
         file = group[0]
-        parameters: list[Any] = [[self.pattern_of(item) for item in group]]
-        joins, values = self._joins(file)
+        source, parameters = self.reader.source(group, tables)
+        joins, values = self._joins(file, tables)
         parameters += values
         conditions, values = self._conditions(file)
         parameters += values
-        sql = (
-            f"{select} FROM read_parquet(?, hive_partitioning = false) AS f({places(file)})"
-            f"{joins} WHERE {' AND '.join(conditions)}"
-        )
+        sql = f"{select} FROM {source} AS f({places(file)}){joins} WHERE {' AND '.join(conditions)}"
         return sql, parameters
 
-    def _joins(self, file: LakeFile) -> tuple[str, list[Any]]:
+    def _joins(self, file: LakeFile, tables: dict[str, pa.Table]) -> tuple[str, list[Any]]:
         joins = ""
         parameters: list[Any] = []
         if self.labels is not None:
@@ -202,14 +208,15 @@ class Search:
         if self._scores_of(file):
             # A score has the time of its row: what lies outside need not be joined.
             inside = " AND ".join(_during("s3", self.start_us, self.end_us)) or "TRUE"
+            source, values = self.reader.source(self._scores_of(file), tables)
             joins += (
                 " LEFT JOIN (SELECT s0, s1, s2,"  # noqa: S608 - no text of the user
                 " CASE WHEN isfinite(s4) THEN s4 END AS score"
-                " FROM read_parquet(?, hive_partitioning = false) AS s(s0, s1, s2, s3, s4)"
+                f" FROM {source} AS s(s0, s1, s2, s3, s4)"
                 f" WHERE {inside}) AS scores"
                 f" ON scores.s0 = {_ID} AND scores.s1 = {_ROW} AND scores.s2 = {_REVISION}"
             )
-            parameters.append(list(self._scores_of(file)))
+            parameters += values
         return joins, parameters
 
     def _conditions(self, file: LakeFile) -> tuple[list[str], list[Any]]:
@@ -236,7 +243,7 @@ class Search:
             return Source(sql={"number": "scores.score"} if self._scores_of(file) else {})
         return source_of(file, column)
 
-    def _scores_of(self, file: LakeFile) -> Sequence[str]:
+    def _scores_of(self, file: LakeFile) -> Sequence[LakeFile]:
         return self.scores.get(file.deployment, ())
 
     def _columns(self) -> list[ColumnName]:

@@ -212,7 +212,7 @@ def _visible_files(folder: Path) -> set[str]:
     documents = EmbeddedDocuments(folder)
     try:
         manifest = Manifest(documents)
-        return {file.path for table in ("inferences", "scores") for file in manifest.files(table)}
+        return {file.entry for table in ("inferences", "scores") for file in manifest.files(table)}
     finally:
         documents.close()
         (folder / "run" / "lock-tables").unlink()

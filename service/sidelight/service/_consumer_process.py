@@ -71,6 +71,7 @@ def run_consumer(settings: Settings) -> None:
     finally:
         if indexing is not None:
             indexing.close()
+        _close(stages)
         documents.close()
         journals.close()
 
@@ -92,6 +93,7 @@ def work_off(settings: Settings) -> None:
         while [stage for stage in stages if stage.step(time.time_ns())]:
             pass
     finally:
+        _close(stages)
         documents.close()
         journals.close()
 
@@ -112,6 +114,13 @@ def _stages(
         ),
         DetectionStage(journals, documents, Lake(settings.data), settings.data),
     ]
+
+
+def _close(stages: list[Stage]) -> None:
+    """Wait for merges that are under way: they read what is closed next."""
+    for stage in stages:
+        if isinstance(stage, StoringStage):
+            stage.close()
 
 
 def _groups(settings: Settings) -> tuple[str, ...]:

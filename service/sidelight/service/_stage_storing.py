@@ -1,26 +1,19 @@
-"""The second stage: decoded rows become Parquet files of the lake."""
-
-import logging
+"""The second stage: decoded rows become files of the lake."""
 
 from sidelight.adapters import Lake, Manifest
 from sidelight.logger import Commit, Documents, Journals
 from sidelight.payloads import Batch
 from sidelight.service._inference_counts import count_inferences
+from sidelight.service._lake_tidying import LakeTidying
 from sidelight.service._stage import STORING, Counts
-
-log = logging.getLogger(__name__)
 
 _MAX_RECORDS = 4096
 _MAX_BYTES = 64 << 20
 # A file holds what came within half a second, or a full slice: queryable within a second.
 _GATHER_NS = 500_000_000
-# A file costs a millisecond or two however short it is: where there are many deployments each
-# gets fewer and longer ones.
-_GATHER_A_FILE_NS = 10_000_000
+# Each deployment costs some work however few its rows are: where there are many, more is gathered.
+_GATHER_A_DEPLOYMENT_NS = 10_000_000
 _MOST_GATHER_NS = 1_000_000_000
-_TIDY_NS = 15_000_000_000
-# Queries hold files that a compaction replaced for no longer than this.
-_GRACE_NS = 60_000_000_000
 
 
 class StoringStage:
@@ -32,10 +25,9 @@ class StoringStage:
         self._journals = journals
         self._lake = lake
         self._manifest = Manifest(documents)
-        self._obsolete: list[tuple[int, tuple[str, ...]]] = []
+        self._tidying = LakeTidying(journals, lake, self._manifest)
         self._written_ns = 0
         self._gather_ns = _GATHER_NS
-        self._tidied_ns = 0
         forgotten = lake.sweep(self._manifest)
         if forgotten:
             journals.commit(Commit(group=STORING, journal="inferences", documents=forgotten))
@@ -48,7 +40,11 @@ class StoringStage:
         # A clock that was set back makes nobody wait for what it showed before.
         if not 0 <= now_ns - self._written_ns < self._gather_ns and self._store(now_ns):
             return True
-        return not 0 <= now_ns - self._tidied_ns < _TIDY_NS and self._tidy(now_ns)
+        return self._tidying.step(now_ns)
+
+    def close(self) -> None:
+        """Wait for a merge that is under way."""
+        self._tidying.close()
 
     def _store(self, now_ns: int) -> bool:
         slices = self._journals.read_inferences(
@@ -71,23 +67,7 @@ class StoringStage:
                 )
             )
             self._written_ns = 0 if len(part.records) >= _MAX_RECORDS else now_ns
-            waiting_ns = _GATHER_A_FILE_NS * len(documents)
+            self._tidying.note(now_ns)
+            waiting_ns = _GATHER_A_DEPLOYMENT_NS * len({batch.deployment for batch in batches})
             self._gather_ns = min(max(_GATHER_NS, waiting_ns), _MOST_GATHER_NS)
         return bool(slices)
-
-    def _tidy(self, now_ns: int) -> bool:
-        self._tidied_ns = now_ns
-        due = [paths for since, paths in self._obsolete if now_ns - since > _GRACE_NS]
-        self._obsolete = [item for item in self._obsolete if now_ns - item[0] <= _GRACE_NS]
-        forgotten = [document for paths in due for document in self._lake.remove(paths)]
-        if forgotten:
-            self._journals.commit(Commit(group=STORING, journal="inferences", documents=forgotten))
-        compaction = self._lake.compact(self._manifest)
-        if compaction is None:
-            return bool(forgotten)
-        self._journals.commit(
-            Commit(group=STORING, journal="inferences", documents=compaction.documents)
-        )
-        self._obsolete.append((now_ns, compaction.obsolete))
-        self._tidied_ns = 0
-        return True

@@ -1,0 +1,109 @@
+"""Rows of one deployment become Parquet files, one for each day."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from sidelight.adapters._lake_file import LakeFile, TableName, file_path
+from sidelight.adapters._lake_kinds import digest
+from sidelight.adapters._lake_writing import span, versions, write_file
+
+LAYOUT: Final = b"sidelight.layout"
+DEPLOYMENT: Final = b"sidelight.deployment"
+HOT: Final = "lz4"
+COLD: Final = "zstd"
+
+_DAY_US = 86_400_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rows:
+    """Rows of one deployment, layout and kind.
+
+    Parameters
+    ----------
+    layout : bytes
+        Empty for scores.
+    columns : tuple of (name, type)
+        Of the rows, types as text.
+    rows : pyarrow.Table, shape (n_rows, n_columns)
+        At least one row; metadata are not looked at.
+
+    """
+
+    table: TableName
+    deployment: str
+    layout: bytes
+    columns: tuple[tuple[str, str], ...]
+    rows: pa.Table
+
+
+def write_rows(
+    folder: Path, rows: Rows, *, positions: tuple[int, int, int], name: str, compression: str
+) -> list[LakeFile]:
+    """Write rows as one Parquet file for each day, durably.
+
+    Parameters
+    ----------
+    name : str
+        What tells the files from others of the same positions.
+
+    Raises
+    ------
+    OSError
+        If one cannot be written.
+
+    """
+    partition, first, last = positions
+    metadata = {DEPLOYMENT: rows.deployment.encode()}
+    if rows.layout:
+        metadata[LAYOUT] = rows.layout
+    schema = rows.rows.schema.with_metadata(metadata)
+    written = []
+    for part in by_day(rows.rows):
+        min_us, max_us = span(part)
+        path = file_path(rows.table, rows.deployment, min_us, positions, name)
+        size = write_file(
+            folder / path,
+            schema,
+            [part.cast(schema) if part.schema != schema else part],
+            n_rows=part.num_rows,
+            compression=compression,
+        )
+        written.append(
+            LakeFile(
+                path=path,
+                deployment=rows.deployment,
+                table=rows.table,
+                rows=part.num_rows,
+                bytes=size,
+                min_us=min_us,
+                max_us=max_us,
+                columns=rows.columns,
+                partition=partition,
+                first=first,
+                last=last,
+                max_revision=pc.max(part.column("revision")).as_py(),
+                versions=versions(part),
+                layout=digest(rows.layout),
+            )
+        )
+    return written
+
+
+def by_day(rows: pa.Table) -> Iterator[pa.Table]:
+    """Split rows by the day of their request in UTC, oldest first."""
+    times: NDArray[np.int64] = rows.column("time").cast(pa.int64()).to_numpy()
+    days = times // _DAY_US
+    first, last = days.min(), days.max()
+    if first == last:
+        yield rows
+        return
+    for day in np.unique(days).tolist():
+        yield rows.filter(pa.array(days == day))

@@ -1,0 +1,97 @@
+"""Keeping the files of the lake few: hot rows move, small files become large ones."""
+
+import logging
+from typing import Final
+
+from sidelight.adapters import Compaction, Lake, LakeError, Manifest
+from sidelight.logger import Commit, Journals
+from sidelight.service._background import Background
+from sidelight.service._stage import STORING
+
+log = logging.getLogger(__name__)
+
+_TIDY_NS: Final = 15_000_000_000
+# Hot rows move when there are so many files of them, or when nothing has come for a while.
+_MANY_HOT_FILES: Final = 64
+_QUIET_NS: Final = 10_000_000_000
+# Queries hold files that a compaction replaced for no longer than this.
+_GRACE_NS: Final = 60_000_000_000
+
+
+class LakeTidying:
+    """Moves and merges in a thread of its own, so that new rows do not wait; commits in the stage.
+
+    Parameters
+    ----------
+    journals : Journals
+        Where changes of the manifest are committed.
+    lake : Lake
+    manifest : Manifest
+
+    """
+
+    def __init__(self, journals: Journals, lake: Lake, manifest: Manifest) -> None:
+        self._journals = journals
+        self._lake = lake
+        self._manifest = manifest
+        self._work: Background[Compaction | None] = Background("lake-tidying")
+        self._obsolete: list[tuple[int, tuple[str, ...]]] = []
+        self._noted_ns = 0
+        self._tidied_ns = 0
+
+    def note(self, now_ns: int) -> None:
+        """Take note that new files were written."""
+        self._noted_ns = now_ns
+
+    def step(self, now_ns: int) -> bool:
+        """Begin, or commit what is done; return whether something was committed."""
+        if self._work.is_busy:
+            return self._taken(now_ns)
+        # A clock that was set back makes nobody wait for what it showed before.
+        if 0 <= now_ns - self._tidied_ns < _TIDY_NS:
+            return False
+        self._tidied_ns = now_ns
+        forgotten = self._forget(now_ns)
+        is_quiet = not 0 <= now_ns - self._noted_ns < _QUIET_NS
+        self._work.start(lambda: self._tidied(1 if is_quiet else _MANY_HOT_FILES))
+        return forgotten
+
+    def close(self) -> None:
+        """Wait for what is under way; a later start removes what was not committed."""
+        self._work.close()
+
+    def _tidied(self, min_hot_files: int) -> Compaction | None:
+        moved = self._lake.settle(self._manifest, min_files=min_hot_files)
+        return moved or self._lake.compact(self._manifest)
+
+    def _taken(self, now_ns: int) -> bool:
+        try:
+            results = self._work.take()
+        except LakeError as error:
+            # No room, or a damaged file: nothing has changed, and the next time tries again.
+            log.warning("lake not tidied", extra={"reason": str(error)})
+            return False
+        for compaction in results:
+            if compaction is not None:
+                self._commit(compaction, now_ns)
+                return True
+        return False
+
+    def _commit(self, compaction: Compaction, now_ns: int) -> None:
+        self._tidied_ns = 0
+        if not self._manifest.are_visible(compaction.obsolete):
+            # Retention or an erasure has replaced one of the files since the work began.
+            self._lake.discard(compaction)
+            return
+        self._journals.commit(
+            Commit(group=STORING, journal="inferences", documents=compaction.documents)
+        )
+        self._obsolete.append((now_ns, compaction.obsolete))
+
+    def _forget(self, now_ns: int) -> bool:
+        due = [paths for since, paths in self._obsolete if abs(now_ns - since) > _GRACE_NS]
+        self._obsolete = [item for item in self._obsolete if abs(now_ns - item[0]) <= _GRACE_NS]
+        forgotten = [document for paths in due for document in self._lake.remove(paths)]
+        if forgotten:
+            self._journals.commit(Commit(group=STORING, journal="inferences", documents=forgotten))
+        return bool(forgotten)

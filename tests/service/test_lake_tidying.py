@@ -1,0 +1,140 @@
+"""Tidying: in a thread, committed in the stage, and never over what somebody else did."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sidelight.adapters import Inferences, Lake, LakeError, Manifest
+from sidelight.service._background import Background
+from sidelight.service._lake_tidying import LakeTidying
+
+_STEP_NS = 20_000_000_000
+
+
+class Tidied:
+    """The tidying of a folder, with a clock of its own."""
+
+    def __init__(self, folder: Any) -> None:
+        self.lake = Lake(folder.data)
+        self.manifest = Manifest(folder.documents)
+        self.tidying = LakeTidying(folder.journals, self.lake, self.manifest)
+        self.now_ns = 10**18
+
+    def step(self) -> bool:
+        """Begin what is due, or take what is done."""
+        self.now_ns += _STEP_NS
+        return self.tidying.step(self.now_ns)
+
+
+@pytest.fixture
+def many(folder: Any) -> Any:
+    """A folder with a hot file of many deployments."""
+    for number in range(12):
+        folder.ask([[number, "f"]], deployment=f"prod/d{number}", request_id=f"r{number}")
+    for stage in (folder.decoding, folder.storing):
+        folder.now_ns += 10**9
+        stage.step(folder.now_ns)
+    return folder
+
+
+def _hot(folder: Any) -> list[Path]:
+    return sorted((folder.data / "lake" / "hot").rglob("*.arrows"))
+
+
+def _until(step: Callable[[], bool]) -> None:
+    for _ in range(10_000):
+        if step():
+            return
+        threading.Event().wait(0.001)
+    pytest.fail("nothing was committed")
+
+
+def test_hot_rows_move_when_nothing_comes(many: Any) -> None:
+    tidied = Tidied(many)
+    hot = _hot(many)
+
+    _until(tidied.step)
+    _until(lambda: tidied.step() and not _hot(many))
+
+    queries = Inferences(many.data, many.documents)
+    assert len(hot) == 1
+    assert len(list((many.data / "lake" / "inferences").rglob("*.parquet"))) == 12
+    assert queries.count() == 12
+    queries.close()
+
+
+def test_hot_rows_stay_while_more_come(many: Any) -> None:
+    tidied = Tidied(many)
+
+    for _ in range(4):
+        tidied.tidying.note(tidied.now_ns + _STEP_NS)
+        assert not tidied.step()
+        tidied.tidying._work.close()
+
+    assert len(_hot(many)) == 1
+
+
+def test_what_somebody_replaced_meanwhile_is_not_committed(
+    many: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tidied = Tidied(many)
+    settle = tidied.lake.settle
+
+    def replaced(manifest: Manifest, *, min_files: int = 1) -> Any:
+        done = settle(manifest, min_files=min_files)
+        if done is not None:
+            many.documents.put(done.documents[:1])
+        return done
+
+    monkeypatch.setattr(tidied.lake, "settle", replaced)
+    tidied.step()
+    tidied.tidying._work._thread.join()  # type: ignore[union-attr]
+    tidied.step()
+
+    assert list((many.data / "lake" / "inferences").rglob("*.parquet")) == []
+    assert tidied.manifest.files("inferences", fresh=True) == []
+
+
+def test_a_lake_that_cannot_be_written_is_tidied_later(
+    many: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tidied = Tidied(many)
+    with monkeypatch.context() as patch:
+        patch.setattr(tidied.lake, "settle", _refuse)
+        tidied.step()
+        tidied.tidying._work._thread.join()  # type: ignore[union-attr]
+        tidied.step()
+
+    _until(tidied.step)
+
+    assert len(list((many.data / "lake" / "inferences").rglob("*.parquet"))) == 12
+
+
+def _refuse(*_: Any, **__: Any) -> None:
+    raise LakeError("no room")
+
+
+def test_an_error_of_the_thread_is_the_stage_s() -> None:
+    work: Background[int] = Background("test")
+    work.start(lambda: 1 // 0)
+    work._thread.join()  # type: ignore[union-attr]
+
+    with pytest.raises(ZeroDivisionError):
+        work.take()
+    assert not work.is_busy
+    assert work.take() == []
+
+
+def test_a_result_is_taken_once() -> None:
+    work: Background[int] = Background("test")
+    gate = threading.Event()
+    work.start(lambda: 7 if gate.wait(10) else 0)
+
+    before = work.take()
+    gate.set()
+    work._thread.join()  # type: ignore[union-attr]
+
+    assert (before, work.take(), work.take()) == ([], [7], [])
