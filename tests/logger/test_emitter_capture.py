@@ -225,6 +225,17 @@ def test_the_callers_request_id_comes_first() -> None:
     assert ids(b"X-Request-Id: ", body=b' {"id" : "b\xc3\xa9"') == ["bé", "bé"]
 
 
+def test_no_callers_id_is_taken_where_none_is_trusted() -> None:
+    capture = Capture(trusts_request_ids=False)
+    given = exchange(request_head=head(b"X-Request-Id: same"), request_body=b'{"id": "same"}')
+
+    found = [member(event)["id"] for _ in range(2) for event in capture.events(given)]
+
+    assert found[0] == found[1] != found[2] == found[3]
+    assert "same" not in found
+    assert capture.identify(given) not in {b"", b"same"}
+
+
 @pytest.mark.parametrize(
     ("body", "expected"),
     [

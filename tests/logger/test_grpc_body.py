@@ -1,6 +1,7 @@
 """What is kept of the messages of a call: one bare, several framed, bounded, with a digest."""
 
 import hashlib
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -63,5 +64,7 @@ def test_what_is_no_frame_is_refused(body: bytes, message: str) -> None:
     "name", ["capture_limit", "max_captured_bytes", "max_unfinished", "settle_s"]
 )
 def test_bounds_are_positive(name: str) -> None:
+    bound: dict[str, Any] = {name: 0}
+
     with pytest.raises(ValueError, match=f"{name}: expected a positive number, got 0"):
-        GrpcLimits(**{name: 0})
+        GrpcLimits(**bound)

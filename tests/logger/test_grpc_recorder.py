@@ -3,11 +3,15 @@
 import hashlib
 import threading
 from collections.abc import Callable
+from typing import Any
+
+import pytest
 
 from sidelight.logger import Exchange
 from sidelight.logger._grpc_body import GrpcLimits
 from sidelight.logger._grpc_defer import Defer
-from sidelight.logger._grpc_recorder import CallRecording, Recorder
+from sidelight.logger._grpc_recorder import CallRecording, Recorder, returned_id
+from sidelight.logger._open_inference import ModelInferRequest
 
 PATH = "/inference.GRPCInferenceService/ModelInfer"
 
@@ -15,7 +19,7 @@ PATH = "/inference.GRPCInferenceService/ModelInfer"
 class Calls:
     """A recorder whose exchanges are kept."""
 
-    def __init__(self, **limits: int) -> None:
+    def __init__(self, **limits: Any) -> None:
         self.exchanges: list[Exchange] = []
         self.recorder = Recorder(self, limits=GrpcLimits(**limits))
 
@@ -80,3 +84,22 @@ def test_an_error_of_ours_ends_no_call() -> None:
     assert (calls.exchanges, calls.recorder.counts.tap_errors) == ([], 1)
     assert calls.recorder.counts.captured_bytes == 0
     assert calls.recorder.call("/a.B/C", (), b"", Defer(_now, _now)) is None
+
+
+@pytest.mark.parametrize("metadata", [(), (("x-request-id", "same"),)])
+def test_no_callers_id_is_taken_where_none_is_trusted(
+    metadata: tuple[tuple[str, str], ...],
+) -> None:
+    calls = Calls(trusts_request_ids=False)
+    message = ModelInferRequest(id="same").SerializeToString()
+
+    for _ in range(2):
+        recording = calls.recorder.call(PATH, metadata, message, Defer(_now, _now))
+        assert recording is not None
+        told = returned_id(recording, ())
+        assert told == (("x-request-id", recording.request_id.decode()),)
+        # What the server says stays the caller's answer, and is not the id either.
+        assert returned_id(recording, (("x-request-id", "same"),)) == ()
+        recording.end(0)
+
+    assert len({item.request_id for item in calls.exchanges} | {b"", b"same"}) == 4

@@ -64,6 +64,20 @@ def said(exchange: Exchange) -> list[str]:
     return [ModelInferResponse.FromString(message).model_name for message in messages]
 
 
+def test_no_callers_id_is_taken_where_none_is_trusted() -> None:
+    stream = Stream(trusts_request_ids=False)
+    for number in ("a", "b", "b"):
+        stream.ask(number)
+    stream.answer("a", "1")
+    stream.answer("b", "2")
+    stream.recording.end(0)
+
+    ids = {name for name, _ in stream.seen}
+    assert len(ids) == 3
+    assert not ids & {"a", "b", "b.3", "call"}
+    assert sorted(told for _, told in stream.seen) == [[], ["1"], ["2"]]
+
+
 def test_answers_go_to_the_request_with_their_id_in_any_order() -> None:
     stream = Stream()
     for number in ("a", "b", "c"):

@@ -324,6 +324,38 @@ def test_answers_pass_unchanged_when_ids_are_not_given() -> None:
     _run(scenario)
 
 
+@pytest.mark.parametrize(
+    "request_",
+    [
+        pytest.param(_post(b"[1]", b"X-Request-Id: same\r\n"), id="X-Request-Id"),
+        pytest.param(_post(b"[1]", b"Ce-Id: same\r\n"), id="Ce-Id"),
+        pytest.param(_post(b'{"id": "same", "inputs": []}'), id="V2 body"),
+    ],
+)
+@pytest.mark.parametrize("gives", [True, False])
+def test_no_callers_id_is_taken_where_none_is_trusted(request_: bytes, gives: bool) -> None:  # noqa: FBT001 - a parameter
+    async def scenario() -> None:
+        limits = Limits(trusts_request_ids=False, gives_request_id=gives)
+        async with _relaying(_answering(_OK), limits) as relay:
+            answers = [await relay.ask(request_) for _ in range(3)]
+            ids = [(await relay.exchange()).request_id for _ in range(3)]
+            assert len({*ids, b"", b"same"}) == 5
+            assert ([_id_in(answer) for answer in answers] == ids) if gives else {*answers} == {_OK}
+
+    _run(scenario)
+
+
+def test_an_id_that_the_model_answers_with_is_not_taken_where_none_is_trusted() -> None:
+    answer = b"HTTP/1.1 200 OK\r\nX-Request-Id: same\r\nContent-Length: 2\r\n\r\nok"
+
+    async def scenario() -> None:
+        async with _relaying(_answering(answer), Limits(trusts_request_ids=False)) as relay:
+            assert await relay.ask(_post(b"[1]")) == answer
+            assert (await relay.exchange()).request_id not in {b"", b"same"}
+
+    _run(scenario)
+
+
 # Clients that say no more, or are gone.
 
 

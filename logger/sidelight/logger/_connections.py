@@ -44,6 +44,10 @@ class Limits:
         Whether a caller that gave no id is told, by ``X-Request-Id`` in the answer, the one that
         its captured exchange got. Answers pass on unchanged without that, and when they have the
         header.
+    trusts_request_ids : bool
+        Whether the id of an exchange is the one that its caller gave, or that the model answers
+        with; otherwise each exchange gets one of ours, and every caller counts as one that gave
+        none.
     """
 
     max_head_bytes: int = 65536
@@ -56,6 +60,7 @@ class Limits:
     idle_s: float = 75.0
     answer_s: float | None = None
     gives_request_id: bool = True
+    trusts_request_ids: bool = True
 
 
 class Closing(Protocol):

@@ -41,6 +41,9 @@ class Capture:
         The same of answers, as ``responseheader...`` of the response event.
     redaction : Redaction, optional
         What is taken out of bodies and headers.
+    trusts_request_ids : bool, default True
+        Whether an exchange without an id of its own gets the one that its caller gave in a header
+        or in the body.
 
     Raises
     ------
@@ -59,6 +62,7 @@ class Capture:
         headers: Iterable[str] = (),
         response_headers: Iterable[str] = (),
         redaction: Redaction | None = None,
+        trusts_request_ids: bool = True,
     ) -> None:
         parts = ("-", "-") if deployment is None else deployment.split("/")
         if len(parts) != 2 or not all(parts):  # noqa: PLR2004 - a pair
@@ -87,16 +91,13 @@ class Capture:
         self._routes: dict[tuple[bytes, bytes, Claims], EventRoute] = {}
         self._second = (-1, b"")
         self._ids = RequestIds()
+        self._trusts_ids = trusts_request_ids
 
     def identify(self, exchange: Exchange) -> bytes:
         """Return the id of an exchange, which is given one when it has none."""
         if not exchange.request_id:
             head = exchange.request_head
-            exchange.request_id = (
-                id_in_head(head, head.lower())
-                or id_in_body(exchange.request_body)
-                or self._ids.new()
-            )
+            exchange.request_id = self._id(id_in_head(head, head.lower()), exchange.request_body)
         return exchange.request_id
 
     def deployment_of(self, exchange: Exchange) -> str:
@@ -128,9 +129,7 @@ class Capture:
         route = self._routes.get((exchange.method, exchange.target, asked.claims))
         if route is None:
             route = self._route(exchange.method, exchange.target, asked.claims)
-        request_id = (
-            exchange.request_id or given or id_in_body(exchange.request_body) or self._ids.new()
-        )
+        request_id = exchange.request_id or self._id(given, exchange.request_body)
         shared = (
             string(request_id) + (_ALL if rate == 1 else b',"samplingrate":"%.10g"' % rate) + trace
         )
@@ -177,6 +176,10 @@ class Capture:
         return request, plain_event(
             attributes, answered, body, exchange.response_cut, exchange.response_digest
         )
+
+    def _id(self, given: bytes, body: bytes) -> bytes:
+        """Return the caller's id, from its head or its body, or a new one."""
+        return (self._trusts_ids and (given or id_in_body(body))) or self._ids.new()
 
     def _headers(self, half: Half, facts: Facts, route: EventRoute) -> bytes:
         names, redaction = self._names[half], self._redaction

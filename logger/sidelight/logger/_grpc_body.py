@@ -29,6 +29,9 @@ class GrpcLimits:
     settle_s : float, default 30.0
         A request of a stream that was answered is taken for finished when no further answer came
         for this long, unless the server marks last answers, seconds.
+    trusts_request_ids : bool, default True
+        Whether the id of an inference is the one that its caller gave, or that the server answers
+        with; otherwise each gets one of ours.
 
     Raises
     ------
@@ -41,9 +44,10 @@ class GrpcLimits:
     max_captured_bytes: int = 64 * 1024 * 1024
     max_unfinished: int = 128
     settle_s: float = 30.0
+    trusts_request_ids: bool = True
 
     def __post_init__(self) -> None:
-        for name in self.__slots__:
+        for name in ("capture_limit", "max_captured_bytes", "max_unfinished", "settle_s"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}: expected a positive number, got {getattr(self, name)}")
 

@@ -98,12 +98,20 @@ class Recorder:
             head = request_head(target, metadata)
             if self.tap.wants(POST, target, head):
                 recording = CallRecording(self, target, head, defer)
-                given = given_id(metadata) or named.id
+                given = self.call_id(metadata) or self.message_id(named.id)
                 recording.request_id = given or self.ids.new()
                 recording.is_id_new = not given
                 recording.request(message)
                 return recording
         return None
+
+    def call_id(self, metadata: Metadata) -> bytes:
+        """Return the id that a caller gave to a whole call; empty when none counts."""
+        return given_id(metadata) if self.limits.trusts_request_ids else b""
+
+    def message_id(self, given: bytes) -> bytes:
+        """Return the id that a caller gave to one message; empty when none counts."""
+        return given if self.limits.trusts_request_ids else b""
 
     def wants(self, method: Method, metadata: Metadata) -> bool:
         """Whether the tap wants a stream, of which the messages are still to come."""
@@ -123,6 +131,11 @@ class Recording(Protocol):
 
     request_id: bytes
     is_id_new: bool
+
+    @property
+    def trusts_ids(self) -> bool:
+        """Whether what the server answers with may become the id."""
+        ...
 
     def request(self, message: bytes) -> None:
         """Take a request."""
@@ -199,6 +212,11 @@ class CallRecording:
         self._initial: Metadata = ()
         self.request_id = b""
         self.is_id_new = False
+
+    @property
+    def trusts_ids(self) -> bool:
+        """Whether what the server answers with may become the id."""
+        return self._recorder.limits.trusts_request_ids
 
     def passed_on(self) -> None:
         """Note that the request is on its way to the model."""
@@ -301,6 +319,7 @@ def returned_id(recording: Recording | None, metadata: Metadata) -> tuple[tuple[
         return ()
     for key, value in metadata:
         if key == REQUEST_ID and isinstance(value, str) and value.strip():
-            recording.request_id = value.strip().encode("latin-1", "replace")
+            if recording.trusts_ids:
+                recording.request_id = value.strip().encode("latin-1", "replace")
             return ()
     return ((REQUEST_ID, recording.request_id.decode("latin-1")),)

@@ -20,7 +20,7 @@ from typing import Final
 from sidelight.logger._exchange import Exchange
 from sidelight.logger._grpc_body import GrpcBody
 from sidelight.logger._grpc_defer import Defer
-from sidelight.logger._grpc_head import Metadata, given_id, request_head, response_head
+from sidelight.logger._grpc_head import Metadata, request_head, response_head
 from sidelight.logger._grpc_message import Streamed, streamed
 from sidelight.logger._grpc_method import Method
 from sidelight.logger._grpc_recorder import POST, Recorder
@@ -99,9 +99,14 @@ class StreamRecording:
         self._used: set[bytes] = set()
         self._n_requests = 0
         self._answered: Metadata = ()
-        given = given_id(self._metadata)
+        given = recorder.call_id(self._metadata)
         self.request_id = given or recorder.ids.new()
         self.is_id_new = not given
+
+    @property
+    def trusts_ids(self) -> bool:
+        """Whether what the server answers with may become the id."""
+        return self._recorder.limits.trusts_request_ids
 
     def request(self, message: bytes) -> None:
         """Take a request that is passed on."""
@@ -136,7 +141,7 @@ class StreamRecording:
             GrpcBody(recorder.limits, recorder.counts), GrpcBody(recorder.limits, recorder.counts)
         )
         asked.message_id = named.id
-        asked.id = self._own_id(named.id)
+        asked.id = self._own_id(recorder.message_id(named.id))
         asked.target = self._method.target(named)
         asked.head = request_head(asked.target, self._metadata, is_one_of_many=True)
         asked.request.add(message)

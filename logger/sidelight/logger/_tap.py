@@ -42,6 +42,7 @@ class Capture:
         "_started",
         "_started_ns",
         "_tap",
+        "_trusts_ids",
         "request",
         "response",
     )
@@ -50,6 +51,7 @@ class Capture:
         self._tap = tap
         self._connections = connections
         self._gives_id = limits.gives_request_id
+        self._trusts_ids = limits.trusts_request_ids
         self._head: RequestHead | None = None
         self._own_id = self._request_id = b""
         self._started = 0.0
@@ -69,7 +71,7 @@ class Capture:
             return False
         if wanted:
             self._head = head
-            self._request_id = head.request_id()
+            self._request_id = head.request_id() if self._trusts_ids else b""
             self._own_id = b""
             self._started_ns = time.time_ns()
             self._started = self._passed_on = self._arrived = time.perf_counter()
@@ -101,16 +103,17 @@ class Capture:
         """
         if self._own_id:
             # Ours takes the place of an answer that broke before its head was on its way.
-            return self._own_id
-        if not self._request_id and is_whole:
-            self._request_id = id_in_body(self.request.beginning())
-        if not self._request_id and answer is not None:
-            self._request_id = answer.request_id or b""
-        if self._request_id or not self._gives_id:
-            return b""
+            return self._own_id if self._gives_id else b""
+        if self._trusts_ids:
+            if not self._request_id and is_whole:
+                self._request_id = id_in_body(self.request.beginning())
+            if not self._request_id and answer is not None:
+                self._request_id = answer.request_id or b""
+            if self._request_id or not self._gives_id:
+                return b""
         self._own_id = self._request_id = self._connections.request_ids.new()
         has_header = answer is not None and answer.request_id is not None
-        return b"" if has_header else self._request_id
+        return b"" if has_header or not self._gives_id else self._request_id
 
     def end(
         self,

@@ -78,6 +78,13 @@ def proxy(
             help="Folder for events that cannot be sent now.", show_default="./sidelight-spool"
         ),
     ] = None,
+    request_ids: Annotated[
+        str | None,
+        typer.Option(
+            help="trust the callers' ids, or generate a new one for each call.",
+            show_default="trust",
+        ),
+    ] = None,
     grpc_upstream: Annotated[
         str | None, typer.Option(help="The model server's gRPC, HOST:PORT.")
     ] = None,
@@ -105,6 +112,7 @@ def proxy(
         "admin": admin,
         "admin_token_from": admin_token,
         "spool": spool,
+        "request_ids": request_ids,
         "grpc.upstream": grpc_upstream,
         "grpc.listen": grpc_listen,
     }

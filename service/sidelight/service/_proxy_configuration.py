@@ -15,8 +15,10 @@ _OPTIONS: Final = {
     "sink_mode": "--sink-mode",
     "listen": "--listen",
     "admin": "--admin",
+    "admin_token_from": "--admin-token",
     "deployment": "--deployment",
     "spool": "--spool",
+    "request_ids": "--request-ids",
     "grpc.upstream": "--grpc-upstream",
     "grpc.listen": "--grpc-listen",
 }

@@ -32,7 +32,11 @@ async def listen_for_grpc(settings: ProxySettings, tap: Tap) -> "GrpcProxy | Non
         raise ServiceError(
             "proxy.grpc: gRPC needs one more package", hint="pip install 'sidelight[grpc]'"
         ) from error
-    limits = GrpcLimits(capture_limit=settings.body_limit, max_captured_bytes=settings.memory)
+    limits = GrpcLimits(
+        capture_limit=settings.body_limit,
+        max_captured_bytes=settings.memory,
+        trusts_request_ids=settings.request_ids == "trust",
+    )
     options: tuple[tuple[str, str], ...] = ()
     if grpc.tls is not None and grpc.tls.server_name:
         options = (("grpc.ssl_target_name_override", grpc.tls.server_name),)

@@ -85,6 +85,7 @@ def build_parts(
             max_captured_bytes=settings.memory,
             answer_s=settings.answer_within,
             gives_request_id=settings.request_id,
+            trusts_request_ids=settings.request_ids == "trust",
         ),
         capture=_capture(settings),
         selection=selection,
@@ -110,6 +111,7 @@ def _capture(settings: ProxySettings) -> Capture:
             headers=settings.headers,
             response_headers=settings.response_headers,
             redaction=redaction,
+            trusts_request_ids=settings.request_ids == "trust",
         )
 
 

@@ -183,6 +183,9 @@ class ProxySettings(BaseModel):
     request_id: bool = True
     """Whether answers to callers that gave no request id tell it in ``X-Request-Id``."""
 
+    request_ids: Literal["trust", "generate"] = "trust"
+    """Whether callers' ids are taken, or each call gets a new one, whatever its caller says."""
+
     only: OnlySettings = OnlySettings()
     """What is captured at all."""
 
