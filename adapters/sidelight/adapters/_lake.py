@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 _OWN_FILES: Final = 8
 # Who has so many rows at once gets a file of its own whatever the others have.
 _OWN_FILE_ROWS: Final = 4096
+_WORTH_ROWS: Final = 1000
 _TABLES: Final[tuple[TableName, ...]] = ("inferences", "scores")
 
 
@@ -303,8 +304,12 @@ class Lake:
             rows=pa.Table.from_batches([group.kind.renamed(item) for item in group.records]),
         )
         name = digest(group.layout, group.kind.digest)
+        # It makes a file a third smaller, and a short one not worth its time.
+        compression = COLD if group.n_rows >= _WORTH_ROWS else HOT
         try:
-            written = write_rows(self.folder, rows, positions=positions, name=name, compression=HOT)
+            written = write_rows(
+                self.folder, rows, positions=positions, name=name, compression=compression
+            )
         except OSError as error:
             place = f"{table}/{quote_folder(group.deployment)}"
             raise LakeError(
@@ -397,8 +402,11 @@ class Lake:
         )
 
     def _tables(self, files: list[LakeFile]) -> Iterator[pa.Table]:
+        # One row group at a time: what is merged does not stand in memory.
         for file in files:
-            yield pq.ParquetFile(self._path(file.path)).read()
+            with pq.ParquetFile(self._path(file.path)) as parquet:
+                for group in range(parquet.num_row_groups):
+                    yield parquet.read_row_group(group, use_threads=False)
 
     def _order(self) -> str:
         with self._lock:

@@ -13,6 +13,8 @@ log = logging.getLogger(__name__)
 _TIDY_NS: Final = 15_000_000_000
 # Hot rows move when there are so many files of them, or when nothing has come for a while.
 _MANY_HOT_FILES: Final = 64
+# What is merged when there is nothing else to do.
+_FEW_FILES: Final = 8
 _QUIET_NS: Final = 10_000_000_000
 # Queries hold files that a compaction replaced for no longer than this.
 _GRACE_NS: Final = 60_000_000_000
@@ -53,16 +55,20 @@ class LakeTidying:
         self._tidied_ns = now_ns
         forgotten = self._forget(now_ns)
         is_quiet = not 0 <= now_ns - self._noted_ns < _QUIET_NS
-        self._work.start(lambda: self._tidied(1 if is_quiet else _MANY_HOT_FILES))
+        self._work.start(self._when_quiet if is_quiet else self._under_way)
         return forgotten
 
     def close(self) -> None:
         """Wait for what is under way; a later start removes what was not committed."""
         self._work.close()
 
-    def _tidied(self, min_hot_files: int) -> Compaction | None:
-        moved = self._lake.settle(self._manifest, min_files=min_hot_files)
+    def _under_way(self) -> Compaction | None:
+        moved = self._lake.settle(self._manifest, min_files=_MANY_HOT_FILES)
         return moved or self._lake.compact(self._manifest)
+
+    def _when_quiet(self) -> Compaction | None:
+        moved = self._lake.settle(self._manifest)
+        return moved or self._lake.compact(self._manifest, min_files=_FEW_FILES)
 
     def _taken(self, now_ns: int) -> bool:
         try:
