@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 
 from sidelight.adapters import Decoder
-from sidelight.logger import Pairing, parse
+from sidelight.logger import Pairing, scan
 from sidelight.logger._journal import EventRecord
 
 STEP = 1024
@@ -93,7 +93,7 @@ def _run(records: list[EventRecord], per_record: int) -> tuple[int, dict[str, fl
 
     for step in _steps(records, per_record):
         begun = time.process_time()
-        events = [event for record in step for event in parse(record)[0]]
+        events = [event for record in step for event in scan(record)[0]]
         parsed = time.process_time()
         pairs = pairing.step(events, lambda _: {}).pairs
         paired = time.process_time()

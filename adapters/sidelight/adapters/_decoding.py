@@ -7,9 +7,11 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Final
 
-from sidelight.adapters._batches import Decoded, build_batch
+from sidelight.adapters._batches import Item, build_batch
+from sidelight.adapters._decoded import Decoded, Layouts
 from sidelight.adapters._decoding_columns import CONVERSION_ERRORS, arrays, registered_names
 from sidelight.adapters._decoding_incomplete import incomplete, refused
+from sidelight.adapters._known_inferences import Known, KnownInferences
 from sidelight.adapters._labels import Labels, labels
 from sidelight.adapters.dialects import (
     DIALECTS,
@@ -22,12 +24,10 @@ from sidelight.adapters.dialects import (
     read_payload,
 )
 from sidelight.adapters.dialects._half import NOTHING
-from sidelight.logger import Meeting, Pair, Rejected
+from sidelight.logger import Arrival, Meeting, Pair, Rejected
 from sidelight.payloads import Batch, Event, Schema
 
 log = logging.getLogger(__name__)
-
-_Layouts = tuple[Layout | None, Layout | None]
 
 _INTERNAL: Final = (*CONVERSION_ERRORS, LookupError, AttributeError, RecursionError)
 
@@ -74,30 +74,39 @@ class Decoder:
         self._schema = schema
         self._dialects = dialects
         self._max_inflated_bytes = max_inflated_bytes
+        self._known = KnownInferences()
 
     def decode(self, pairs: Iterable[Pair | Meeting]) -> Decoding:
         """Return batches that hold every pair, whatever its payloads are."""
-        whole = [item.pair() if isinstance(item, Meeting) else item for item in pairs]
-        items = [
-            Decoded(
-                pair,
-                self._half(pair.request, "request"),
-                self._half(pair.response, "response"),
-            )
-            for pair in whole
+        listed = list(pairs)
+        items: list[Item] = [
+            known or self._decoded(pair)
+            for pair, known in zip(listed, self._known.found(listed), strict=True)
         ]
         batches: list[Batch] = []
         undecoded: Counter[tuple[str, str]] = Counter()
-        for group in _grouped(items):
-            deployment = group[0].pair.key.deployment
-            for batch, members in self._batches(deployment, group):
+        for layouts, group in _grouped(items):
+            for batch, members in self._batches(layouts, group):
                 batches.append(batch)
-                _count(undecoded, deployment, members)
+                _count(undecoded, members)
         return Decoding(batches=batches, undecoded=undecoded)
 
     def labels(self, event: Event) -> tuple[Labels, list[Rejected]]:
         """Return the labels of a feedback event, and what of it is none; see ``labels``."""
         return labels(event, self._schema, max_inflated_bytes=self._max_inflated_bytes)
+
+    def _decoded(self, pair: Pair | Meeting) -> Decoded:
+        whole = pair.pair() if isinstance(pair, Meeting) else pair
+        request = self._half(whole.request, "request")
+        response = self._half(whole.response, "response")
+        if isinstance(pair, Meeting):
+            self._learn(pair.asked, whole.request, request, "request")
+            self._learn(pair.answered, whole.response, response, "response")
+        return Decoded(whole, request, response)
+
+    def _learn(self, arrival: Arrival, event: Event | None, half: Half | None, side: Side) -> None:
+        if half is not None:
+            self._known.learn(arrival, half, lambda body: self._read(body, side, event))
 
     def _half(self, event: Event | None, side: Side) -> Half | None:
         if event is None:
@@ -105,61 +114,66 @@ class Decoder:
         if (unread := incomplete(event, side)) is not None:
             return unread
         try:
-            half = read_payload(
-                event.data,
-                side,
-                self._dialects,
-                event=event,
-                max_inflated_bytes=self._max_inflated_bytes,
-            )
+            half = self._read(event.data, side, event)
         except _INTERNAL:
             # A dialect met what it did not foresee. The inference must not be lost for that.
             log.exception("payload not decoded", extra={"ref": str(event.ref)})
             return opaque(event.data, "unforeseen")
         return refused(event, half) if side == "response" else half
 
+    def _read(self, body: bytes, side: Side, event: Event | None) -> Half:
+        return read_payload(
+            body,
+            side,
+            self._dialects,
+            event=event,
+            max_inflated_bytes=self._max_inflated_bytes,
+        )
+
     def _batches(
-        self, deployment: str, group: list[Decoded]
-    ) -> Iterable[tuple[Batch, list[Decoded]]]:
+        self, layouts: Layouts, group: list[Item]
+    ) -> Iterable[tuple[Batch, Sequence[Item]]]:
+        deployment = group[0].deployment
         names = registered_names(self._schema(deployment) if self._schema else None)
         try:
-            return [(build_batch(deployment, group, names), group)]
+            return [(build_batch(deployment, group, layouts, names), group)]
         except CONVERSION_ERRORS:
             pass
         # One payload holds what its datatype does not allow. It becomes opaque, the others stay.
-        checked = [_checked(item) for item in group]
-        built = []
-        for members in _grouped(checked):
+        checked = [
+            _checked(self._decoded(item.meeting) if isinstance(item, Known) else item)
+            for item in group
+        ]
+        built: list[tuple[Batch, Sequence[Item]]] = []
+        for common, members in _grouped(checked):
             try:
-                built.append((build_batch(deployment, members, names), members))
+                built.append((build_batch(deployment, members, common, names), members))
             except CONVERSION_ERRORS:
-                built += [(build_batch(deployment, [item], names), [item]) for item in members]
+                built += [
+                    (build_batch(deployment, [item], common, names), [item]) for item in members
+                ]
         return built
 
 
-def _grouped(items: Iterable[Decoded]) -> list[list[Decoded]]:
+def _grouped(items: Iterable[Item]) -> list[tuple[Layouts, list[Item]]]:
     """Return runs of one deployment and layout; those of a deployment are in order."""
-    runs: list[tuple[_Layouts, list[Decoded]]] = []
+    runs: list[tuple[Layouts, list[Item]]] = []
     last: dict[str, int] = {}
     for item in items:
-        deployment = item.pair.key.deployment
-        layouts = _layouts(item)
+        deployment, layouts = item.deployment, item.layouts
         place = last.get(deployment)
         common = None if place is None else _common_layouts(runs[place][0], layouts)
         if place is None or common is None:
             last[deployment] = len(runs)
             runs.append((layouts, [item]))
         else:
-            runs[place] = (common, runs[place][1])
+            if common != runs[place][0]:
+                runs[place] = (common, runs[place][1])
             runs[place][1].append(item)
-    return [[_with_layouts(item, layouts) for item in run] for layouts, run in runs]
+    return runs
 
 
-def _layouts(item: Decoded) -> _Layouts:
-    return item.request and item.request.layout, item.response and item.response.layout
-
-
-def _common_layouts(one: _Layouts, other: _Layouts) -> _Layouts | None:
+def _common_layouts(one: Layouts, other: Layouts) -> Layouts | None:
     if one == other:
         return one
     request, response = map(_common_layout, one, other)
@@ -198,19 +212,6 @@ def _common_tensor(one: Tensor, other: Tensor) -> Tensor | None:
     return other if one.datatype == NOTHING else one
 
 
-def _with_layouts(item: Decoded, layouts: _Layouts) -> Decoded:
-    if _layouts(item) == layouts:
-        return item
-    return item._replace(
-        request=_with_layout(item.request, layouts[0]),
-        response=_with_layout(item.response, layouts[1]),
-    )
-
-
-def _with_layout(half: Half | None, layout: Layout | None) -> Half | None:
-    return half if half is None or layout is None else half._replace(layout=layout)
-
-
 def _checked(item: Decoded) -> Decoded:
     pair = item.pair
     return Decoded(pair, _sound(item.request, pair.request), _sound(item.response, pair.response))
@@ -227,10 +228,9 @@ def _sound(half: Half | None, event: Event | None) -> Half | None:
     return half
 
 
-def _count(
-    undecoded: Counter[tuple[str, str]], deployment: str, members: Iterable[Decoded]
-) -> None:
+def _count(undecoded: Counter[tuple[str, str]], members: Iterable[Item]) -> None:
     for item in members:
-        for half in (item.request, item.response):
-            if half is not None and half.reason:
-                undecoded[deployment, half.reason] += 1
+        if isinstance(item, Decoded):
+            for half in (item.request, item.response):
+                if half is not None and half.reason:
+                    undecoded[item.deployment, half.reason] += 1

@@ -9,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from sidelight.adapters._decoding_tags import tags_of
 from sidelight.adapters.dialects import Half
@@ -22,6 +23,8 @@ _YEARS: Final = ("1678", "2261")  # whole years that 64 bits of nanoseconds hold
 _NANOSECONDS: Final = pa.timestamp("ns", tz="UTC")
 _MICROSECONDS: Final = pa.timestamp("us", tz="UTC")
 _MILLISECOND: Final = np.timedelta64(1, "ms")
+
+Text = str | bytes | None
 
 
 @dataclass(slots=True)
@@ -78,22 +81,40 @@ def facts_of(pair: Pair, request: Half | None, response: Half | None) -> Facts:
     )
 
 
-def times(facts: Sequence[Facts]) -> tuple[pa.Array, list[float | None]]:
-    """Return the occurrence times, microseconds UTC, and the latencies in milliseconds."""
-    begun = _parsed([fact.time for fact in facts])
-    latencies = [fact.latency_ms for fact in facts]
-    if any(fact.answered for fact in facts):
-        spent = (_parsed([fact.answered for fact in facts]) - begun) / _MILLISECOND
-        known = [fact.answered is not None and fact.time is not None for fact in facts]
-        for place in np.flatnonzero(known & np.isfinite(spent) & (spent >= 0)):
-            latencies[place] = float(spent[place])
-    received = np.fromiter((fact.received_ns for fact in facts), dtype=np.int64, count=len(facts))
-    missing = np.isnat(begun)
-    nanoseconds = np.where(missing, received, begun.astype(np.int64))
+def times(
+    begun: Sequence[Text], answered: Sequence[Text] | None, received_ns: Sequence[int]
+) -> tuple[pa.Array, NDArray[np.float64] | None]:
+    """Return occurrence times, microseconds UTC, and how long answers took.
+
+    Parameters
+    ----------
+    begun : sequence of str, bytes or None
+        When requests were sent, as it was written.
+    answered : sequence of str, bytes or None; or None
+        When responses were; None when nobody says.
+    received_ns : sequence of int
+        When the first halves were received, for where there is no RFC 3339 time.
+
+    Returns
+    -------
+    times : pyarrow.Array
+        Microseconds UTC.
+    latencies : array of float or None
+        Milliseconds; not a number where one of the times is missing or they are the wrong way
+        round.
+
+    """
+    moments = _parsed(begun)
+    latencies = None
+    if answered is not None:
+        latencies = (_parsed(answered) - moments) / _MILLISECOND
+        latencies[~(latencies >= 0)] = np.nan
+    received = np.fromiter(received_ns, dtype=np.int64, count=len(received_ns))
+    nanoseconds = np.where(np.isnat(moments), received, moments.astype(np.int64))
     return pa.array(nanoseconds // 1000).cast(_MICROSECONDS), latencies
 
 
-def _parsed(texts: list[str | None]) -> Any:
+def _parsed(texts: Sequence[Text]) -> Any:
     """Return ``datetime64[ns]``; NaT where there is no RFC 3339 time."""
     try:
         strings = pa.array(texts, type=pa.string())
@@ -109,11 +130,13 @@ def _can_be_held(strings: pa.Array) -> bool:
     return years["min"] is None or _YEARS[0] <= years["min"] <= years["max"] <= _YEARS[1]
 
 
-def _one_by_one(texts: list[str | None]) -> pa.Array:
+def _one_by_one(texts: Sequence[Text]) -> pa.Array:
     return pa.array([_nanoseconds(text) for text in texts], type=pa.int64()).cast(_NANOSECONDS)
 
 
-def _nanoseconds(text: str | None) -> int | None:
+def _nanoseconds(text: Text) -> int | None:
+    if isinstance(text, bytes):
+        text = text.decode()
     try:
         # RFC 3339 5.6 allows ``t`` and ``z``; Python reads ``Z`` alone.
         moment = datetime.fromisoformat((text or "").upper())

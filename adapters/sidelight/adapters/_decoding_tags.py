@@ -33,7 +33,7 @@ _TAGS: Final = (
     ("xrequestid", "x_request_id"),
 )
 _JSON: Final = frozenset({"annotations", "metadata"})
-_MEANINGLESS: Final = frozenset({"", "{}", "null"})
+MEANINGLESS: Final = frozenset({"", "{}", "null"})
 _HEADERS: Final = (("header", "headers"), ("responseheader", "response_headers"))
 _DEAD_LETTER: Final = ("dest", "code", "data")
 _KNATIVE: Final = "knativeerror"
@@ -107,7 +107,7 @@ def _add_stated(tags: dict[str, Any], event: Event) -> None:
     extensions = event.extensions
     plain, groups, has_error = _plan(tuple(extensions))
     for name, tag in plain:
-        if tag not in tags and (value := extensions[name]) not in _MEANINGLESS:
+        if tag not in tags and (value := extensions[name]) not in MEANINGLESS:
             tags[tag] = _json_or_text(value) if name in _JSON else value
     for tag, names in groups:
         if tag not in tags:

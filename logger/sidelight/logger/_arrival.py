@@ -16,8 +16,6 @@ from sidelight.logger._pairing_state import Side
 from sidelight.payloads import Event, RawRef
 
 _SELDON: Final = "io.seldon."
-# A place for the request id, to learn what stands before it.
-_NOBODY: Final = ""
 
 
 class Sender:
@@ -64,7 +62,7 @@ class Sender:
         }
         # In the order of the sender, with places for what is taken out again.
         self._extensions = {**event.extensions, "id": ""}
-        self.identity = identity(event)._replace(request_id=_NOBODY)
+        self.identity = identity(event)._replace(request_id="")
         self.deployment = self.identity.deployment
         # Where Seldon's own is empty, the event is read thoroughly.
         asks = event.type.startswith(_SELDON) and "requestid" in event.extensions
@@ -82,7 +80,7 @@ class Sender:
         return digest.digest()
 
     def request_id(self, arrival: "Arrival") -> bytes:
-        """Return the request id as it was sent."""
+        """Return the request id of an event."""
         return arrival.values[self._request_id]
 
     def key(self, arrival: "Arrival") -> Identity:
@@ -116,6 +114,10 @@ class OneEvent:
         self.identity = key
         self.deployment = key.deployment
         self.side: Side = side
+
+    def request_id(self, arrival: "Arrival") -> bytes:  # noqa: ARG002 - as of ``Sender``
+        """Return the request id of the event."""
+        return self.identity.request_id.encode("utf-8", "surrogatepass")
 
     def key(self, arrival: "Arrival") -> Identity:  # noqa: ARG002 - as of ``Sender``
         """Return ``identity`` of the event."""
@@ -157,6 +159,11 @@ class Arrival(msgspec.Struct, gc=False):
     def ref(self) -> RawRef:
         """Where the event stands in the events journal."""
         return RawRef(partition=self.partition, position=self.position, index=self.index)
+
+    @property
+    def request_id(self) -> bytes:
+        """The request id as it was sent."""
+        return self.sender.request_id(self)
 
     @property
     def key(self) -> Identity:

@@ -172,6 +172,8 @@ class Templates:
             return None
         if "requestid" in event.extensions and "requestid" not in attributes:
             return None
+        if event.time is not None and "time" not in attributes:
+            return None
         return Sender(event, [name for name in attributes if name in CHANGING], side)
 
     def learn(self, parts: Sequence[Part], behind: bytes, sender: Sender, event: Event) -> None:

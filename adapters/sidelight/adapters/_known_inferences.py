@@ -1,0 +1,310 @@
+"""Inferences whose senders and bodies are known: only what differs is looked at."""
+
+import re
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from math import isfinite
+from typing import Any, Final
+
+import msgspec
+
+from sidelight.adapters._decoding_facts import facts_of
+from sidelight.adapters._decoding_incomplete import incomplete
+from sidelight.adapters._decoding_tags import MEANINGLESS, written
+from sidelight.adapters._known_bodies import Cut, Shape, Values, learned, parsed
+from sidelight.adapters.dialects import Half, Layout
+from sidelight.logger import Arrival, Meeting, Pair, Sender
+from sidelight.logger._identity import SYNTHETIC_PREFIX
+
+Read = Callable[[bytes], Half]
+
+_MAX_SHAPES: Final = 8
+_MAX_CLIENTS: Final = 8192
+_MAX_PLANS: Final = 8192
+_MOST_RELUCTANT: Final = 4096
+# Longer texts are parsed in pieces, so that their numbers stay in the processor's caches.
+_AT_ONCE_BYTES: Final = 1 << 18
+_SYNTHETIC: Final = SYNTHETIC_PREFIX.encode()
+_MEANINGLESS: Final = frozenset(text.encode() for text in MEANINGLESS)
+# What nobody sends.
+_MARK: Final = f"mark-{secrets.token_hex(12)}"
+_MARKED: Final = re.compile(f"{_MARK}-([01])-(-?[0-9]+)-".encode())
+_BODY: Final = -1
+_LATENCY: Final = "latencyms"
+
+Place = tuple[int, int]
+"""Where a value is: in the request (0) or the response (1), at a place; -1 is the body's id."""
+
+
+class Plan:
+    """What all inferences of two senders and two shapes of bodies say alike.
+
+    It is asked of those who read every inference, with marks in the places of what differs.
+
+    Parameters
+    ----------
+    senders : pair of Sender
+        Of the request and of the response.
+    shapes : pair of Shape
+        Of their bodies.
+
+    Attributes
+    ----------
+    is_sound : bool
+        False where an inference must be read thoroughly nevertheless.
+    time, answered, latency : Place or None
+        Where the time of the request, that of the answer if it tells the latency, and the stated
+        latency are.
+    tags : bytes or None
+        A pattern for JSON, to be filled in with the values at ``tag_places``.
+
+    """
+
+    def __init__(self, senders: tuple[Sender, Sender], shapes: tuple[Shape, Shape]) -> None:
+        events = [_marked(sender, number) for number, sender in enumerate(senders)]
+        request, response = (_with_marked_id(shape, number) for number, shape in enumerate(shapes))
+        self.key = senders[0].identity
+        self.deployment = senders[0].deployment
+        self.layouts: tuple[Layout, Layout] = (request.layout, response.layout)
+        pair = Pair(self.key, "", events[0], events[1])
+        facts = facts_of(pair, request, response)
+        self.version = facts.version
+        self.status = facts.status
+        self.is_synthetic = facts.is_synthetic
+        self.time = _place_of(facts.time)
+        self.answered = _place_of(facts.answered)
+        self.latency = _latency_place(senders)
+        text = written(facts.tags).encode() if facts.tags else None
+        self.tag_places = [(int(a), int(b)) for a, b in _MARKED.findall(text or b"")]
+        self.stated_tags = [place for place in self.tag_places if place[1] != _BODY]
+        self.tags = text and _MARKED.sub(b"%b", text.replace(b"%", b"%%"))
+        self.is_sound = (
+            incomplete(events[0], "request") is None
+            and incomplete(events[1], "response") is None
+            and all(
+                _LATENCY in sender.places or _LATENCY not in event.extensions
+                for sender, event in zip(senders, events, strict=True)
+            )
+            and _MARK not in f"{facts.version}{self.key}"
+            and _MARK.encode() not in (self.tags or b"")
+        )
+
+
+class Known(msgspec.Struct, gc=False):
+    """An inference that was recognised; ``values`` are as of ``Decoded``."""
+
+    meeting: Meeting
+    plan: Plan
+    cuts: tuple[Cut, Cut]
+    latency_ms: float | None
+    rows: int = 0
+    values: tuple[Values, Values] = ((), ())
+
+    @property
+    def deployment(self) -> str:
+        """``namespace/name``."""
+        return self.plan.deployment
+
+    @property
+    def layouts(self) -> tuple[Layout, Layout]:
+        """Of the request and of the response."""
+        return self.plan.layouts
+
+    @property
+    def row_counts(self) -> tuple[int, int]:
+        """Of the request and of the response."""
+        return self.rows, self.rows
+
+    def value(self, place: Place) -> bytes:
+        """Return one of the values that differ."""
+        side, number = place
+        if number == _BODY:
+            return self.cuts[side].body_id
+        return (self.meeting.answered if side else self.meeting.asked).values[number]
+
+
+class KnownInferences:
+    """The shapes of bodies that were seen, by deployment and side."""
+
+    def __init__(self) -> None:
+        self._clients: dict[tuple[str, str], _Client] = {}
+        self._of_senders: dict[Sender, _Client] = {}
+        self._plans: dict[tuple[Sender, Sender, Shape, Shape], Plan] = {}
+
+    def found(self, pairs: Sequence[Pair | Meeting]) -> list[Known | None]:
+        """Return of each inference what it says; None where it must be read thoroughly."""
+        found = [self._begun(item) if isinstance(item, Meeting) else None for item in pairs]
+        begun = [item for item in found if item is not None]
+        if not begun:
+            return found
+        flat, nested = (
+            _parsed_in_pieces(begun, is_nested=is_nested) for is_nested in (False, True)
+        )
+        return [item if item is None else _filled(item, flat, nested) for item in found]
+
+    def learn(self, arrival: Arrival, half: Half, read: Read) -> None:
+        """Remember the body of a half that was read thoroughly.
+
+        Parameters
+        ----------
+        arrival : Arrival
+            Of a known sender.
+        half : Half
+            What was read of it.
+        read : callable of bytes to Half
+            Reads another body.
+
+        """
+        client = self._client(arrival.sender)
+        if client is not None:
+            client.learn(arrival.data, half, read)
+
+    def _begun(self, meeting: Meeting) -> Known | None:
+        """Cut the bodies of an inference; None when anything of it is unusual."""
+        asked, answered = meeting.asked, meeting.answered
+        senders = asked.sender, answered.sender
+        client, server = self._client(senders[0]), self._client(senders[1])
+        if client is None or server is None:
+            return None
+        request = client.cut(asked.data)
+        response = server.cut(answered.data) if request else None
+        if request is None or response is None:
+            return None
+        plan = self._plan(senders, (request.shape, response.shape))
+        if not plan.is_sound or asked.request_id.startswith(_SYNTHETIC):
+            return None
+        known = Known(meeting, plan, (request, response), None)
+        if plan.time and not known.value(plan.time):
+            return None
+        if plan.answered and not known.value(plan.answered):
+            return None
+        if plan.stated_tags and any(known.value(at) in _MEANINGLESS for at in plan.stated_tags):
+            return None
+        if plan.latency is None:
+            return known
+        try:
+            known.latency_ms = float(known.value(plan.latency))
+        except ValueError:
+            return None
+        return known if isfinite(known.latency_ms) and known.latency_ms >= 0 else None
+
+    def _client(self, sender: Any) -> "_Client | None":
+        client = self._of_senders.get(sender)
+        if client is None and isinstance(sender, Sender):
+            if len(self._of_senders) >= _MAX_CLIENTS:
+                self._of_senders.clear()
+                self._clients.clear()
+            key = sender.deployment, sender.side
+            client = self._of_senders[sender] = self._clients.setdefault(key, _Client())
+        return client
+
+    def _plan(self, senders: Any, shapes: tuple[Shape, Shape]) -> Plan:
+        key = (*senders, *shapes)
+        plan = self._plans.get(key)
+        if plan is None:
+            if len(self._plans) >= _MAX_PLANS:
+                self._plans.clear()
+            plan = self._plans[key] = Plan(senders, shapes)
+        return plan
+
+
+class _Client:
+    """The shapes of what one deployment is asked, or answers."""
+
+    def __init__(self) -> None:
+        self._shapes: list[Shape] = []
+        self._reluctance = 1
+        self._unlearned = 0
+
+    def cut(self, body: bytes) -> Cut | None:
+        for place, shape in enumerate(self._shapes):
+            cut = shape.cut(body)
+            if cut is not None:
+                if place:
+                    self._shapes.insert(0, self._shapes.pop(place))
+                return cut
+        return None
+
+    def learn(self, body: bytes, half: Half, read: Read) -> None:
+        self._unlearned += 1
+        if self._unlearned < self._reluctance:
+            return
+        self._unlearned = 0
+        # Bodies that differ in more than numbers are not worth a lesson each.
+        self._reluctance = min(2 * self._reluctance, _MOST_RELUCTANT)
+        shape = learned(body, half, self._shapes, read)
+        if shape is not None:
+            others = [other for other in self._shapes if other.key != shape.key]
+            self._shapes = [shape, *others][:_MAX_SHAPES]
+
+
+def _parsed_in_pieces(items: Sequence[Known], *, is_nested: bool) -> Iterator[list[Any] | None]:
+    """Yield what stands in the arrays of all bodies of one kind, in order."""
+    pieces: list[list[bytes]] = [[]]
+    size = 0
+    for item in items:
+        for cut in item.cuts:
+            if cut.shape.is_nested is is_nested:
+                pieces[-1] += cut.fragments
+                size += sum(map(len, cut.fragments))
+        if size > _AT_ONCE_BYTES:
+            pieces.append([])
+            size = 0
+    for fragments in pieces:
+        if fragments:
+            yield from parsed(fragments, is_nested=is_nested)
+
+
+def _filled(
+    item: Known, flat: Iterator[list[Any] | None], nested: Iterator[list[Any] | None]
+) -> Known | None:
+    """Give an inference its numbers; None when they are not what its text says."""
+    found = []
+    for cut in item.cuts:
+        lists = nested if cut.shape.is_nested else flat
+        found.append([next(lists) for _ in cut.fragments])
+    values = []
+    for cut, lists_of in zip(item.cuts, found, strict=True):
+        sound = [one for one in lists_of if one is not None]
+        read = cut.shape.values(cut, sound) if len(sound) == len(lists_of) else None
+        if read is None or item.rows not in {0, read[0]}:
+            return None
+        item.rows = read[0]
+        values.append(read[1])
+    item.values = values[0], values[1]
+    return item
+
+
+def _mark(side: int, number: int) -> bytes:
+    return f"{_MARK}-{side}-{number}-".encode()
+
+
+def _place_of(text: str | None) -> Place | None:
+    if text is None:
+        return None
+    found = _MARKED.fullmatch(text.encode())
+    return (int(found[1]), int(found[2])) if found else None
+
+
+def _marked(sender: Sender, side: int) -> Any:
+    values = tuple(
+        # A latency must be one.
+        b"1" if name == _LATENCY else _mark(side, number)
+        for number, name in enumerate(sender.names)
+    )
+    return Arrival(sender, b"", values, b"", 0, 0, 0, 0).event()
+
+
+def _with_marked_id(shape: Shape, side: int) -> Half:
+    half = shape.half
+    if not shape.has_id:
+        return half
+    return half._replace(facts={**half.facts, "id": _mark(side, _BODY).decode()})
+
+
+def _latency_place(senders: tuple[Sender, Sender]) -> Place | None:
+    """Return where the latency is: what the response says of it counts first."""
+    for side in (1, 0):
+        if _LATENCY in senders[side].places:
+            return side, senders[side].places[_LATENCY]
+    return None
