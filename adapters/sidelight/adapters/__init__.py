@@ -6,6 +6,7 @@ from sidelight.adapters._elastic_bulk import StoppedError
 from sidelight.adapters._elastic_client import ElasticClient, ElasticConnection
 from sidelight.adapters._elastic_client import connect as connect_elastic
 from sidelight.adapters._elastic_documents import AlarmSpan, Joined
+from sidelight.adapters._elastic_query import ElasticInferences
 from sidelight.adapters._elastic_scores import ScoreReader
 from sidelight.adapters._elastic_templates import IndexOptions
 from sidelight.adapters._embedded import EmbeddedJournals
@@ -24,11 +25,13 @@ from sidelight.adapters._model_v1 import V1Model, v1_url
 from sidelight.adapters._model_v2 import V2Model, v2_url
 from sidelight.adapters._query import Inferences
 from sidelight.adapters._query_export import ExportFormat
+from sidelight.adapters._query_store import QueryStore
 from sidelight.adapters._replies import detector_reply
 from sidelight.adapters._sink_files import FILE_LIMITS, FileFormat, FileSink
 from sidelight.adapters._sink_files_s3 import S3Settings
 from sidelight.adapters._sink_kafka import KAFKA_LIMITS, KafkaSink
 from sidelight.adapters._sink_kafka_record import KafkaKey, KafkaMode
+from sidelight.adapters._waiting_scores import ScoreTable, WaitingScores
 from sidelight.adapters.errors import (
     AdapterError,
     ImportFileError,
@@ -36,6 +39,7 @@ from sidelight.adapters.errors import (
     MissingExtraError,
     QueryError,
     SinkError,
+    StoreError,
     WhereError,
 )
 
@@ -49,6 +53,7 @@ __all__ = [
     "Decoding",
     "ElasticClient",
     "ElasticConnection",
+    "ElasticInferences",
     "ElasticStore",
     "EmbeddedDocuments",
     "EmbeddedJournals",
@@ -72,13 +77,17 @@ __all__ = [
     "MissingExtraError",
     "OutputChoice",
     "QueryError",
+    "QueryStore",
     "S3Settings",
     "ScoreReader",
+    "ScoreTable",
     "Scores",
     "SinkError",
     "StoppedError",
+    "StoreError",
     "V1Model",
     "V2Model",
+    "WaitingScores",
     "WhereError",
     "connect_elastic",
     "detector_reply",

@@ -1,4 +1,4 @@
-"""Scores that the detectors left in the lake, for the rows that are indexed."""
+"""Scores that the detectors left, in the lake or beside it, for the rows that are indexed."""
 
 import logging
 from collections.abc import Sequence
@@ -13,7 +13,8 @@ from sidelight.adapters._elastic_documents import Score
 from sidelight.adapters._lake_file import LakeFile
 from sidelight.adapters._lake_manifest import Manifest
 from sidelight.adapters._lake_reading import LakeReader
-from sidelight.logger._journal import Documents
+from sidelight.adapters._waiting_scores import indexed_scores, waiting_scores
+from sidelight.logger._journal import Document, Documents
 from sidelight.payloads import Batch
 
 log = logging.getLogger(__name__)
@@ -36,6 +37,7 @@ class ScoreReader:
 
     def __init__(self, data: Path, documents: Documents) -> None:
         self._reader = LakeReader(Path(data) / "lake")
+        self._documents = documents
         self._manifest = Manifest(documents)
 
     def read(
@@ -49,6 +51,20 @@ class ScoreReader:
             Positions of the batches in the journal, both included.
 
         """
+        found: dict[tuple[str, int, int], Score] = {}
+        for records in waiting_scores(
+            self._documents, deployment, partition=partition, first=first, last=last
+        ):
+            _add(found, records)
+        return found | self._of_lake(deployment, batches, partition, first, last)
+
+    def indexed(self, partition: int, last: int) -> list[Document]:
+        """Return what forgets scores that nobody needs any more, for the commit of their rows."""
+        return indexed_scores(self._documents, partition, last)
+
+    def _of_lake(
+        self, deployment: str, batches: Sequence[Batch], partition: int, first: int, last: int
+    ) -> dict[tuple[str, int, int], Score]:
         for attempt in range(_ATTEMPTS):
             files = [
                 file
@@ -75,7 +91,7 @@ class ScoreReader:
         inside = (pc.field("time") >= pa.scalar(start, kind)) & (
             pc.field("time") <= pa.scalar(end, kind)
         )
-        wanted = {name for batch in batches for name in batch.records.column("id").to_pylist()}
+        wanted = pa.concat_arrays([batch.records.column("id") for batch in batches])
         found: dict[tuple[str, int, int], Score] = {}
         for file in files:
             if file.hot is None:
@@ -84,8 +100,11 @@ class ScoreReader:
                 )
             else:
                 table = self._reader.part(file).filter(inside)
-            columns = [table.column(name).to_pylist() for name in _COLUMNS]
-            for name, row, revision, *score in zip(*columns, strict=True):
-                if name in wanted:
-                    found[name, row, revision] = (score[0], score[1], score[2])
+            _add(found, table.filter(pc.is_in(table.column("id"), value_set=wanted)))
         return found
+
+
+def _add(found: dict[tuple[str, int, int], Score], table: pa.Table | pa.RecordBatch) -> None:
+    columns = [table.column(name).to_pylist() for name in _COLUMNS]
+    for name, row, revision, *score in zip(*columns, strict=True):
+        found[name, row, revision] = (score[0], score[1], score[2])

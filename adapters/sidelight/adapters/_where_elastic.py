@@ -45,7 +45,8 @@ _OPPOSITE: Final[dict[Operator, Operator]] = {
 _EXACT: Final = 1 << 53
 # More signs make an automaton that a server refuses to build.
 _MAX_SIGNS: Final = 30
-_WILDCARDS: Final = {"%": "*", "_": "?", "*": "\\*", "?": "\\?", "\\": "\\\\"}
+_LITERAL: Final = {"*": "\\*", "?": "\\?", "\\": "\\\\"}
+_WILDCARDS: Final = {"%": "*", "_": "?", **_LITERAL}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +120,7 @@ class _Writer:
                 high = _compared(field, "<=", values[1], wanted=wanted)
                 return _every([low, high]) if wanted else _some([low, high])
             case Like(escape=""):
-                return _like(field, str(values[0].value), wanted=wanted)
+                return _like(field, predicate, wanted=wanted)
             case Like():
                 return _found(field, "text", _exists(field))
             case Membership():
@@ -215,10 +216,17 @@ def _nearby(value: float, *, single: bool) -> tuple[float, float]:
     return min(double, nearest - width), max(double, nearest + width)
 
 
-def _like(field: Field, pattern: str, *, wanted: bool) -> Query:
+def _like(field: Field, like: Like, *, wanted: bool) -> Query:
+    pattern = str(like.values[0].value)
     if sum(pattern.count(sign) for sign in "%_") > _MAX_SIGNS:
         return _found(field, "text", _exists(field))
-    text = "".join(_WILDCARDS.get(sign, sign) for sign in pattern)
+    signs = iter(pattern)
+    text = "".join(
+        _LITERAL.get(found := next(signs, ""), found)
+        if sign == like.escape
+        else _WILDCARDS.get(sign, sign)
+        for sign in signs
+    )
     query: Query = {"wildcard": {field.path: {"value": text}}}
     return _found(field, "text", query if wanted else _without(field, query))
 

@@ -1,35 +1,47 @@
 """The process of the API: queries, explanations, metrics, the console."""
 
+import asyncio
+import logging
 import os
 import socket
+from collections.abc import Callable
 
 import uvicorn
 import uvloop
 
-from sidelight.adapters import EmbeddedDocuments, Inferences
+from sidelight.adapters import AdapterError, EmbeddedDocuments
+from sidelight.logger.errors import JournalError
 from sidelight.service._api import create_app
 from sidelight.service._context import Context
 from sidelight.service._explaining import Explaining
 from sidelight.service._ingest_client import IngestClient
 from sidelight.service._process import say_ready
+from sidelight.service._query_store import open_query_store
 from sidelight.service._raw_events import RawEvents
 from sidelight.service._run_folder import RunFolder
 from sidelight.service._settings import Settings
 
+log = logging.getLogger(__name__)
+
 
 class _Server(uvicorn.Server):
-    """Says when it listens."""
+    """Says when it listens, and then prepares for questions."""
+
+    def __init__(self, config: uvicorn.Config, prepare: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._prepare = prepare
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         say_ready()
+        asyncio.get_running_loop().run_in_executor(None, self._prepare)
 
 
 def run_api(settings: Settings) -> None:
     """Serve the API on its Unix socket until SIGTERM."""
     folder = RunFolder(settings.data)
     documents = EmbeddedDocuments(settings.data)
-    inferences = Inferences(settings.data, documents)
+    inferences = open_query_store(settings, documents)
     context = Context(
         settings=settings,
         documents=documents,
@@ -49,6 +61,16 @@ def run_api(settings: Settings) -> None:
     )
     old_mask = os.umask(0o077)
     try:
-        uvloop.run(_Server(config).serve())
+        uvloop.run(_Server(config, lambda: _ask_once(context)).serve())
     finally:
         os.umask(old_mask)
+
+
+def _ask_once(context: Context) -> None:
+    """Ask for the newest inference: the first answer loads what all of them need, for 0.3 s."""
+    try:
+        items, _ = context.inferences.find(limit=1)
+        if items:
+            context.inferences.get(items[0].id)
+    except (AdapterError, JournalError) as error:
+        log.debug("nothing could be prepared", extra={"reason": type(error).__name__})

@@ -17,6 +17,10 @@ Data = Annotated[
         show_default="./sidelight-data",
     ),
 ]
+Config = Annotated[
+    Path | None,
+    typer.Option(help="YAML file of the service, where a search server answers."),
+]
 Url = Annotated[
     str | None,
     typer.Option(help="Ask a running service instead, as http://HOST:8090."),
@@ -45,6 +49,7 @@ ENDS = (
 
 def query(
     data: Data = None,
+    config: Config = None,
     url: Url = None,
     token_file: TokenFile = None,
     deployment: Deployment = None,
@@ -86,7 +91,7 @@ def query(
             raise BadRequest("--raw: expected --id with it")
         if format == "csv" and (cursor is not None or id is not None):
             raise BadRequest("--format csv: expected neither --cursor nor --id with it")
-        source = _source(data, url, token_file, reason)
+        source = _source(data, url, token_file, reason, config)
         try:
             if format == "csv":
                 write_stream(source.export("csv", filters), None)
@@ -107,6 +112,7 @@ def query(
 
 def export(
     data: Data = None,
+    config: Config = None,
     url: Url = None,
     token_file: TokenFile = None,
     deployment: Deployment = None,
@@ -147,7 +153,7 @@ def export(
     }
 
     def work() -> None:
-        source = _source(data, url, token_file, reason)
+        source = _source(data, url, token_file, reason, config)
         try:
             chosen = format or _format_of(output)
             write_stream(source.export(chosen, {**filters, "order": order}), output)
@@ -159,7 +165,7 @@ def export(
 
     if backup is None:
         raise typer.Exit(ended(work))
-    if url or output or format or any(value is not None for value in filters.values()):
+    if url or config or output or format or any(value is not None for value in filters.values()):
         raise typer.Exit(ended(refuse))
     from sidelight.service._logging import configure_logging
     from sidelight.service._offline import run_backup
@@ -169,18 +175,34 @@ def export(
 
 
 def _source(
-    data: Path | None, url: str | None, token_file: Path | None, reason: str | None
+    data: Path | None,
+    url: str | None,
+    token_file: Path | None,
+    reason: str | None,
+    config: Path | None,
 ) -> "QuerySource":
-    from sidelight.service._query_source import FolderSource
     from sidelight.service.errors import BadRequest
 
     if url is None:
         if token_file is not None:
             raise BadRequest("--token-file: expected --url with it")
-        return FolderSource(data or Path("./sidelight-data"), reason=reason)
+        return _folder(data, reason, config)
+    if config is not None:
+        raise BadRequest("--config: expected no --url with it")
     from sidelight.service._query_remote import RemoteSource
 
     return RemoteSource(url, token_file=token_file, reason=reason)
+
+
+def _folder(data: Path | None, reason: str | None, config: Path | None) -> "QuerySource":
+    from sidelight.service._query_source import FolderSource
+
+    if config is None:
+        return FolderSource(data or Path("./sidelight-data"), reason=reason)
+    from sidelight.service._settings import load_settings
+
+    settings = load_settings(config, {} if data is None else {"data": data})
+    return FolderSource(settings.data, reason=reason, settings=settings)
 
 
 def _format_of(output: Path | None) -> Literal["jsonl", "csv", "parquet"]:

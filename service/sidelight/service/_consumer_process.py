@@ -8,7 +8,13 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from sidelight.adapters import AdapterError, EmbeddedDocuments, EmbeddedJournals, Lake
+from sidelight.adapters import (
+    AdapterError,
+    EmbeddedDocuments,
+    EmbeddedJournals,
+    Lake,
+    WaitingScores,
+)
 from sidelight.logger import Journals
 from sidelight.logger.errors import FolderInUse, JournalError
 from sidelight.service._deployments import put_all_settings
@@ -17,9 +23,11 @@ from sidelight.service._metrics import Labels
 from sidelight.service._process import say_ready
 from sidelight.service._run_folder import RunFolder
 from sidelight.service._settings import Settings
+from sidelight.service._query_store import note_store
 from sidelight.service._stage import DECODING, DETECTION, INDEXING, STORING, Stage
 from sidelight.service._stage_decoding import DecodingStage
 from sidelight.service._stage_detection import DetectionStage
+from sidelight.service._stage_counting import CountingStage
 from sidelight.service._stage_retention import RetentionStage
 from sidelight.service._stage_storing import StoringStage
 from sidelight.service._supervisor import CANNOT_START
@@ -109,9 +117,21 @@ def _stages(
             max_inflated_bytes=settings.limits.decompressed,
             notes_label_changes=settings.store.elasticsearch is not None,
         ),
-        StoringStage(
-            journals, documents, Lake(settings.data, reserve_bytes=2 * settings.limits.disk_free)
-        ),
+        *_storing(settings, journals, documents),
+    ]
+
+
+def _storing(
+    settings: Settings, journals: EmbeddedJournals, documents: EmbeddedDocuments
+) -> list[Stage]:
+    """Return the stages that keep rows and their scores in the lake, or count what goes by."""
+    note_store(settings, documents)
+    if not settings.store.lake:
+        detection = DetectionStage(journals, documents, WaitingScores(), settings.data)
+        return [CountingStage(journals), detection]
+    lake = Lake(settings.data, reserve_bytes=2 * settings.limits.disk_free)
+    return [
+        StoringStage(journals, documents, lake),
         DetectionStage(journals, documents, Lake(settings.data), settings.data),
     ]
 
@@ -137,7 +157,13 @@ def _indexing(
     # Who has no search server does not wait for what it needs.
     from sidelight.service._indexing import open_indexing  # noqa: PLC0415
 
-    return open_indexing(settings.store.elasticsearch, settings.data, journals, documents)
+    return open_indexing(
+        settings.store.elasticsearch,
+        settings.data,
+        journals,
+        documents,
+        answers=settings.store.answers == "elasticsearch",
+    )
 
 
 def _open(settings: Settings, stopping: threading.Event) -> EmbeddedJournals:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from fastapi import Request
 
-from sidelight.adapters import EmbeddedDocuments, Inferences
+from sidelight.adapters import EmbeddedDocuments, QueryStore
 from sidelight.service._explaining import Explaining
 from sidelight.service._ingest_client import IngestClient
 from sidelight.service._raw_events import RawEvents
@@ -17,7 +17,7 @@ class Context:
 
     settings: Settings
     documents: EmbeddedDocuments
-    inferences: Inferences
+    inferences: QueryStore
     raw: RawEvents
     explaining: Explaining
     ingest: IngestClient

@@ -17,8 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from sidelight.adapters import (
     Endpoint,
-    Inferences,
     OutputChoice,
+    QueryStore,
     V1Model,
     V2Model,
     http_client,
@@ -114,7 +114,7 @@ class Explaining:
     Safe from several threads.
     """
 
-    def __init__(self, settings: Settings, documents: Documents, inferences: Inferences) -> None:
+    def __init__(self, settings: Settings, documents: Documents, inferences: QueryStore) -> None:
         self._settings = settings
         self._documents = documents
         self._inferences = inferences

@@ -17,9 +17,19 @@ from sidelight.service._stage_indexing import IndexingStage, Troubles
 
 
 def open_indexing(
-    settings: ElasticsearchSettings, data: Path, journals: Journals, documents: Documents
+    settings: ElasticsearchSettings,
+    data: Path,
+    journals: Journals,
+    documents: Documents,
+    *,
+    answers: bool = False,
 ) -> IndexingStage:
     """Return the stage; nothing is asked of the server yet.
+
+    Parameters
+    ----------
+    answers : bool, default False
+        Whether the server answers the API, so that it needs all of every row.
 
     Raises
     ------
@@ -29,17 +39,7 @@ def open_indexing(
         When a secret is not where it should be.
 
     """
-    connection = ElasticConnection(
-        url=settings.url,
-        flavour=settings.flavour,
-        username=settings.username,
-        password=_secret("password_from", settings.password_from),
-        api_key=_secret("api_key_from", settings.api_key_from),
-        ca=settings.tls.ca,
-        verify=settings.tls.verify,
-        timeout_s=settings.timeout,
-        connections=settings.connections,
-    )
+    connection = connection_of(settings)
     days = None if settings.delete_after is None else math.ceil(settings.delete_after / 86_400)
     options = IndexOptions(
         prefix=settings.index_prefix,
@@ -48,6 +48,7 @@ def open_indexing(
         refresh=f"{round(settings.refresh * 1000)}ms",
         max_fields=settings.max_fields,
         delete_after=None if days is None else f"{days}d",
+        keeps_long=answers,
     )
     troubles = Troubles()
     store = ElasticStore(
@@ -58,6 +59,21 @@ def open_indexing(
         connections=settings.connections,
     )
     return IndexingStage(journals, documents, ScoreReader(data, documents), store, troubles)
+
+
+def connection_of(settings: ElasticsearchSettings) -> ElasticConnection:
+    """Return where the server is and how it knows us."""
+    return ElasticConnection(
+        url=settings.url,
+        flavour=settings.flavour,
+        username=settings.username,
+        password=_secret("password_from", settings.password_from),
+        api_key=_secret("api_key_from", settings.api_key_from),
+        ca=settings.tls.ca,
+        verify=settings.tls.verify,
+        timeout_s=settings.timeout,
+        connections=settings.connections,
+    )
 
 
 def _secret(key: str, place: str | None) -> str | None:

@@ -22,4 +22,6 @@ def configure_logging(level: int = logging.INFO) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_FactsFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    # One line for each request says nothing that anybody asked.
+    for name in ("httpx", "elastic_transport", "opensearch"):
+        logging.getLogger(name).setLevel(logging.WARNING)

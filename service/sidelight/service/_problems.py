@@ -7,7 +7,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from sidelight.adapters import LakeError, QueryError, WhereError
+from sidelight.adapters import LakeError, QueryError, StoreError, WhereError
 from sidelight.explainers import (
     BadAnswer,
     DeadlineExceeded,
@@ -44,6 +44,7 @@ _STATUS: tuple[tuple[type[Exception], int, str], ...] = (
     (BadAnswer, 502, "the model answered with something that is no prediction"),
     (DeadlineExceeded, 504, "no valid estimate before the deadline"),
     (LakeError, 503, "the lake cannot be read now"),
+    (StoreError, 503, "the search server cannot answer now"),
     (ExplainerError, 400, "the explanation cannot be computed"),
     (JournalFull, 503, "no room on the disk"),
     (JournalDamaged, 500, "the archive is not what was written"),

@@ -4,10 +4,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from sidelight.adapters import EmbeddedDocuments, ExportFormat, Inferences
+from sidelight.adapters import EmbeddedDocuments, ExportFormat, Inferences, QueryStore
 from sidelight.service._access_log import AccessLog, command_entry
 from sidelight.service._names import stored_name
+from sidelight.service._query_store import open_query_store, refuse_without_lake
 from sidelight.service._raw_events import RawEvents
+from sidelight.service._settings import Settings
 from sidelight.service.errors import ConfigurationError, NotFound, ServiceError
 
 Filters = Mapping[str, Any]
@@ -46,22 +48,36 @@ class FolderSource:
         The folder.
     reason : str or None
         Why it is asked; None for what the environment says.
+    settings : Settings, optional
+        Of the service, where a search server answers.
 
     Raises
     ------
     ConfigurationError
-        If there is no data folder.
+        If there is no data folder, or its rows are elsewhere and the settings do not say where.
 
     """
 
-    def __init__(self, data: Path, *, reason: str | None = None) -> None:
+    def __init__(
+        self, data: Path, *, reason: str | None = None, settings: Settings | None = None
+    ) -> None:
         if not (data / "state.db").exists():
             raise ConfigurationError(f"no data folder at {data}")
         self._data = data
         self._reason = reason
         self._log = AccessLog(data)
         self._documents = EmbeddedDocuments(data)
-        self._inferences = Inferences(data, self._documents)
+        self._inferences = self._store(settings)
+
+    def _store(self, settings: Settings | None) -> QueryStore:
+        try:
+            if settings is not None:
+                return open_query_store(settings, self._documents)
+            refuse_without_lake(self._documents)
+            return Inferences(self._data, self._documents)
+        except BaseException:
+            self._documents.close()
+            raise
 
     def find(self, filters: Filters) -> tuple[list[dict[str, Any]], str | None]:
         """Return one page as the API shows it, and the cursor of the next."""

@@ -4,10 +4,18 @@ import difflib
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -239,12 +247,28 @@ class StoreSettings(BaseModel):
 
     model_config = STRICT
 
-    lake: Literal[True] = True
-    """Parquet files under the data folder."""
+    lake: bool = True
+    """Parquet files under the data folder; without them a search server must have the rows."""
 
     elasticsearch: ElasticsearchSettings | None = None
     """A search server that gets every row as well; none when absent."""
 
+
+    queries: Literal["lake", "elasticsearch"] | None = None
+    """Which of the two answers the API; the lake when absent and there is one."""
+
+    @property
+    def answers(self) -> Literal["lake", "elasticsearch"]:
+        """Which of the two answers."""
+        return self.queries or ("lake" if self.lake else "elasticsearch")
+
+    @model_validator(mode="after")
+    def _is_somewhere(self) -> Self:
+        if self.elasticsearch is None and self.answers == "elasticsearch":
+            raise ValueError("expected elasticsearch beside this, got no search server")
+        if self.answers == "lake" and not self.lake:
+            raise ValueError("expected queries: elasticsearch where lake is false, got lake")
+        return self
 
 class LimitSettings(BaseModel):
     """Bounds on what is accepted."""

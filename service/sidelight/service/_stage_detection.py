@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from sidelight.adapters import Lake, Scores
+from sidelight.adapters import Scores, ScoreTable
 from sidelight.detectors import DeploymentMonitor, DetectorError, Step
 from sidelight.logger import BatchRecord, Commit, Document, Documents, Journals, Slice
 from sidelight.logger.errors import JournalError
@@ -42,10 +42,12 @@ class DetectionStage:
 
     name = DETECTION
 
-    def __init__(self, journals: Journals, documents: Documents, lake: Lake, data: Path) -> None:
+    def __init__(
+        self, journals: Journals, documents: Documents, scores: ScoreTable, data: Path
+    ) -> None:
         self._journals = journals
         self._registered = RegisteredSettings(documents)
-        self._lake = lake
+        self._scores = scores
         self._data = data
         self.reset()
 
@@ -79,7 +81,7 @@ class DetectionStage:
         work = _Work()
         for name, batches in by_deployment.items():
             work.add(self._judged(name, batches))
-        documents = work.documents + self._lake.stage_scores(
+        documents = work.documents + self._scores.stage_scores(
             work.scores, first=part.first, last=part.last, partition=part.partition
         )
         self._journals.commit(

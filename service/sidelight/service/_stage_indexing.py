@@ -204,7 +204,10 @@ class IndexingStage:
                 journal="inferences",
                 positions=positions,
                 state=state,
-                documents=[Document(collection=LABEL_CHANGES, key=key) for key, _ in work.changes],
+                documents=[
+                    *(Document(collection=LABEL_CHANGES, key=key) for key, _ in work.changes),
+                    *self._scores.indexed(work.partition, work.last),
+                ],
                 counters=counts,
             )
         )
