@@ -177,6 +177,18 @@ def test_consumed_inferences_are_deleted_after_the_last_group(
     assert new.first == 100
 
 
+def test_long_records_are_deleted_as_soon_as_all_groups_have_them(
+    tmp_path: Path, journals: EmbeddedJournals
+) -> None:
+    for position in range(12):
+        appended = [("rows", "n/m", bytes(4 << 20))]
+        journals.commit(Commit(group="decode", journal="events", appended=appended))
+        for group in ("store", "judge"):
+            journals.commit(Commit(group=group, journal="inferences", positions={0: position + 1}))
+
+    assert (tmp_path / "state.db").stat().st_size < 20 << 20
+
+
 @settings(max_examples=30, deadline=None)
 @given(
     steps=st.lists(

@@ -22,8 +22,10 @@ log = logging.getLogger(__name__)
 _PARTITION: Final = 0
 _KEYS_A_STATEMENT: Final = 500
 _SCAN_ROWS: Final = 1000
-# Consumed records are deleted this many at a time, inside a commit that is under way anyway.
+# Consumed records are deleted this many at a time, inside a commit that is under way anyway; long
+# ones earlier, so that their room is used again.
 _DELETE_RECORDS: Final = 64
+_DELETE_BYTES: Final = 8 << 20
 
 
 class EmbeddedJournals:
@@ -63,6 +65,7 @@ class EmbeddedJournals:
         self.damaged_records = 0
         self._passed: dict[int, int] = {}
         self._identities: dict[str, Identities] = {}
+        self._appended_bytes = 0
 
     def close(self) -> None:
         """Close files and let the folder go."""
@@ -192,9 +195,11 @@ class EmbeddedJournals:
             if commit.erase:
                 self._delete_consumed(connection, at_least=1)
             elif commit.journal == "inferences" and commit.positions:
-                self._delete_consumed(connection)
+                is_much = self._appended_bytes >= _DELETE_BYTES
+                self._delete_consumed(connection, at_least=1 if is_much else _DELETE_RECORDS)
         if written is not None:
             identities.accept(written)
+        self._appended_bytes += sum(len(payload) for _, _, payload in commit.appended)
 
     def _identities_of(self, connection: sqlite3.Connection, group: str) -> Identities:
         if group not in self._identities:
@@ -209,9 +214,7 @@ class EmbeddedJournals:
         log.error("damaged records are passed over", extra={"first": position, "next": goes_on})
         return goes_on
 
-    def _delete_consumed(
-        self, connection: sqlite3.Connection, *, at_least: int = _DELETE_RECORDS
-    ) -> None:
+    def _delete_consumed(self, connection: sqlite3.Connection, *, at_least: int) -> None:
         if not self._groups:
             return
         passed = min(
@@ -220,6 +223,7 @@ class EmbeddedJournals:
         (oldest,) = connection.execute("SELECT min(position) FROM inferences").fetchone()
         if oldest is not None and passed - oldest >= at_least:
             connection.execute("DELETE FROM inferences WHERE position < ?", (passed,))
+            self._appended_bytes = 0
 
 
 def _positions(connection: sqlite3.Connection, group: str, journal: str) -> dict[int, int]:
