@@ -74,12 +74,13 @@ def _schema(
 def _side(
     items: Sequence[Item], side: int, layout: Layout, targets: NDArray[np.int64]
 ) -> list[pa.Array]:
-    values = [item.values[side] for item in items]
     columns = [
         column
         for place, tensor in enumerate(layout.tensors)
-        for column in arrays(tensor, [of_half[place] for of_half in values])
+        for column in arrays(tensor, [item.values[side][place] for item in items])
     ]
+    if all(type(item) is Known for item in items):
+        return columns
     counts = np.fromiter(
         [item.row_counts[side] for item in items], dtype=np.int64, count=len(items)
     )

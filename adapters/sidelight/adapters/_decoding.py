@@ -11,7 +11,7 @@ from sidelight.adapters._batches import Item, build_batch
 from sidelight.adapters._decoded import Decoded, Layouts
 from sidelight.adapters._decoding_columns import CONVERSION_ERRORS, arrays, registered_names
 from sidelight.adapters._decoding_incomplete import incomplete, refused
-from sidelight.adapters._known_inferences import Known, KnownInferences
+from sidelight.adapters._known_inferences import Known, KnownInferences, Plan
 from sidelight.adapters._labels import Labels, labels
 from sidelight.adapters.dialects import (
     DIALECTS,
@@ -159,17 +159,26 @@ def _grouped(items: Iterable[Item]) -> list[tuple[Layouts, list[Item]]]:
     """Return runs of one deployment and layout; those of a deployment are in order."""
     runs: list[tuple[Layouts, list[Item]]] = []
     last: dict[str, int] = {}
+    # Most are of a plan of which the one before them was: nothing to compare.
+    usual: dict[Plan, list[Item]] = {}
     for item in items:
+        if isinstance(item, Known) and (run := usual.get(item.plan)) is not None:
+            run.append(item)
+            continue
         deployment, layouts = item.deployment, item.layouts
         place = last.get(deployment)
         common = None if place is None else _common_layouts(runs[place][0], layouts)
         if place is None or common is None:
-            last[deployment] = len(runs)
+            if place is not None:
+                usual = {plan: run for plan, run in usual.items() if run is not runs[place][1]}
+            place = last[deployment] = len(runs)
             runs.append((layouts, [item]))
         else:
             if common != runs[place][0]:
                 runs[place] = (common, runs[place][1])
             runs[place][1].append(item)
+        if isinstance(item, Known):
+            usual[item.plan] = runs[place][1]
     return runs
 
 

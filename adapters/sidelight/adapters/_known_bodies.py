@@ -8,8 +8,9 @@ unusual about a body is left to the dialects, so that both give the same values.
 import re
 from collections.abc import Callable, Sequence
 from itertools import chain, pairwise
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
+import msgspec
 import orjson
 
 from sidelight.adapters.dialects import Half
@@ -24,19 +25,20 @@ _LISTS_INSIDE: Final = re.compile(rb'(\[[^{}"]*\])(?=\])')
 _ID: Final = "id"
 _ROWS: Final = "rows"
 _VARIABLE: Final = re.compile(
-    rb'(?:"id"\s*:\s*")(?P<id>[ !#-\[\]-~]{1,256})(?=")'
+    rb'(?:"(?:id|puid)"\s*:\s*")(?P<id>[ !#-\[\]-~]{1,256})(?=")'
     rb'|(?:"shape"\s*:\s*\[\s*)(?P<rows>[1-9][0-9]{0,8})(?=[\s,\]])'
 )
 _PATTERNS: Final = {_ID: rb"([ !#-\[\]-~]{1,256})", _ROWS: rb"([1-9][0-9]{0,8})"}
 _MAX_BYTES: Final = 1 << 20
 _CLASSES: Final = ({int}, {float}, {int, float})
 _EXACT: Final = 1 << 53
+_AROUND_ONE: Final = 2
 
 _Text = tuple[bytes | str, ...]
 """Bytes that are the same each time, and the names of what is not."""
 
 
-class Cut(NamedTuple):
+class Cut(msgspec.Struct, gc=False):
     """A body without its numbers.
 
     Parameters
@@ -47,7 +49,7 @@ class Cut(NamedTuple):
         What it calls itself; empty when nothing.
     rows : int
         As it says; 0 when it says so by its numbers alone.
-    fragments : list of bytes
+    fragments : tuple of bytes
         The inside of each array of numbers.
 
     """
@@ -55,7 +57,7 @@ class Cut(NamedTuple):
     shape: "Shape"
     body_id: bytes
     rows: int
-    fragments: list[bytes]
+    fragments: tuple[bytes, ...]
 
 
 class Shape:
@@ -94,6 +96,10 @@ class Shape:
         self._is_classed = any(tensor.datatype == NUMBER for tensor in tensors)
         self._first, *self._others = [re.compile(_pattern(text)).match for text in self._texts]
         self._tail = texts[-1]
+        self._is_simple = not is_nested and len(texts) == _AROUND_ONE and len(self._texts[-1]) == 1
+        self.is_plain = self._is_simple and not self._is_classed
+        self.width = self._widths[0]
+        self._rows = half.rows if self._is_stated else 0
 
     @property
     def has_id(self) -> bool:
@@ -105,32 +111,45 @@ class Shape:
         match = self._first(body)
         if match is None:
             return None
-        said = match.groups()
         start = match.end()
-        fragments = []
-        if self.is_nested:
-            end = len(body) - len(self._tail)
-            fragment = body[start:end]
-            if not body.endswith(self._tail) or fragment[:1] != b"[" or fragment[-1:] != b"]":
+        found: tuple[tuple[bytes, ...], tuple[bytes, ...]] | None
+        if self._is_simple:
+            # One flat array and nothing that differs behind it, as most bodies are.
+            end = body.find(b"]", start)
+            if end <= start or body[end:] != self._tail:
                 return None
-            fragments.append(fragment)
+            found = match.groups(), (body[start:end],)
         else:
-            for other in self._others:
-                end = body.find(b"]", start)
-                match = other(body, end) if end > start else None
-                if match is None:
-                    return None
-                fragments.append(body[start:end])
-                said += match.groups()
-                start = match.end()
-            if start != len(body):
+            found = self._inside(body, start, match.groups())
+            if found is None:
                 return None
-        body_id = _only(said, self._id_places)
-        rows = _only(said, self._row_places)
-        if body_id is None or rows is None:
+        said, fragments = found
+        body_id = _only(said, self._id_places) if self._id_places else b""
+        stated = _only(said, self._row_places) if self._row_places else self._rows
+        if body_id is None or stated is None:
             return None
-        stated = int(rows) if rows else self.half.rows if self._is_stated else 0
-        return Cut(self, body_id, stated, fragments)
+        return Cut(self, body_id, int(stated), fragments)
+
+    def _inside(
+        self, body: bytes, start: int, said: tuple[bytes, ...]
+    ) -> tuple[tuple[bytes, ...], tuple[bytes, ...]] | None:
+        """Return what differs in the texts of a body and the insides of its arrays."""
+        if self.is_nested:
+            fragment = body[start : len(body) - len(self._tail)]
+            is_whole = body.endswith(self._tail)
+            if not is_whole or fragment[:1] != b"[" or fragment[-1:] != b"]":
+                return None
+            return said, (fragment,)
+        fragments = []
+        for other in self._others:
+            end = body.find(b"]", start)
+            match = other(body, end) if end > start else None
+            if match is None:
+                return None
+            fragments.append(body[start:end])
+            said += match.groups()
+            start = match.end()
+        return None if start < len(body) else (said, tuple(fragments))
 
     def values(self, cut: Cut, lists: Sequence[list[Any]]) -> tuple[int, Values] | None:
         """Return rows and values of a body; None when it is not what its text says.
@@ -263,9 +282,11 @@ def _parsed_each(fragments: Sequence[bytes], is_nested: bool) -> list[Any]:  # n
 
 
 def _only(said: Sequence[bytes], places: Sequence[int]) -> bytes | None:
-    """Return what all of some places say; empty without any, None when they differ."""
-    values = {said[place] for place in places}
-    return None if len(values) > 1 else values.pop() if values else b""
+    """Return what all of some places say, None when they differ."""
+    first = said[places[0]]
+    if len(places) > 1 and any(said[place] != first for place in places):
+        return None
+    return first
 
 
 def _are_numbers(values: list[Any]) -> bool:

@@ -3,7 +3,6 @@
 import re
 import secrets
 from collections.abc import Callable, Iterator, Sequence
-from math import isfinite
 from typing import Any, Final
 
 import msgspec
@@ -14,13 +13,14 @@ from sidelight.adapters._decoding_tags import MEANINGLESS, written
 from sidelight.adapters._known_bodies import Cut, Shape, Values, learned, parsed
 from sidelight.adapters.dialects import Half, Layout
 from sidelight.logger import Arrival, Meeting, Pair, Sender
+from sidelight.logger._arrival import OneEvent
 from sidelight.logger._identity import SYNTHETIC_PREFIX
 
 Read = Callable[[bytes], Half]
 
 _MAX_SHAPES: Final = 8
-_MAX_CLIENTS: Final = 8192
-_MAX_PLANS: Final = 8192
+_MAX_ROUTES: Final = 8192
+_MAX_PLANS: Final = 64
 _MOST_RELUCTANT: Final = 4096
 # Longer texts are parsed in pieces, so that their numbers stay in the processor's caches.
 _AT_ONCE_BYTES: Final = 1 << 18
@@ -30,6 +30,7 @@ _MEANINGLESS: Final = frozenset(text.encode() for text in MEANINGLESS)
 _MARK: Final = f"mark-{secrets.token_hex(12)}"
 _MARKED: Final = re.compile(f"{_MARK}-([01])-(-?[0-9]+)-".encode())
 _BODY: Final = -1
+_INFINITE: Final = float("inf")
 _LATENCY: Final = "latencyms"
 
 Place = tuple[int, int]
@@ -78,6 +79,7 @@ class Plan:
         self.tag_places = [(int(a), int(b)) for a, b in _MARKED.findall(text or b"")]
         self.stated_tags = [place for place in self.tag_places if place[1] != _BODY]
         self.tags = text and _MARKED.sub(b"%b", text.replace(b"%", b"%%"))
+        self._moments = [place for place in (self.time, self.answered) if place]
         self.is_sound = (
             incomplete(events[0], "request") is None
             and incomplete(events[1], "response") is None
@@ -88,6 +90,15 @@ class Plan:
             and _MARK not in f"{facts.version}{self.key}"
             and _MARK.encode() not in (self.tags or b"")
         )
+
+    def unusual(self, asked: Arrival, answered: Arrival) -> bool:
+        """Whether an inference must be read thoroughly for a value that it states."""
+        if not self.is_sound or asked.request_id.startswith(_SYNTHETIC):
+            return True
+        for side, place in self.stated_tags:
+            if (answered if side else asked).values[place] in _MEANINGLESS:
+                return True
+        return any(not (answered if side else asked).values[place] for side, place in self._moments)
 
 
 class Known(msgspec.Struct, gc=False):
@@ -115,21 +126,13 @@ class Known(msgspec.Struct, gc=False):
         """Of the request and of the response."""
         return self.rows, self.rows
 
-    def value(self, place: Place) -> bytes:
-        """Return one of the values that differ."""
-        side, number = place
-        if number == _BODY:
-            return self.cuts[side].body_id
-        return (self.meeting.answered if side else self.meeting.asked).values[number]
-
 
 class KnownInferences:
     """The shapes of bodies that were seen, by deployment and side."""
 
     def __init__(self) -> None:
         self._clients: dict[tuple[str, str], _Client] = {}
-        self._of_senders: dict[Sender, _Client] = {}
-        self._plans: dict[tuple[Sender, Sender, Shape, Shape], Plan] = {}
+        self._routes: dict[tuple[Sender | OneEvent, Sender | OneEvent], _Route] = {}
 
     def found(self, pairs: Sequence[Pair | Meeting]) -> list[Known | None]:
         """Return of each inference what it says; None where it must be read thoroughly."""
@@ -137,9 +140,8 @@ class KnownInferences:
         begun = [item for item in found if item is not None]
         if not begun:
             return found
-        flat, nested = (
-            _parsed_in_pieces(begun, is_nested=is_nested) for is_nested in (False, True)
-        )
+        flat = _parsed_in_pieces(begun, is_nested=False)
+        nested = _parsed_in_pieces(begun, is_nested=True)
         return [item if item is None else _filled(item, flat, nested) for item in found]
 
     def learn(self, arrival: Arrival, half: Half, read: Read) -> None:
@@ -155,56 +157,60 @@ class KnownInferences:
             Reads another body.
 
         """
-        client = self._client(arrival.sender)
-        if client is not None:
-            client.learn(arrival.data, half, read)
+        self._client(arrival.sender).learn(arrival.data, half, read)
 
     def _begun(self, meeting: Meeting) -> Known | None:
         """Cut the bodies of an inference; None when anything of it is unusual."""
         asked, answered = meeting.asked, meeting.answered
         senders = asked.sender, answered.sender
-        client, server = self._client(senders[0]), self._client(senders[1])
-        if client is None or server is None:
-            return None
-        request = client.cut(asked.data)
-        response = server.cut(answered.data) if request else None
+        route = self._routes.get(senders) or self._route(senders)
+        request = route.client.cut(asked.data)
+        response = route.server.cut(answered.data) if request else None
         if request is None or response is None:
             return None
-        plan = self._plan(senders, (request.shape, response.shape))
-        if not plan.is_sound or asked.request_id.startswith(_SYNTHETIC):
+        shapes = request.shape, response.shape
+        plan = route.plans.get(shapes) or route.plan(shapes)
+        if plan.unusual(asked, answered):
             return None
-        known = Known(meeting, plan, (request, response), None)
-        if plan.time and not known.value(plan.time):
-            return None
-        if plan.answered and not known.value(plan.answered):
-            return None
-        if plan.stated_tags and any(known.value(at) in _MEANINGLESS for at in plan.stated_tags):
-            return None
-        if plan.latency is None:
-            return known
-        try:
-            known.latency_ms = float(known.value(plan.latency))
-        except ValueError:
-            return None
-        return known if isfinite(known.latency_ms) and known.latency_ms >= 0 else None
+        latency_ms = None
+        if plan.latency is not None:
+            try:
+                side, place = plan.latency
+                latency_ms = float((answered if side else asked).values[place])
+            except ValueError:
+                return None
+            if not 0 <= latency_ms < _INFINITE:
+                return None
+        return Known(meeting, plan, (request, response), latency_ms)
 
-    def _client(self, sender: Any) -> "_Client | None":
-        client = self._of_senders.get(sender)
-        if client is None and isinstance(sender, Sender):
-            if len(self._of_senders) >= _MAX_CLIENTS:
-                self._of_senders.clear()
-                self._clients.clear()
-            key = sender.deployment, sender.side
-            client = self._of_senders[sender] = self._clients.setdefault(key, _Client())
-        return client
+    def _client(self, sender: Sender | OneEvent) -> "_Client":
+        return self._clients.setdefault((sender.deployment, sender.side), _Client())
 
-    def _plan(self, senders: Any, shapes: tuple[Shape, Shape]) -> Plan:
-        key = (*senders, *shapes)
-        plan = self._plans.get(key)
-        if plan is None:
-            if len(self._plans) >= _MAX_PLANS:
-                self._plans.clear()
-            plan = self._plans[key] = Plan(senders, shapes)
+    def _route(self, senders: tuple[Sender | OneEvent, Sender | OneEvent]) -> "_Route":
+        if len(self._routes) >= _MAX_ROUTES:
+            self._routes.clear()
+            self._clients.clear()
+        asked, answered = senders
+        route = _Route(senders, self._client(asked), self._client(answered))
+        self._routes[senders] = route
+        return route
+
+
+class _Route:
+    """What is known of inferences of two senders."""
+
+    __slots__ = ("_senders", "client", "plans", "server")
+
+    def __init__(self, senders: tuple[Any, Any], client: "_Client", server: "_Client") -> None:
+        self._senders = senders
+        self.client = client
+        self.server = server
+        self.plans: dict[tuple[Shape, Shape], Plan] = {}
+
+    def plan(self, shapes: tuple[Shape, Shape]) -> Plan:
+        if len(self.plans) >= _MAX_PLANS:
+            self.plans.clear()
+        self.plans[shapes] = plan = Plan(self._senders, shapes)
         return plan
 
 
@@ -240,39 +246,54 @@ class _Client:
 
 def _parsed_in_pieces(items: Sequence[Known], *, is_nested: bool) -> Iterator[list[Any] | None]:
     """Yield what stands in the arrays of all bodies of one kind, in order."""
-    pieces: list[list[bytes]] = [[]]
+    fragments: list[bytes] = []
     size = 0
     for item in items:
         for cut in item.cuts:
             if cut.shape.is_nested is is_nested:
-                pieces[-1] += cut.fragments
-                size += sum(map(len, cut.fragments))
+                fragments += cut.fragments
+                size += len(cut.fragments[0])
         if size > _AT_ONCE_BYTES:
-            pieces.append([])
-            size = 0
-    for fragments in pieces:
-        if fragments:
             yield from parsed(fragments, is_nested=is_nested)
+            fragments, size = [], 0
+    if fragments:
+        yield from parsed(fragments, is_nested=is_nested)
 
 
 def _filled(
     item: Known, flat: Iterator[list[Any] | None], nested: Iterator[list[Any] | None]
 ) -> Known | None:
     """Give an inference its numbers; None when they are not what its text says."""
-    found = []
-    for cut in item.cuts:
-        lists = nested if cut.shape.is_nested else flat
-        found.append([next(lists) for _ in cut.fragments])
-    values = []
-    for cut, lists_of in zip(item.cuts, found, strict=True):
-        sound = [one for one in lists_of if one is not None]
-        read = cut.shape.values(cut, sound) if len(sound) == len(lists_of) else None
-        if read is None or item.rows not in {0, read[0]}:
+    request, response = item.cuts
+    if request.shape.is_plain and response.shape.is_plain:
+        asked, answered = next(flat), next(flat)
+        rows = request.rows
+        if (
+            asked is None
+            or answered is None
+            or response.rows != rows
+            or len(asked) != rows * request.shape.width
+            or len(answered) != rows * response.shape.width
+        ):
             return None
-        item.rows = read[0]
-        values.append(read[1])
-    item.values = values[0], values[1]
+        item.rows = rows
+        item.values = (asked,), (answered,)
+        return item
+    # Both are taken before one of them is refused: what follows belongs to others.
+    lists = [
+        [next(nested if cut.shape.is_nested else flat) for _ in cut.fragments] for cut in item.cuts
+    ]
+    read = [_values(cut, of_cut) for cut, of_cut in zip(item.cuts, lists, strict=True)]
+    if read[0] is None or read[1] is None or read[0][0] != read[1][0]:
+        return None
+    item.rows = read[0][0]
+    item.values = read[0][1], read[1][1]
     return item
+
+
+def _values(cut: Cut, lists: Sequence[list[Any] | None]) -> tuple[int, Values] | None:
+    sound = [one for one in lists if one is not None]
+    return cut.shape.values(cut, sound) if len(sound) == len(lists) else None
 
 
 def _mark(side: int, number: int) -> bytes:
