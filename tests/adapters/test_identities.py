@@ -19,7 +19,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from sidelight.adapters import _identities, _identities_run
+from sidelight.adapters import _identities, _identities_records, _identities_run
 from sidelight.adapters._embedded import EmbeddedJournals
 from sidelight.logger import move_old_identities
 from sidelight.logger._journal import REMEMBERED_BYTES, Commit
@@ -33,7 +33,8 @@ UNKNOWN = [b"\0" * 16, b"\xff" * 16, b"unknown unknown!"]
 @pytest.fixture(autouse=True)
 def _short_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     for module, name, value in (
-        (_identities_run, "_PIECE_RECORDS", 3),
+        (_identities_records, "PIECE_RECORDS", 3),
+        (_identities_run, "PIECE_RECORDS", 3),
         (_identities, "_RATIO", 2),
         (_identities, "_MOVED", 4),
         (_identities, "_MOVED_A_RECORD", 8),
@@ -221,7 +222,7 @@ def test_a_database_of_the_first_version_is_upgraded_when_it_is_opened(tmp_path:
 STEPS = """
 import hashlib, os, signal, sys
 from pathlib import Path
-from sidelight.adapters import _identities, _identities_run
+from sidelight.adapters import _identities, _identities_records, _identities_run
 from sidelight.adapters._embedded import EmbeddedJournals
 from sidelight.logger._journal import Commit
 

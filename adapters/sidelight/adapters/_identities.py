@@ -13,10 +13,9 @@ from typing import Final
 
 import orjson
 
+from sidelight.adapters._identities_records import DIGEST_BYTES, Records
 from sidelight.adapters._identities_run import (
     ALL_PREFIXES,
-    DIGEST_BYTES,
-    Records,
     Run,
     append_records,
     find_records,

@@ -6,121 +6,24 @@ unknown without touching the disk but for one of ``2**32 / records`` of them.
 """
 
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sidelight.adapters._identities_filter import PrefixFilter
+from sidelight.adapters._identities_records import (
+    DIGEST_BYTES,
+    PIECE_RECORDS,
+    Records,
+    prefixes_of,
+)
 from sidelight.logger._journal import REMEMBERED_BYTES
 
-DIGEST_BYTES: Final = 16
 ALL_PREFIXES: Final = 1 << 32
-# A lookup reads one piece, a merge reads and writes them one after the other.
-_PIECE_RECORDS: Final = 256
 _PIECE_BITS: Final = 24
-_PREFIX_BITS: Final = 32
-_RANGES_A_RECORD: Final = 8
-_MASKS: Final = np.left_shift(1, np.arange(8)).astype(np.uint8)
-_THREE: Final = np.uint32(3)
-_SEVEN: Final = np.uint32(7)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Records:
-    """Records in the order of their digests.
-
-    Parameters
-    ----------
-    digests : array of uint8, shape (n, 16)
-        In this order.
-    values : array of uint8, shape (n, 24)
-        What is remembered of each.
-
-    """
-
-    digests: NDArray[np.uint8]
-    values: NDArray[np.uint8]
-
-    @classmethod
-    def of(cls, remembered: Mapping[bytes, bytes]) -> Self:
-        """Return the records of a mapping."""
-        records = cls.read(b"".join(remembered), b"".join(remembered.values()))
-        return records.taken(_order(records.digests)[0])
-
-    @classmethod
-    def read(cls, digests: bytes, values: bytes) -> Self:
-        """Return what ``pieces`` gave, joined."""
-        return cls(
-            digests=np.frombuffer(digests, dtype=np.uint8).reshape(-1, DIGEST_BYTES),
-            values=np.frombuffer(values, dtype=np.uint8).reshape(-1, REMEMBERED_BYTES),
-        )
-
-    @classmethod
-    def merged(cls, parts: Sequence["Records"]) -> Self:
-        """Return the records of several in one order; of one digest the value of the last part."""
-        digests = np.concatenate([part.digests for part in parts])
-        values = np.concatenate([part.values for part in parts])
-        order, has_ties = _order(digests)
-        if has_ties:
-            ordered = digests[order]
-            again = (ordered[1:] == ordered[:-1]).all(axis=1)
-            order = order[~np.append(again, False)]
-        return cls(digests=digests, values=values).taken(order)
-
-    def taken(self, order: NDArray[np.intp]) -> Self:
-        """Return those of these indices, in their order."""
-        return replace(
-            self, digests=self.digests.take(order, axis=0), values=self.values.take(order, axis=0)
-        )
-
-    def __len__(self) -> int:
-        """Return how many they are."""
-        return len(self.digests)
-
-    @property
-    def prefixes(self) -> NDArray[np.uint32]:
-        """The first 32 bits of each digest, shape (n,)."""
-        return prefixes_of(self.digests)
-
-    def part(self, begin: int, end: int) -> Self:
-        """Return some of them."""
-        return replace(self, digests=self.digests[begin:end], values=self.values[begin:end])
-
-    def pieces(self) -> Iterator[tuple[bytes, bytes]]:
-        """Yield digests and values of one row after the other."""
-        for begin in range(0, len(self), _PIECE_RECORDS):
-            some = slice(begin, begin + _PIECE_RECORDS)
-            yield self.digests[some].tobytes(), self.values[some].tobytes()
-
-
-class PrefixFilter:
-    """A bit for each of the ranges that prefixes are divided into; 8 to 16 ranges a record.
-
-    Parameters
-    ----------
-    n_records : int
-        For how many it is made.
-
-    """
-
-    __slots__ = ("_bits", "_shift")
-
-    def __init__(self, n_records: int) -> None:
-        n_bits = min(max(n_records * _RANGES_A_RECORD - 1, 7).bit_length(), _PREFIX_BITS)
-        self._shift = np.uint32(_PREFIX_BITS - n_bits)
-        self._bits = np.zeros(1 << (n_bits - 3), dtype=np.uint8)
-
-    def add(self, prefixes: NDArray[np.uint32]) -> None:
-        """Mark their ranges; marking one that a transaction did not keep does no harm."""
-        ranges = prefixes >> self._shift
-        np.bitwise_or.at(self._bits, ranges >> _THREE, _MASKS[ranges & _SEVEN])
-
-    def passing(self, prefixes: NDArray[np.uint32]) -> NDArray[np.intp]:
-        """Return the indices of those whose range is marked."""
-        ranges = prefixes >> self._shift
-        return np.flatnonzero(self._bits[ranges >> _THREE] & _MASKS[ranges & _SEVEN])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -212,11 +115,6 @@ class Run:
         )
 
 
-def prefixes_of(digests: NDArray[np.uint8]) -> NDArray[np.uint32]:
-    """Return the first 32 bits of digests, shape (n,)."""
-    return digests.view(">u4")[:, 0].astype(np.uint32)
-
-
 def read_run(
     connection: sqlite3.Connection, number: int, *, level: int, into: int, until: int
 ) -> Run:
@@ -259,7 +157,7 @@ def append_records(connection: sqlite3.Connection, run: Run, records: Records) -
     end = len(run) + len(records)
     run.room[len(run) : end] = records.prefixes
     run.filter.add(records.prefixes)
-    begins = np.arange(len(pieces), dtype=np.int64) * _PIECE_RECORDS + len(run)
+    begins = np.arange(len(pieces), dtype=np.int64) * PIECE_RECORDS + len(run)
     return replace(run, prefixes=run.room[:end], starts=np.concatenate([run.starts, begins]))
 
 
@@ -299,33 +197,27 @@ def find_records(
     # In order, so that each row is read once.
     hits = hits[prefixes[hits].argsort()]
     begins = np.searchsorted(run.prefixes, prefixes[hits])
-    ends = np.searchsorted(run.prefixes, prefixes[hits], side="right")
-    place = _place(run.number, run.first_piece)
+    counts = np.searchsorted(run.prefixes, prefixes[hits], side="right") - begins
+    # Nearly always one record for each; several when first 32 bits are the same.
+    nth = np.arange(counts.sum()) - np.repeat(counts.cumsum() - counts, counts)
+    records = np.repeat(begins, counts) + nth
+    pieces = np.searchsorted(run.starts, records, side="right") - 1
+    places = _place(run.number, run.first_piece) + pieces
     read, keys, values = -1, b"", b""
-    for hit, begin, end in zip(hits.tolist(), begins.tolist(), ends.tolist(), strict=True):
-        for record in range(begin, end):
-            piece = int(np.searchsorted(run.starts, record, side="right")) - 1
-            if piece != read:
-                read = piece
-                keys, values = connection.execute(
-                    "SELECT digests, facts FROM identities WHERE place = ?", (place + piece,)
-                ).fetchone()
-            at = record - int(run.starts[piece])
-            if keys[at * DIGEST_BYTES : (at + 1) * DIGEST_BYTES] == digests[hit]:
-                yield digests[hit], values[at * REMEMBERED_BYTES : (at + 1) * REMEMBERED_BYTES]
+    for hit, place, at in zip(
+        np.repeat(hits, counts).tolist(),
+        places.tolist(),
+        (records - run.starts[pieces]).tolist(),
+        strict=True,
+    ):
+        if place != read:
+            read = place
+            keys, values = connection.execute(
+                "SELECT digests, facts FROM identities WHERE place = ?", (place,)
+            ).fetchone()
+        if keys[at * DIGEST_BYTES : (at + 1) * DIGEST_BYTES] == digests[hit]:
+            yield digests[hit], values[at * REMEMBERED_BYTES : (at + 1) * REMEMBERED_BYTES]
 
 
 def _place(number: int, piece: int) -> int:
     return (number << _PIECE_BITS) + piece
-
-
-def _order(digests: NDArray[np.uint8]) -> tuple[NDArray[np.intp], bool]:
-    """Return the order of digests, older before newer, and whether equal ones may be among them."""
-    words = digests.view(">u8").astype(np.uint64)
-    first = np.ascontiguousarray(words[:, 0])
-    # Stable is fast here: what comes are a few sorted runs.
-    order = np.argsort(first, kind="stable")
-    ordered = first[order]
-    if not (ordered[1:] == ordered[:-1]).any():
-        return order, False
-    return np.lexsort((words[:, 1], first)), True
