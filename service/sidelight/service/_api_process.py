@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 class _Server(uvicorn.Server):
-    """Says when it listens, and then prepares for questions."""
+    """Says when it listens and is prepared for questions."""
 
     def __init__(self, config: uvicorn.Config, prepare: Callable[[], None]) -> None:
         super().__init__(config)
@@ -33,8 +33,8 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        await asyncio.get_running_loop().run_in_executor(None, self._prepare)
         say_ready()
-        asyncio.get_running_loop().run_in_executor(None, self._prepare)
 
 
 def run_api(settings: Settings) -> None:
