@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidelight.detectors import (
+    STATE_PARTS,
     DeploymentMonitor,
     DetectionSettings,
     Reference,
@@ -474,6 +475,60 @@ def test_damaged_snapshot_is_refused() -> None:
     for bad in (b"", snapshot[:-1], snapshot + b"\0", snapshot.replace(b'"rows":', b'"cows":')):
         with pytest.raises(SnapshotError):
             DeploymentMonitor.restore(bad)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(st.integers(1, 700), min_size=1, max_size=12),
+    st.sampled_from([(40, 120), (10, 50), (100, 100), (30, 600)]),
+    st.integers(0, 99),
+)
+def test_changed_parts_put_together_are_the_snapshot(
+    cuts: list[int], rows: tuple[int, int], seed: int
+) -> None:
+    few = DetectionSettings(reference_rows=100, look_rows=rows[0], window_rows=rows[1])
+    columns, stored, since, first = mixed(1500, seed, shift_at=700), dict[str, bytes](), None, 0
+    monitor = DeploymentMonitor("ns/m", settings=few)
+
+    for end in [*(int(c) for c in np.minimum(np.cumsum(cuts), 1500)), 1500]:
+        times = Times(np.arange(first, end))
+        monitor.update(Rows(times=times, columns=rows_of(columns, first, end).columns))
+        stored |= monitor.changed_parts(since)
+        since, first = monitor.rows_seen, end
+        restored = DeploymentMonitor.restore_parts(stored, monitor.reference_bytes())
+        assert restored.snapshot() == monitor.snapshot()
+        if seed % 2:
+            monitor = restored
+
+    assert stored.keys() <= set(STATE_PARTS)
+
+
+def test_a_few_rows_change_a_small_part_of_the_state() -> None:
+    rng = np.random.default_rng(0)
+    columns: Columns = {f"f{j}": rng.normal(size=3060) for j in range(20)}
+    monitor = DeploymentMonitor("ns/m")
+    watch(columns, 3010, monitor)
+    whole, since = len(monitor.snapshot()), monitor.rows_seen
+
+    monitor.update(rows_of(columns, 3010, 3060))
+    parts = monitor.changed_parts(since)
+
+    assert sum(map(len, parts.values())) < 0.2 * whole
+    assert "evidence" not in parts
+
+
+def test_parts_that_are_missing_or_damaged_are_refused() -> None:
+    monitor = DeploymentMonitor("ns/m", settings=SMALL)
+    watch(mixed(300, 0), 300, monitor)
+    parts, reference = monitor.changed_parts(), monitor.reference_bytes()
+
+    for name, data in parts.items():
+        for bad in (None, data[:-1], data + b"\0"):
+            damaged = {key: value for key, value in parts.items() if key != name}
+            damaged |= {} if bad is None else {name: bad}
+            with pytest.raises(SnapshotError) as caught:
+                DeploymentMonitor.restore_parts(damaged, reference)
+            assert caught.value.what == name
 
 
 def test_open_alarm_survives_a_restart() -> None:

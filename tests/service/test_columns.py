@@ -10,7 +10,9 @@ from sidelight.payloads import ROW_SCHEMA, Batch
 from sidelight.service._columns import (
     arrays_of,
     background_columns,
+    joined_batches,
     rows_of,
+    watched_batch,
     watched_rows,
     with_prefixes,
 )
@@ -65,7 +67,23 @@ def test_times_carry_what_they_are() -> None:
     ],
 )
 def test_detectors_see_each_row_of_traffic_once(row: dict[str, Any], is_watched: bool) -> None:  # noqa: FBT001
-    assert watched_rows(_batch([row])).to_pylist() == [is_watched]
+    batch = _batch([{}, row])
+
+    assert watched_rows(batch).to_pylist() == [True, is_watched]
+    assert watched_batch(batch).records["id"].to_pylist() == (["0", "1"] if is_watched else ["0"])
+
+
+def test_batches_of_the_same_columns_are_joined_in_order() -> None:
+    numbers, words = pa.array([1.0, 2.0]), pa.array(["a", "b"])
+    first = _batch([{}, {}], **{"features.x": numbers})
+    other = _batch([{}, {}], **{"features.x": words})
+
+    found = list(joined_batches([first, first, other, first]))
+
+    assert [len(batch) for batch in found] == [4, 2, 2]
+    assert found[0].feature("x").to_pylist() == [1.0, 2.0, 1.0, 2.0]
+    assert [batch.deployment for batch in found] == ["a/b"] * 3
+    assert list(joined_batches([])) == []
 
 
 @pytest.mark.parametrize(

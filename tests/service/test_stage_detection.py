@@ -9,7 +9,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from sidelight.detectors import DeploymentMonitor, Rows
+from sidelight.logger import Commit
 from sidelight.service._deployments import put_settings
+from sidelight.service._detection_results import verdicts_of
+from sidelight.service._detection_state import (
+    forgetting_state,
+    replacing_state,
+    stored_watched,
+)
 from sidelight.service._gauges import read_gauges
 from sidelight.service._settings import read_deployment
 
@@ -103,6 +110,111 @@ def test_a_restart_in_the_middle_changes_no_answer(make_folder: Any) -> None:
     assert answers[0][1]
 
 
+def _store_as_before(folder: Any, name: str) -> None:
+    """Put a whole snapshot in the place of the parts, as former versions stored it."""
+    watched = stored_watched(folder.journals, name)
+    assert watched is not None
+    state = forgetting_state(folder.journals, name)
+    state |= {
+        key: value
+        for key, value in replacing_state(folder.journals, name, watched).items()
+        if key.startswith((b"token|", b"reference|", b"rows|"))
+    }
+    state[f"monitor|{name}".encode()] = watched.monitor.snapshot()
+    positions = folder.journals.positions("detection", "inferences")
+    commit = Commit(group="detection", journal="inferences", positions=positions, state=state)
+    folder.journals.commit(commit)
+
+
+def test_state_of_former_versions_is_read_and_replaced(make_folder: Any) -> None:
+    answers = []
+    for before in (None, 1, 5):
+        folder = make_folder()
+        _configure(folder)
+        for part in range(9):
+            _traffic(folder, 70, seed=part, shift=2.0 if part > 5 else 0.0)
+            folder.work()
+            if part == before:
+                _store_as_before(folder, "prod/flights")
+                folder.begin()
+        looks = folder.documents.find("verdicts", limit=1000)
+        answers.append((looks, _alarms(folder), folder.counter("outlier_rows_total")))
+        assert not folder.journals.state("detection", [b"monitor|prod/flights"])
+        assert folder.journals.state("detection", [b"base|prod/flights"])
+
+    assert answers[0][0]
+    assert answers[0] == answers[1] == answers[2]
+
+
+def test_new_settings_leave_nothing_of_the_former_state(folder: Any) -> None:
+    _configure(folder, detection={"window_rows": 250})
+    _traffic(folder, 500)
+    folder.work()
+    assert dict(folder.journals.scan("detection", b"window"))
+
+    _configure(folder, reference={"first_rows": 200}, detection={"window_rows": 250})
+    folder.begin()
+    _traffic(folder, 10)
+    folder.work()
+
+    assert not dict(folder.journals.scan("detection", b"window"))
+    assert not dict(folder.journals.scan("detection", b"reference|"))
+    folder.begin()
+    _traffic(folder, 10)
+    folder.work()
+    assert folder.documents.get("references", "prod/flights")["rows"] == 20
+
+
+def test_settings_that_cannot_be_met_and_are_taken_back_lose_nothing(
+    folder: Any, tmp_path: Path
+) -> None:
+    _configure(folder)
+    _traffic(folder, 200)
+    folder.work()
+    _configure(folder, reference={"file": str(tmp_path / "missing.parquet")})
+    folder.begin()
+    _traffic(folder, 30)
+    folder.work()
+    _configure(folder)
+
+    for _ in range(2):
+        _traffic(folder, 30)
+        folder.work()
+        folder.begin()
+
+    watched = stored_watched(folder.journals, "prod/flights")
+    assert watched is not None
+    assert watched.monitor.rows_seen == 260
+    assert folder.counter("detector_errors_total") == 0
+
+
+def test_documents_are_written_when_they_change(
+    folder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[str] = []
+    commit = folder.journals.commit
+
+    def noting(made: Commit) -> None:
+        if made.group == "detection":
+            written.extend(document.collection for document in made.documents)
+        commit(made)
+
+    monkeypatch.setattr(folder.journals, "commit", noting)
+    _configure(folder)
+    for part in range(6):
+        _traffic(folder, 50, seed=part)
+        folder.work()
+        if part < 5:
+            written.clear()
+
+    assert "references" not in written
+    assert _gauge(folder, "reference_rows") == 100
+    folder.begin()
+    _traffic(folder, 10)
+    folder.work()
+    assert "references" in written
+
+
 def test_a_monitor_that_always_fails_costs_other_deployments_nothing(
     folder: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,15 +273,15 @@ def test_state_that_cannot_be_restored_is_counted_and_blocks_nobody(
         _traffic(folder, 20, deployment=name)
     folder.work()
     folder.begin()
-    restore = DeploymentMonitor.restore
+    restore = DeploymentMonitor.restore_parts
 
-    def failing(snapshot: bytes, reference: bytes | None = None) -> Any:
-        monitor = restore(snapshot, reference)
+    def failing(parts: dict[str, bytes], reference: bytes | None = None) -> Any:
+        monitor = restore(parts, reference)
         if monitor.deployment == "prod/bad":
             raise EOFError
         return monitor
 
-    monkeypatch.setattr(DeploymentMonitor, "restore", failing)
+    monkeypatch.setattr(DeploymentMonitor, "restore_parts", failing)
     for name in ("prod/flights", "prod/bad"):
         _traffic(folder, 20, deployment=name)
     folder.work()
@@ -246,8 +358,8 @@ def test_registered_schema_decides_what_is_categorical(folder: Any) -> None:
         folder.ask([[float(rng.integers(0, 3)), "f"] for _ in range(10)])
     folder.work()
 
-    looks = [value for _, _, value in folder.documents.find("verdicts")]
-    detectors = {v["detector"] for look in looks for v in look["verdicts"] if v["feature"] == "age"}
+    looks = [verdicts_of(value) for _, _, value in folder.documents.find("verdicts")]
+    detectors = {v["detector"] for look in looks for v in look if v["feature"] == "age"}
     assert "chi_square" in detectors
     assert "kolmogorov_smirnov" not in detectors
 

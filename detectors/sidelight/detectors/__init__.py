@@ -15,11 +15,14 @@ from sidelight.detectors._reference import Reference
 from sidelight.detectors._rows import Rows
 from sidelight.detectors._settings import DetectionSettings
 from sidelight.detectors._simple_jumper import SimpleJumper, average_log10
+from sidelight.detectors._state_parts import STATE_PARTS
+from sidelight.detectors._tail_probabilities import load_distributions
 from sidelight.detectors._times import Times
 from sidelight.detectors._values import Values, values_of
 from sidelight.detectors.errors import DetectorError, ParameterError, SampleError, SnapshotError
 
 __all__ = [
+    "STATE_PARTS",
     "Answer",
     "CategoricalReference",
     "ChiSquare",
@@ -45,5 +48,6 @@ __all__ = [
     "Times",
     "Values",
     "average_log10",
+    "load_distributions",
     "values_of",
 ]

@@ -78,14 +78,17 @@ class Evidence:
     def to_parts(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Return what a snapshot keeps."""
         head, arrays = _parts(self.jumper.capital, self.rise)
-        return head | {"average_peak": self.average_peak}, arrays | {"bag": self.bag.counts}
+        return head | {"average_peak": self.average_peak}, arrays | {
+            "bag": _narrow(self.bag.counts)
+        }
 
     @classmethod
     def from_parts(cls, head: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> "Evidence":
         """Read what ``to_parts`` returned."""
         capital, rise = _from_parts(head, arrays)
         jumper = SimpleJumper.resume(capital)
-        return cls(ConformalRanks(arrays["bag"]), jumper, rise, head["average_peak"])
+        bag = arrays["bag"].astype(np.int64)
+        return cls(ConformalRanks(bag), jumper, rise, head["average_peak"])
 
 
 @dataclass(slots=True)
@@ -119,6 +122,11 @@ class RateEvidence:
     ) -> "RateEvidence":
         """Read what ``to_parts`` returned."""
         return cls(*_from_parts(head, arrays))
+
+
+def _narrow(counts: NDArray[np.int64]) -> NDArray[Any]:
+    """Return counts in a quarter of the room where they are small, as they are for long."""
+    return counts.astype(np.uint16) if counts.max(initial=0) < 2**16 else counts
 
 
 def _parts(capital: Capital, rise: Rise) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:

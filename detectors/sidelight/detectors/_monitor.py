@@ -1,6 +1,6 @@
 """Detection for one deployment: what the service drives."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,12 +13,14 @@ from sidelight.detectors._look import Look
 from sidelight.detectors._reference import Reference, fit_collection
 from sidelight.detectors._rows import Rows
 from sidelight.detectors._settings import DetectionSettings
-from sidelight.detectors._values import Values, is_monitorable, values_of
+from sidelight.detectors._state_parts import BASE, HEAD, changed_parts, resume_parts
 from sidelight.detectors._watch import Watch
 from sidelight.detectors.errors import DetectorError, SnapshotError
 from sidelight.payloads import Alarm, Schema, Verdict
 
 _WHAT = "snapshot"
+# Rows that are told apart at once: of more the arrays leave the cache.
+_ENCODED_ROWS = 1024
 # Columns that appear after the reference are named, but not without bound.
 _MAX_LATE = 1000
 
@@ -156,13 +158,18 @@ class DeploymentMonitor:
             if self._watch is not None:
                 completed = self.reference
         if self._watch is not None and taken < len(rows):
-            rest = slice(taken, len(rows))
-            cells, matrix = self._encode(self._watch.reference, rows, taken)
+            self._note_late(self._watch.reference, rows.columns)
+        while self._watch is not None and taken < len(rows):
+            part = slice(taken, min(taken + _ENCODED_ROWS, len(rows)))
+            cells, matrix = self._watch.encoding.encode(rows.columns, part)
             if self._watch.rate is not None and self._watch.reference.outlier is not None:
                 found = self._watch.reference.outlier.score(matrix)
-                scores[rest], p_values[rest] = found
-                outliers[rest] = p_values[rest] <= self._watch.rate.level
-            looks, alarms = self._watch.take(cells, outliers[rest], rows.times[rest], rows.version)
+                scores[part], p_values[part] = found
+                outliers[part] = p_values[part] <= self._watch.rate.level
+            said, changed = self._watch.take(cells, outliers[part], rows.times[part], rows.version)
+            looks += said
+            alarms += changed
+            taken = part.stop
         return Step(
             looks=tuple(looks),
             alarms=tuple(alarms),
@@ -182,23 +189,11 @@ class DeploymentMonitor:
             self._collection = Collection(self._settings.reference_rows)
         return take
 
-    def _encode(
-        self, reference: Reference, rows: Rows, first: int
-    ) -> tuple[NDArray[np.uint16], NDArray[np.float64]]:
-        n_rows = len(rows) - first
-        values: dict[str, Values] = {}
-        for name, array in rows.columns.items():
-            if name in reference.columns:
-                if is_monitorable(array):
-                    values[name] = values_of(array[first:])
-            elif name not in reference.skipped and len(self._late) < _MAX_LATE:
+    def _note_late(self, reference: Reference, names: Iterable[str]) -> None:
+        for name in names:
+            known = name in reference.columns or name in reference.skipped
+            if not known and len(self._late) < _MAX_LATE:
                 self._late[name] = "not in the reference"
-        cells = {name: reference.columns[name].cells(found) for name, found in values.items()}
-        table = np.zeros((n_rows, len(reference.columns)), dtype=np.uint16)
-        for index, name in enumerate(reference.columns):
-            if name in cells:
-                table[:, index] = cells[name]
-        return table, reference.outlier_matrix(values, cells, n_rows)
 
     def reference_bytes(self) -> bytes | None:
         """Return the part that never changes once it is there, to be stored once."""
@@ -206,16 +201,46 @@ class DeploymentMonitor:
 
     def snapshot(self) -> bytes:
         """Return the moving part; with ``reference_bytes`` all that ``restore`` needs."""
-        head: dict[str, Any] = {
-            "deployment": self._deployment,
-            "settings": self._settings.to_json(),
-            "schema": None if self._schema is None else self._schema.to_json(),
-            "late": self._late,
-            "reference": None if self._watch is None else self._watch.reference.digest,
-        }
+        head = self._base() | {"late": self._late}
         part = self._collection if self._watch is None else self._watch
         head["state"], arrays = part.to_parts()
         return pack(head, arrays)
+
+    def _base(self) -> dict[str, Any]:
+        return {
+            "deployment": self._deployment,
+            "settings": self._settings.to_json(),
+            "schema": None if self._schema is None else self._schema.to_json(),
+            "reference": None if self._watch is None else self._watch.reference.digest,
+        }
+
+    def changed_parts(self, since: int | None = None) -> dict[str, bytes]:
+        """Return the same as ``snapshot`` in parts, without those that did not change.
+
+        Parameters
+        ----------
+        since : int or None
+            ``rows_seen`` when parts were last returned; None for all of them.
+
+        Returns
+        -------
+        dict of str to bytes
+            By names of ``STATE_PARTS``. A part that is not among them stays what it was.
+
+        """
+        if self._watch is None:
+            return self._packed_base() | {HEAD: self._packed_head(*self._collection.to_parts())}
+        head = {HEAD: self._packed_head(*self._watch.head_parts())}
+        before = None if since is None else since - self._watch.reference.rows
+        if before is None or before < 0:
+            return self._packed_base() | head | changed_parts(self._watch, None)
+        return head | changed_parts(self._watch, before)
+
+    def _packed_base(self) -> dict[str, bytes]:
+        return {BASE: pack(self._base(), {})}
+
+    def _packed_head(self, head: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> bytes:
+        return pack({"late": self._late, "state": head}, arrays)
 
     @classmethod
     def restore(cls, snapshot: bytes, reference: bytes | None = None) -> "DeploymentMonitor":
@@ -235,29 +260,57 @@ class DeploymentMonitor:
 
         """
         head, arrays = unpack(snapshot, _WHAT)
+        return cls._restored(head, head, arrays, reference)
+
+    @classmethod
+    def restore_parts(
+        cls, parts: Mapping[str, bytes], reference: bytes | None = None
+    ) -> "DeploymentMonitor":
+        """Continue from the last form of each part that ``changed_parts`` returned.
+
+        Raises
+        ------
+        SnapshotError
+            As ``restore``; also when a part is missing.
+
+        """
+        base, _ = unpack(parts.get(BASE, b""), BASE)
+        head, arrays = unpack(parts.get(HEAD, b""), HEAD)
+        return cls._restored(base, head, arrays, reference, parts)
+
+    @classmethod
+    def _restored(
+        cls,
+        base: Mapping[str, Any],
+        head: Mapping[str, Any],
+        arrays: Mapping[str, NDArray[Any]],
+        reference: bytes | None,
+        parts: Mapping[str, bytes] | None = None,
+    ) -> "DeploymentMonitor":
         try:
-            return cls._restore(head, arrays, reference)
+            schema = None if base["schema"] is None else Schema.from_json(base["schema"])
+            settings = DetectionSettings.from_json(base["settings"])
+            monitor = cls(base["deployment"], settings=settings, schema=schema)
+            monitor._late = dict(head["late"])
+            if base["reference"] is None:
+                monitor._collection = Collection.from_parts(head["state"], arrays)
+                return monitor
+            found = _belonging(reference, base["reference"])
+            monitor._watch = watch = Watch.start(base["deployment"], found, settings)
+            if parts is None:
+                watch.resume(head["state"], arrays)
+            else:
+                resume_parts(watch, head["state"], arrays, parts)
         except SnapshotError:
             raise
         except (KeyError, TypeError, ValueError, DetectorError) as error:
             raise SnapshotError(_WHAT, expected="its parts", got=repr(error)) from error
-
-    @classmethod
-    def _restore(
-        cls, head: Mapping[str, Any], arrays: dict[str, NDArray[Any]], reference: bytes | None
-    ) -> "DeploymentMonitor":
-        schema = None if head["schema"] is None else Schema.from_json(head["schema"])
-        settings = DetectionSettings.from_json(head["settings"])
-        monitor = cls(head["deployment"], settings=settings, schema=schema)
-        monitor._late = dict(head["late"])
-        if head["reference"] is None:
-            monitor._collection = Collection.from_parts(head["state"], arrays)
-            return monitor
-        found = None if reference is None else Reference.from_bytes(reference)
-        if found is None or found.digest != head["reference"]:
-            got = "none" if found is None else found.digest
-            raise SnapshotError("reference", expected=f"digest {head['reference']}", got=got)
-        watch = Watch.start(head["deployment"], found, settings)
-        watch.resume(head["state"], arrays)
-        monitor._watch = watch
         return monitor
+
+
+def _belonging(reference: bytes | None, digest: str) -> Reference:
+    found = None if reference is None else Reference.from_bytes(reference)
+    if found is None or found.digest != digest:
+        got = "none" if found is None else found.digest
+        raise SnapshotError("reference", expected=f"digest {digest}", got=got)
+    return found

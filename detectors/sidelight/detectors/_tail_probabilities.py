@@ -54,7 +54,7 @@ def beta_quantile(a: float, b: float, probability: float) -> float:
     return float(special.betaincinv(a, b, probability))
 
 
-def prepare() -> None:
+def load_distributions() -> None:
     """Import what the first look needs, so that no traffic waits for it."""
     importlib.import_module("scipy.special")
 

@@ -48,7 +48,8 @@ class Times(Sequence[str]):
     def __getitem__(self, place: slice) -> "Times": ...
     def __getitem__(self, place: int | slice) -> "str | Times":
         if isinstance(place, slice):
-            return Times(self.microseconds[place])
+            # A copy: a few rows that wait for a look must not hold the numbers of a whole batch.
+            return Times(self.microseconds[place].copy())
         return self.said([place])[0]
 
     def said(self, places: Sequence[int] | NDArray[np.intp]) -> list[str]:

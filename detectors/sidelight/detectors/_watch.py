@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from sidelight.detectors._encoding import Encoding
 from sidelight.detectors._evidence import Evidence, RateEvidence
 from sidelight.detectors._latch import Latch, alarm_id
 from sidelight.detectors._look import (
@@ -35,8 +36,8 @@ from sidelight.payloads import Alarm
 _Kind = Literal["drift", "outlier_rate"]
 # Ranks of the bag; a Jumper's bets are smooth, so finer ranks add nothing but state.
 _N_RANKS = 64
-# Looks that are played at once: more save no calls, and their arrays leave the cache.
-_MOST_LOOKS = 4
+# Rows that are played at once: of more the arrays leave the cache.
+_PLAYED_ROWS = 1000
 
 
 class _Place(NamedTuple):
@@ -58,6 +59,7 @@ class Watch:
     deployment: str
     reference: Reference
     settings: DetectionSettings
+    encoding: Encoding
     rate: OutlierRate | None
     tests: WindowTests | None
     ranks: NDArray[np.int64]
@@ -91,6 +93,7 @@ class Watch:
             deployment=deployment,
             reference=reference,
             settings=settings,
+            encoding=Encoding(reference),
             rate=_rate(reference, settings),
             tests=tests,
             ranks=flat,
@@ -161,7 +164,8 @@ class Watch:
         """
         if self.drift_latch.is_open or self.rate_latch.is_open:
             return 1
-        return min(_MOST_LOOKS, 1 + self.settings.window_rows // self.settings.look_rows)
+        most = max(1, _PLAYED_ROWS // self.settings.look_rows)
+        return min(most, 1 + self.settings.window_rows // self.settings.look_rows)
 
     def _keep(
         self, cells: NDArray[np.uint16], outliers: NDArray[np.bool_], times: Sequence[str]
@@ -333,27 +337,32 @@ class Watch:
             log10_evidence=log10_evidence,
         )
 
-    def to_parts(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-        """Return what a snapshot keeps: nothing that follows from the reference."""
-        filled = min(self.rows, self.settings.window_rows)
+    def head_parts(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        """Return what every row changes, beside the window."""
+        times = joined(self.times) if self.times else []
+        if isinstance(times, Times):
+            return {"rows": self.rows}, {"times": times.microseconds}
+        return {"rows": self.rows, "times": list(times)}, {}
+
+    def evidence_parts(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        """Return what looks change."""
         evidence, arrays = self.evidence.to_parts()
         rate, rate_arrays = self.rate_evidence.to_parts()
         head = {
-            "rows": self.rows,
             "evidence": evidence,
             "rate": rate,
             "drift_latch": self.drift_latch.to_json(),
             "rate_latch": self.rate_latch.to_json(),
         }
-        times = joined(self.times) if self.times else []
-        if isinstance(times, Times):
-            arrays["times"] = times.microseconds
-        else:
-            head["times"] = list(times)
-        arrays |= {f"rate.{name}": array for name, array in rate_arrays.items()}
-        arrays["cells"] = self.cells[:filled]
-        arrays["outliers"] = self.outliers[:filled]
-        return head, arrays
+        return head, arrays | {f"rate.{name}": array for name, array in rate_arrays.items()}
+
+    def to_parts(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        """Return what a snapshot keeps: nothing that follows from the reference."""
+        filled = min(self.rows, self.settings.window_rows)
+        head, arrays = self.evidence_parts()
+        own_head, own_arrays = self.head_parts()
+        window = {"cells": self.cells[:filled], "outliers": self.outliers[:filled]}
+        return head | own_head, arrays | own_arrays | window
 
     def resume(self, head: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
         """Continue from what ``to_parts`` returned."""
@@ -365,8 +374,9 @@ class Watch:
         self.rate_evidence = RateEvidence.from_parts(head["rate"], rate)
         self.drift_latch = Latch.from_json(head["drift_latch"])
         self.rate_latch = Latch.from_json(head["rate_latch"])
-        self.cells[: len(arrays["cells"])] = arrays["cells"]
-        self.outliers[: len(arrays["outliers"])] = arrays["outliers"]
+        if "cells" in arrays:
+            self.cells[: len(arrays["cells"])] = arrays["cells"]
+            self.outliers[: len(arrays["outliers"])] = arrays["outliers"]
 
 
 def _rate(reference: Reference, settings: DetectionSettings) -> OutlierRate | None:

@@ -9,7 +9,7 @@ from sidelight.service._access import Caller
 from sidelight.service._api_access import caller_of
 from sidelight.service._context import Context, context_of
 from sidelight.service._cursors import list_documents
-from sidelight.service._detection_results import ALARMS, LOOKS
+from sidelight.service._detection_results import ALARMS, LOOKS, verdicts_of
 from sidelight.service._names import DeploymentName
 from sidelight.service.errors import NotFound
 
@@ -43,7 +43,7 @@ def list_verdicts(
         cursor=cursor,
         items_of=lambda look: [
             verdict
-            for verdict in look["verdicts"]
+            for verdict in verdicts_of(look)
             if all(verdict[name] == value for name, value in wanted.items())
         ],
     )

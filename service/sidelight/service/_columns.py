@@ -1,6 +1,7 @@
 """Arrow columns as the detectors take them, and as the reference file keeps them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -8,8 +9,31 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from sidelight.detectors import Rows
+from sidelight.detectors import Rows, Times
 from sidelight.payloads import FEATURE_PREFIX, OUTPUT_PREFIX, Batch
+
+
+def joined_batches(batches: Sequence[Batch]) -> Iterator[Batch]:
+    """Yield consecutive batches of the same columns as one, in order."""
+    for _, group in groupby(batches, key=_form):
+        some = list(group)
+        if len(some) == 1:
+            yield some[0]
+            continue
+        table = pa.Table.from_batches([batch.records for batch in some], some[0].records.schema)
+        yield from map(Batch, table.combine_chunks().to_batches())
+
+
+def watched_batch(batch: Batch) -> Batch:
+    """Return the rows that detectors see."""
+    records = batch.records
+    if (
+        records.column("orphan").null_count == len(batch)
+        and not records.column("synthetic").true_count
+        and not np.asarray(records.column("revision")).any()
+    ):
+        return batch
+    return Batch(records.filter(watched_rows(batch)))
 
 
 def watched_rows(batch: Batch) -> pa.Array:
@@ -37,10 +61,9 @@ def rows_of(records: pa.RecordBatch) -> Iterator[Rows]:
         )
 
 
-def times_of(records: pa.RecordBatch) -> list[str]:
-    """Return the occurrence times of rows, RFC 3339."""
-    times: list[str] = pc.strftime(records.column("time"), format="%Y-%m-%dT%H:%M:%SZ").to_pylist()
-    return times
+def times_of(records: pa.RecordBatch) -> Times:
+    """Return the occurrence times of rows."""
+    return Times(np.asarray(records.column("time").cast(pa.int64())))
 
 
 def arrays_of(table: Any) -> dict[str, NDArray[Any]]:
@@ -78,13 +101,18 @@ def background_columns(table: pa.Table) -> Mapping[str, list[Any]]:
     }
 
 
+def _form(batch: Batch) -> list[tuple[str, pa.DataType]]:
+    return [(field.name, field.type) for field in batch.records.schema]
+
+
 def _array(values: Any) -> NDArray[Any]:
     kind = values.type
     if pa.types.is_boolean(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind):
         words: NDArray[Any] = np.array(values.to_pylist(), dtype=object)
         return words
     if pa.types.is_integer(kind) or pa.types.is_floating(kind):
-        numbers: NDArray[Any] = np.asarray(values.cast(pa.float64(), safe=False))
+        floats = values if kind == pa.float64() else values.cast(pa.float64(), safe=False)
+        numbers: NDArray[Any] = np.asarray(floats)
         return numbers
     # Not one value a row: the monitor names it among what it skips.
     return np.zeros((len(values), 2))

@@ -1,6 +1,7 @@
 """How deployments are configured, as the consumer sees it: at most a second late."""
 
 import time
+from typing import Any
 
 from sidelight.logger import Documents
 from sidelight.payloads import Schema
@@ -16,6 +17,7 @@ class RegisteredSettings:
     def __init__(self, documents: Documents) -> None:
         self._documents = documents
         self._known: dict[str, tuple[float, DeploymentSettings]] = {}
+        self._read: dict[str, tuple[dict[str, Any] | None, DeploymentSettings]] = {}
 
     def settings(self, deployment: str) -> DeploymentSettings:
         """Return how a deployment is configured; the defaults when nobody did."""
@@ -26,10 +28,17 @@ class RegisteredSettings:
             self._known[deployment] = known
         return known[1]
 
-    def deletion(self, deployment: str) -> str:
-        """Return the mark of the deployment's last deletion; empty when there was none."""
-        value = self._documents.get(SETTINGS, deployment) or {}
-        return str(value.get("deletion", ""))
+    def settings_now(self, deployment: str) -> tuple[DeploymentSettings, str]:
+        """Return how a deployment is configured this moment, and the mark of its last deletion.
+
+        The same object as long as nobody changes it. The mark is empty when there was none.
+        """
+        value = self._documents.get(SETTINGS, deployment)
+        read = self._read.get(deployment)
+        if read is None or read[0] != value:
+            # To be read is dearer than to be fetched.
+            read = self._read[deployment] = value, get_settings(self._documents, deployment)
+        return read[1], str((value or {}).get("deletion", ""))
 
     def schema(self, deployment: str) -> Schema | None:
         """Return the registered schema of a deployment."""

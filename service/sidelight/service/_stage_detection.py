@@ -5,22 +5,33 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import pyarrow as pa
-
 from sidelight.adapters import Scores, ScoreTable
-from sidelight.detectors import DeploymentMonitor, DetectorError, Step
+from sidelight.detectors import (
+    DeploymentMonitor,
+    DetectorError,
+    Look,
+    Step,
+    load_distributions,
+)
 from sidelight.logger import BatchRecord, Commit, Document, Documents, Journals, Slice
 from sidelight.logger.errors import JournalError
 from sidelight.payloads import Batch
-from sidelight.service._columns import rows_of, times_of, watched_rows
+from sidelight.service._columns import joined_batches, rows_of, times_of, watched_batch
 from sidelight.service._detection_results import (
     alarm_document,
     look_documents,
     look_gauges,
     monitor_gauges,
 )
+from sidelight.service._detection_state import (
+    changed_state,
+    forgetting_state,
+    forgotten_batches,
+    stored_watched,
+)
 from sidelight.service._metrics import split_name
 from sidelight.service._registered import RegisteredSettings
+from sidelight.service._settings import DeploymentSettings
 from sidelight.service._stage import DETECTION, Counts
 from sidelight.service._watched import Watched, token_of
 from sidelight.service.errors import ConfigurationError
@@ -49,12 +60,14 @@ class DetectionStage:
         self._registered = RegisteredSettings(documents)
         self._scores = scores
         self._data = data
+        load_distributions()
         self.reset()
 
     def reset(self) -> None:
         """Begin again from what is committed."""
         self._watched: dict[str, Watched] = {}
         self._broken: dict[str, tuple[str, int]] = {}
+        self._tokens: dict[str, tuple[DeploymentSettings, str, str]] = {}
         self._committed_ns = 0
         self._gather_ns = _GATHER_NS
         self._now_ns = 0
@@ -94,8 +107,9 @@ class DetectionStage:
                 counters=work.counts,
             )
         )
-        for watched in work.touched:
+        for watched, published in work.touched:
             watched.note_committed()
+            watched.published |= published
         waiting_ns = _GATHER_A_DEPLOYMENT_NS * len(by_deployment)
         self._gather_ns = min(max(_GATHER_NS, waiting_ns), _MOST_GATHER_NS)
 
@@ -119,27 +133,34 @@ class DetectionStage:
         watched = self._of(name, batches[0], work)
         if watched is None:
             return work
-        for batch in batches:
-            update(watched, batch, work, self._data)
-        work.state |= _state_of(name, watched)
-        work.documents.append(_reference_document(name, watched))
-        work.documents.append(monitor_gauges(name, watched.monitor))
-        work.touched.append(watched)
+        update(watched, batches, work, self._data)
+        work.state |= changed_state(name, watched)
+        standing = [
+            _reference_document(name, watched),
+            monitor_gauges(name, watched.monitor),
+            *look_gauges(name, work.looks[-1:]),
+        ]
+        changed = {
+            document.key + document.collection: document
+            for document in standing
+            if watched.published.get(document.key + document.collection) != document
+        }
+        work.documents += changed.values()
+        work.touched.append((watched, changed))
         return work
 
     def _of(self, name: str, batch: Batch, work: "_Work") -> Watched | None:
         """Return the deployment, from memory, from the committed state, or begun now."""
-        settings = self._registered.settings(name)
+        settings, deletion = self._registered.settings_now(name)
         if not settings.detection.enabled:
             return None
-        token = token_of(settings, self._registered.deletion(name))
-        watched = self._watched.get(name) or self._restore(name)
+        token = self._token(settings, deletion)
+        watched = self._watched.get(name) or stored_watched(self._journals, name)
         if watched is None or watched.token != token:
             broken, since_ns = self._broken.get(name, ("", 0))
             if broken == token and 0 <= self._now_ns - since_ns < _AGAIN_NS:
                 return None
             if watched is not None:
-                work.state.update(dict.fromkeys(self._part_keys(name)))
                 work.documents += _ended_alarms(watched, batch)
             try:
                 watched = Watched.start(settings, token, self._data)
@@ -147,34 +168,26 @@ class DetectionStage:
                 log.error("not watched", extra={"deployment": name, "reason": str(error)})  # noqa: TRY400 - a sentence for a person
                 self._broken[name] = (token, self._now_ns)
                 return None
+            work.state |= forgetting_state(self._journals, name)
         self._watched[name] = watched
         return watched
 
-    def _restore(self, name: str) -> Watched | None:
-        keys = _keys(name)
-        found = self._journals.state(DETECTION, keys.values())
-        if keys["monitor"] not in found:
-            return None
-        monitor = DeploymentMonitor.restore(found[keys["monitor"]], found.get(keys["reference"]))
-        watched = Watched(monitor=monitor, token=found[keys["token"]].decode())
-        for key in self._part_keys(name):
-            data = self._journals.state(DETECTION, [key])[key]
-            with pa.ipc.open_stream(pa.py_buffer(data)) as reader:
-                watched.collected.append(reader.read_next_batch())
-        watched.note_committed()
-        return watched
-
-    def _part_keys(self, name: str) -> list[bytes]:
-        return [key for key, _ in self._journals.scan(DETECTION, _part_prefix(name))]
+    def _token(self, settings: DeploymentSettings, deletion: str) -> str:
+        known = self._tokens.get(settings.name)
+        if known is None or known[0] is not settings or known[1] != deletion:
+            known = settings, deletion, token_of(settings, deletion)
+            self._tokens[settings.name] = known
+        return known[2]
 
 
 class _Work:
     """What one commit gathers."""
 
     def __init__(self) -> None:
-        self.touched: list[Watched] = []
+        self.touched: list[tuple[Watched, dict[str, Document]]] = []
         self.state: dict[bytes, bytes | None] = {}
         self.documents: list[Document] = []
+        self.looks: list[Look] = []
         self.scores: list[Scores] = []
         self.counts = Counts()
 
@@ -183,38 +196,46 @@ class _Work:
         self.touched += other.touched
         self.state |= other.state
         self.documents += other.documents
+        self.looks += other.looks
         self.scores += other.scores
         for (name, labels), value in other.counts.items():
             self.counts.add(name, labels, value)
 
 
-_Update = Callable[[Watched, Batch, _Work, Path], None]
+_Update = Callable[[Watched, list[Batch], _Work, Path], None]
 
 
-def _update_with_care(watched: Watched, batch: Batch, work: _Work, data: Path) -> None:
-    """Judge a batch, or leave everything as it was before it."""
-    monitor = watched.monitor.snapshot()
-    reference = watched.monitor.reference_bytes()
-    parts, stored_parts = list(watched.collected), watched.stored_parts
-    own = _Work()
-    try:
-        _update(watched, batch, own, data)
-    except Exception:
-        log.exception("batch left out", extra={"deployment": batch.deployment})
-        watched.monitor = DeploymentMonitor.restore(monitor, reference)
-        watched.collected, watched.stored_parts = parts, stored_parts
-        work.counts.add("detector_errors_total", split_name(batch.deployment))
-    else:
-        work.add(own)
+def _update(watched: Watched, batches: list[Batch], work: _Work, data: Path) -> None:
+    """Judge batches; those of the same columns as one, which changes no answer."""
+    for batch in joined_batches(batches):
+        _update_batch(watched, batch, work, data)
 
 
-def _update(watched: Watched, batch: Batch, work: _Work, data: Path) -> None:
-    chosen = Batch(batch.records.filter(watched_rows(batch)))
-    if not len(chosen):
-        return
+def _update_with_care(watched: Watched, batches: list[Batch], work: _Work, data: Path) -> None:
+    """Judge each batch, or leave everything as it was before it."""
+    for batch in batches:
+        monitor = watched.monitor.snapshot()
+        reference = watched.monitor.reference_bytes()
+        collected, stored_batches = list(watched.collected), watched.stored_batches
+        own = _Work()
+        try:
+            _update_batch(watched, batch, own, data)
+        except Exception:
+            log.exception("batch left out", extra={"deployment": batch.deployment})
+            watched.monitor = DeploymentMonitor.restore(monitor, reference)
+            watched.collected, watched.stored_batches = collected, stored_batches
+            work.counts.add("detector_errors_total", split_name(batch.deployment))
+        else:
+            work.add(own)
+
+
+def _update_batch(watched: Watched, batch: Batch, work: _Work, data: Path) -> None:
+    chosen = watched_batch(batch)
     start = 0
-    for rows in rows_of(chosen.records):
-        part = Batch(chosen.records.slice(start, len(rows)))
+    for rows in rows_of(chosen.records) if len(chosen) else ():
+        part = chosen
+        if len(rows) < len(chosen):
+            part = Batch(chosen.records.slice(start, len(rows)))
         start += len(rows)
         watched.collect(part.records)
         step = watched.monitor.update(rows)
@@ -226,10 +247,9 @@ def _note(watched: Watched, batch: Batch, step: Step, work: _Work, data: Path) -
     labels = split_name(name)
     if step.reference_completed is not None:
         watched.complete(data, step.reference_completed)
-        for number in range(watched.forget_collected()):
-            work.state[_part_key(name, number)] = None
-    work.documents += look_documents(name, step.verdicts)
-    work.documents += look_gauges(name, step.verdicts)
+        work.state |= forgotten_batches(name, range(watched.forget_collected()))
+    work.looks += step.looks
+    work.documents += look_documents(step.looks)
     for alarm in step.alarms:
         work.documents.append(alarm_document(alarm))
         if alarm.state == "open":
@@ -254,39 +274,6 @@ def _ended_alarms(watched: Watched, batch: Batch) -> list[Document]:
         alarm_document(replace(alarm, state="ended", ended_at=at))
         for alarm in watched.monitor.open_alarms
     ]
-
-
-def _state_of(name: str, watched: Watched) -> dict[bytes, bytes | None]:
-    keys = _keys(name)
-    state: dict[bytes, bytes | None] = {
-        keys["monitor"]: watched.monitor.snapshot(),
-        keys["token"]: watched.token.encode(),
-    }
-    if watched.digest != watched.stored_digest:
-        # Immutable and larger than all that moves: written once.
-        state[keys["reference"]] = watched.monitor.reference_bytes()
-    for number in range(watched.stored_parts, len(watched.collected)):
-        state[_part_key(name, number)] = _ipc(watched.collected[number])
-    return state
-
-
-def _ipc(records: pa.RecordBatch) -> bytes:
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, records.schema) as writer:
-        writer.write_batch(records)
-    return bytes(sink.getvalue())
-
-
-def _keys(name: str) -> dict[str, bytes]:
-    return {part: f"{part}|{name}".encode() for part in ("monitor", "reference", "token")}
-
-
-def _part_prefix(name: str) -> bytes:
-    return f"rows|{name}|".encode()
-
-
-def _part_key(name: str, number: int) -> bytes:
-    return _part_prefix(name) + b"%08d" % number
 
 
 def _reference_document(name: str, watched: Watched) -> Document:

@@ -34,18 +34,24 @@ class Watched:
         What it was started with; another one means another start.
     collected : list of record batches
         Rows of a reference that is not complete yet: features and outputs.
-    stored_parts : int
+    stored_batches : int
         How many of these batches are in the committed state.
     stored_digest : str
         Digest of the reference that is in the committed state; empty for none.
+    stored_rows : int or None
+        ``rows_seen`` of the monitor in the committed state; None when it is not there in parts.
+    published : dict of str to dict
+        What was last committed of documents that seldom change, by collection.
 
     """
 
     monitor: DeploymentMonitor
     token: str
     collected: list[pa.RecordBatch] = field(default_factory=list)
-    stored_parts: int = 0
+    stored_batches: int = 0
     stored_digest: str = ""
+    stored_rows: int | None = None
+    published: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def start(cls, settings: DeploymentSettings, token: str, data: Path) -> "Watched":
@@ -76,8 +82,8 @@ class Watched:
         write_reference_file(data, reference.digest, joined(self.collected))
 
     def forget_collected(self) -> int:
-        """Forget the rows of a complete reference; return how many parts were stored."""
-        stored, self.stored_parts = self.stored_parts, 0
+        """Forget the rows of a complete reference; return how many batches were stored."""
+        stored, self.stored_batches = self.stored_batches, 0
         self.collected.clear()
         return stored
 
@@ -88,8 +94,9 @@ class Watched:
 
     def note_committed(self) -> None:
         """Note that what was handed over is in the committed state now."""
-        self.stored_parts = len(self.collected)
+        self.stored_batches = len(self.collected)
         self.stored_digest = self.digest
+        self.stored_rows = self.monitor.rows_seen
 
     def reference_json(self) -> dict[str, Any]:
         """Return what the API shows of the reference."""

@@ -1,0 +1,105 @@
+"""Cells of the rows of a stream, all numeric columns at once."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sidelight.detectors._categorical_reference import CategoricalReference
+from sidelight.detectors._numeric_reference import MISSING, NumericReference
+from sidelight.detectors._reference import Reference
+from sidelight.detectors._values import is_monitorable, values_of
+
+
+class Encoding:
+    """What telling the cells of rows apart needs of a reference, made once.
+
+    The same as ``cells`` of each column of the reference: a search for each column, and the rest
+    of the arithmetic for all of them together.
+
+    Parameters
+    ----------
+    reference : Reference
+        Its columns give the order.
+
+    """
+
+    def __init__(self, reference: Reference) -> None:
+        self._n_columns = len(reference.columns)
+        self._numeric: dict[str, NumericReference] = {}
+        self._categorical: dict[str, tuple[int, CategoricalReference]] = {}
+        places = []
+        for index, (name, column) in enumerate(reference.columns.items()):
+            if isinstance(column, NumericReference):
+                self._numeric[name] = column
+                places.append(index)
+            else:
+                self._categorical[name] = index, column
+        self._places = np.array(places, dtype=np.intp)
+        points = [column.points for column in self._numeric.values()]
+        sizes = np.array([each.size for each in points], dtype=np.int64)
+        self._points = np.concatenate([np.zeros(0), *points])
+        self._starts = (np.cumsum(sizes) - sizes)[:, np.newaxis]
+        self._last = sizes[:, np.newaxis] - 1
+        self._seen = reference.outlier_columns
+        self._rows = {name: row for row, name in enumerate(self._numeric)}
+
+    def encode(
+        self, columns: Mapping[str, NDArray[Any]], part: slice
+    ) -> tuple[NDArray[np.uint16], NDArray[np.float64]]:
+        """Encode some of the rows of columns.
+
+        Returns
+        -------
+        cells : ndarray of int, shape (n_rows, n_columns)
+            In the order of the reference; a column that is absent is missing.
+        matrix : ndarray of float, shape (n_rows, n_outlier_columns)
+            What the outlier detector sees; NaN where a column is absent.
+
+        """
+        n_rows = part.stop - part.start
+        numbers = self._numbers(columns, part)
+        cells = np.zeros((n_rows, self._n_columns), dtype=np.uint16)
+        cells[:, self._places] = self._numeric_cells(numbers).T
+        present = set()
+        for name, (index, column) in self._categorical.items():
+            if name in columns and is_monitorable(columns[name]):
+                cells[:, index] = column.cells(values_of(columns[name][part]))
+                present.add(name)
+        # Written and scored column after column.
+        matrix = np.full((len(self._seen), n_rows), np.nan)
+        for row, name in enumerate(self._seen):
+            if name in self._rows:
+                matrix[row] = numbers[self._rows[name]]
+            elif name in present:
+                index, column = self._categorical[name]
+                matrix[row] = column.surprises[cells[:, index]]
+        return cells, matrix.T
+
+    def _numbers(self, columns: Mapping[str, NDArray[Any]], part: slice) -> NDArray[np.float64]:
+        numbers = np.full((len(self._numeric), part.stop - part.start), np.nan)
+        # Numbers beyond float64 (of long doubles) become infinite, which is missing, not an error.
+        with np.errstate(over="ignore"):
+            for row, name in enumerate(self._numeric):
+                array = columns.get(name)
+                if array is None or not is_monitorable(array):
+                    continue
+                is_number = array.dtype.kind in "fiu"
+                numbers[row] = array[part] if is_number else values_of(array[part]).numbers
+        numbers[np.isinf(numbers)] = np.nan
+        return numbers
+
+    def _numeric_cells(self, numbers: NDArray[np.float64]) -> NDArray[np.int64]:
+        below = np.empty(numbers.shape, dtype=np.int64)
+        for row, column in enumerate(self._numeric.values()):
+            below[row] = column.points.searchsorted(numbers[row])
+        # As in `NumericReference`: two cells for each point below, one more for an equal one.
+        places = np.minimum(below, self._last)
+        places += self._starts
+        equal = self._points.take(places) == numbers
+        below *= 2
+        below += equal
+        below += 1
+        below[np.isnan(numbers)] = MISSING
+        return below
