@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidelight.adapters import Decoder, Decoding
+from sidelight.adapters import Decoder, Decoding, mlflow_schema
 from sidelight.logger import Meeting, Pair, Pairing, identity, inference_id, parse
 from sidelight.logger._journal import EventRecord
 from sidelight.payloads import Batch, Column, Event, RawRef, Schema
@@ -435,6 +435,26 @@ def test_a_registered_schema_names_columns_without_names() -> None:
     assert only(pair(half("request", {"instances": [[1]]})), schema=schema).feature_names == ["f0"]
     named = v2(("a", [1], "FP64", [1]), ("b", [1], "FP64", [1]))
     assert only(pair(half("request", named)), schema=schema).feature_names == ["a", "b"]
+
+
+def test_a_registered_schema_means_its_names_in_any_order_of_the_tensors() -> None:
+    schema = mlflow_schema(
+        {
+            "inputs": [
+                {"name": "age", "type": "long"},
+                {
+                    "name": "place",
+                    "type": "tensor",
+                    "tensor-spec": {"dtype": "float64", "shape": [-1, 2]},
+                },
+            ]
+        }
+    )
+
+    for inputs in ({"age": [30], "place": [[1.0, 2.0]]}, {"place": [[1.0, 2.0]], "age": [30]}):
+        batch = only(pair(half("request", {"inputs": inputs})), schema=schema)
+        row = {name: batch.feature(name).to_pylist() for name in batch.feature_names}
+        assert row == {"age": [30], "place_0": [1.0], "place_1": [2.0]}
 
 
 def test_names_that_meet_are_told_apart() -> None:

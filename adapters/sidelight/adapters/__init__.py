@@ -19,6 +19,7 @@ from sidelight.adapters._lake_file import LakeFile
 from sidelight.adapters._lake_manifest import Manifest
 from sidelight.adapters._lake_reading import LakeReader
 from sidelight.adapters._lake_scores import JoinedScores, Scores
+from sidelight.adapters._mlflow_signature import mlflow_schema
 from sidelight.adapters._model_endpoint import Endpoint, http_client
 from sidelight.adapters._model_outputs import OutputChoice
 from sidelight.adapters._model_v1 import V1Model, v1_url
@@ -93,6 +94,7 @@ __all__ = [
     "detector_reply",
     "http_client",
     "kserve_blob",
+    "mlflow_schema",
     "sagemaker_capture",
     "v1_url",
     "v2_url",

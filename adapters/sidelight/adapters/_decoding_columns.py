@@ -97,10 +97,12 @@ def column_names(layout: Layout, unnamed: str, named: tuple[str, ...]) -> list[s
             if tensor.name is not None and tensor.n_columns == 1:
                 names.append(tensor.name)
                 continue
-            if known:
+            own = f"{tensor.name}_{place}"
+            # A schema that knows the name means it, in whatever order the tensors come.
+            if tensor.name is not None and (not known or own in known):
+                name = own
+            elif known:
                 name = known[len(names)]
-            elif tensor.name is not None:
-                name = f"{tensor.name}_{place}"
             else:
                 name = unnamed if unnamed == "y" and n_unnamed == 1 else f"{unnamed}{count}"
             count += tensor.name is None

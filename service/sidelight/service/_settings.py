@@ -193,7 +193,7 @@ class DeploymentSettings(BaseModel):
     """Where explanations call the live model."""
 
     schema_: dict[str, Any] | None = Field(default=None, alias="schema")
-    """Names, kinds and roles of the columns; inferred from traffic otherwise."""
+    """Names, kinds and roles of the columns, or ``mlflow: PATH``; inferred from traffic else."""
 
     reference: ReferenceSettings = ReferenceSettings()
     """What counts as normal."""
@@ -217,9 +217,11 @@ class DeploymentSettings(BaseModel):
     @field_validator("schema_")
     @classmethod
     def _is_schema(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
-        if value is not None:
-            _read_schema(value)
-        return value
+        if value is None:
+            return None
+        schema = _read_schema(value)
+        # What an MLflow model says is kept, not where it stood: the file may change or go.
+        return schema.to_json() if "mlflow" in value else value
 
     @property
     def schema(self) -> "Schema | None":  # type: ignore[override]  # hides BaseModel's deprecated method
@@ -227,10 +229,10 @@ class DeploymentSettings(BaseModel):
         return None if self.schema_ is None else _read_schema(self.schema_)
 
 
-def _read_schema(value: object) -> "Schema":
-    from sidelight.payloads import Schema  # noqa: PLC0415 - see above
+def _read_schema(value: dict[str, Any]) -> "Schema":
+    from sidelight.service._settings_schema import read_schema  # noqa: PLC0415 - see above
 
-    return Schema.from_json(value)
+    return read_schema(value)
 
 
 class PairingSettings(BaseModel):
