@@ -9,6 +9,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -152,6 +153,19 @@ class SealingJournal:
         """Hand over one record; ``done`` is called when it is durable or has failed."""
         self._waiting.put((head, body, done))
 
+    def write(self, head: bytes, body: bytes) -> "Future[int]":
+        """Hand over one record; the future gives its position when it is durable."""
+        future: Future[int] = Future()
+
+        def done(position: int, error: JournalError | None) -> None:
+            if error is None:
+                future.set_result(position)
+            else:
+                future.set_exception(error)
+
+        self.append(head, body, done)
+        return future
+
     def close(self) -> None:
         """Hand everything to the journal; nothing may be appended during or after it."""
         if self._thread.is_alive():
@@ -206,7 +220,7 @@ class SealingJournal:
         )
         events, _ = parse(record, self._settings.limits)
         covers = self._settings.covers
-        requests = {event.ref.index: _requests_of(event) for event in events}
+        requests = {event.ref.index: requests_of(event) for event in events}
         names = {name for found in requests.values() for name, _ in found}
         is_covered = any(map(covers, names)) or _ANY in self._settings.deployments
         # What says that something was erased must be readable for ever.
@@ -274,7 +288,7 @@ def _digests(plans: list[_Plan]) -> Iterator[bytes]:
             yield from digests
 
 
-def _requests_of(event: Event) -> list[tuple[str, str]]:
+def requests_of(event: Event) -> list[tuple[str, str]]:
     """Return (deployment, request id) of everything that an event tells something about."""
     key = identity(event)
     own = [(key.deployment, key.request_id)]

@@ -10,6 +10,7 @@ from starlette.exceptions import HTTPException
 from sidelight.service import (
     _api_deployments,
     _api_detection,
+    _api_erasures,
     _api_explanations,
     _api_export,
     _api_feedback,
@@ -38,6 +39,7 @@ ROUTERS = (
     _api_raw.router,
     _api_feedback.router,
     _api_detection.router,
+    _api_erasures.router,
     _api_explanations.router,
     _api_operation.router,
 )

@@ -20,7 +20,7 @@ from typing import Final
 from sidelight.adapters import EmbeddedDocuments, Manifest
 from sidelight.logger import verify
 from sidelight.logger._segments_folder import (
-    FOLDER_VERSION,
+    SEALED_VERSION,
     Checkpoint,
     DurableMark,
     FolderLock,
@@ -36,6 +36,7 @@ from sidelight.logger._segments_format import (
 )
 from sidelight.logger.errors import FolderTooNew, JournalError
 from sidelight.service._access_log import verify_access_log
+from sidelight.service._backup_keys import copy_keys, copy_without_values, has_keys
 from sidelight.service.errors import ConfigurationError, ServiceError
 
 log = logging.getLogger(__name__)
@@ -68,8 +69,11 @@ class BackupReport:
     findings: tuple[str, ...]
 
 
-def back_up(data: Path, target: Path) -> BackupReport:
+def back_up(data: Path, target: Path, *, keys: Path | None = None) -> BackupReport:
     """Copy a data folder, whether the service runs on it or not.
+
+    Of a folder whose events can be erased nothing is copied that was made of them: a start makes it
+    again from the archive, as far as the keys allow by then. The keys are never in the copy.
 
     Parameters
     ----------
@@ -77,6 +81,8 @@ def back_up(data: Path, target: Path) -> BackupReport:
         The data folder.
     target : Path
         Where the copy will be; nothing may be there yet.
+    keys : Path, optional
+        Where the keys of sealed events are copied to; what is there is replaced.
 
     Raises
     ------
@@ -89,6 +95,7 @@ def back_up(data: Path, target: Path) -> BackupReport:
 
     """
     _check(data, target)
+    _check_keys(data, target, keys)
     unfinished = target.with_name(f".{target.name}.unfinished")
     try:
         with closing(_begin(unfinished)):
@@ -96,6 +103,8 @@ def back_up(data: Path, target: Path) -> BackupReport:
                 copied = _copy(data, unfinished)
                 report = verify(unfinished)
                 access = verify_access_log(unfinished)
+                if keys is not None:
+                    copy_keys(data, keys)
                 (unfinished / "run" / "lock-backup").unlink()
                 unfinished.rename(target)
             except Exception:
@@ -126,9 +135,9 @@ def _check(data: Path, target: Path) -> None:
     version = folder_version(data) if data.is_dir() else None
     if version is None:
         raise ConfigurationError(f"--data: expected a data folder, got {data}")
-    if version > FOLDER_VERSION:
+    if version > SEALED_VERSION:
         raise FolderTooNew(
-            f"data folder: expected format version {FOLDER_VERSION} or older, got {version}"
+            f"data folder: expected format version {SEALED_VERSION} or older, got {version}"
         )
     if target.exists():
         raise ConfigurationError(
@@ -137,6 +146,19 @@ def _check(data: Path, target: Path) -> None:
         )
     if data.resolve() in target.resolve().parents:
         raise ConfigurationError(f"--backup: expected a target outside of {data}, got {target}")
+
+
+def _check_keys(data: Path, target: Path, keys: Path | None) -> None:
+    if keys is None:
+        return
+    if not has_keys(data):
+        raise ConfigurationError(f"--keys: expected a folder with sealed events, got {data}")
+    for other in (data.resolve(), target.resolve()):
+        if other in (keys.resolve(), *keys.resolve().parents):
+            raise ConfigurationError(
+                f"--keys: expected a place apart from {other}, got {keys}",
+                hint="a copy that lies beside its keys can be read as long as it is there",
+            )
 
 
 def _begin(folder: Path) -> FolderLock:
@@ -157,7 +179,9 @@ def _begin(folder: Path) -> FolderLock:
 def _copy(data: Path, folder: Path) -> _Copied:
     _copy_file(data / "format", folder / "format")
     files: set[str] = set()
-    if (data / "state.db").exists():
+    if has_keys(data):
+        copy_without_values(data, folder)
+    elif (data / "state.db").exists():
         files = _copy_derived(data, folder)
     records = _copy_archive(data, folder)
     _copy_access(data / "access", folder / "access")

@@ -7,7 +7,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from sidelight.service import _cli_hold, _cli_query, _cli_token
+from sidelight.service import _cli_erase, _cli_hold, _cli_query, _cli_token
 
 app = typer.Typer(
     name="sidelight",
@@ -20,6 +20,7 @@ app.add_typer(_cli_hold.app, name="hold")
 app.add_typer(_cli_token.app, name="token")
 app.command(epilog=_cli_query.ENDS)(_cli_query.query)
 app.command(epilog=_cli_query.ENDS)(_cli_query.export)
+app.command(epilog=_cli_erase.ENDS)(_cli_erase.erase)
 
 Config = Annotated[Path | None, typer.Option(help="YAML file; see docs/configuration.md.")]
 Host = Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")]

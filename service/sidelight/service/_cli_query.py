@@ -138,6 +138,10 @@ def export(
         Path | None,
         typer.Option(help="Instead: copy the whole data folder here; it must not exist yet."),
     ] = None,
+    keys: Annotated[
+        Path | None,
+        typer.Option(help="With --backup: folder for the keys of sealed events, kept apart."),
+    ] = None,
 ) -> None:
     """Write all inferences that match as a file, or copy the data folder while the service runs."""
     from sidelight.service._query_output import ended, write_stream
@@ -171,7 +175,7 @@ def export(
     from sidelight.service._offline import run_backup
 
     configure_logging()
-    raise typer.Exit(run_backup(data or Path("./sidelight-data"), backup))
+    raise typer.Exit(run_backup(data or Path("./sidelight-data"), backup, keys))
 
 
 def _source(

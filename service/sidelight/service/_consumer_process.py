@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 import time
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from sidelight.adapters import (
@@ -18,6 +19,7 @@ from sidelight.adapters import (
 from sidelight.logger import Journals
 from sidelight.logger.errors import FolderInUse, JournalError
 from sidelight.service._deployments import put_all_settings
+from sidelight.service._erasing import through_door
 from sidelight.service._gauges import gauges_document
 from sidelight.service._metrics import Labels
 from sidelight.service._process import say_ready
@@ -27,6 +29,7 @@ from sidelight.service._query_store import note_store
 from sidelight.service._stage import DECODING, DETECTION, INDEXING, STORING, Stage
 from sidelight.service._stage_decoding import DecodingStage
 from sidelight.service._stage_detection import DetectionStage
+from sidelight.service._stage_erasing import ErasingStage
 from sidelight.service._stage_counting import CountingStage
 from sidelight.service._stage_retention import RetentionStage
 from sidelight.service._stage_storing import StoringStage
@@ -62,6 +65,10 @@ def run_consumer(settings: Settings) -> None:
     put_all_settings(documents, settings.deployments)
     stages = _stages(settings, journals, documents)
     stages.append(RetentionStage(journals, documents, Lake(settings.data), settings))
+    append = through_door(settings.data)
+    stages.append(
+        ErasingStage(journals, documents, Lake(settings.data), settings, list(stages), append)
+    )
     try:
         indexing = _indexing(settings, journals, documents)
     except (AdapterError, ConfigurationError) as error:
@@ -104,6 +111,31 @@ def work_off(settings: Settings) -> None:
         _close(stages)
         documents.close()
         journals.close()
+
+
+def open_stages(
+    settings: Settings, open_things: ExitStack
+) -> tuple[EmbeddedJournals, EmbeddedDocuments, list[Stage]]:
+    """Open a data folder for a command, with the stages that work on it.
+
+    Raises
+    ------
+    JournalError
+        When the folder is in use, or cannot be written.
+
+    """
+    journals = EmbeddedJournals(settings.data, groups=_groups(settings))
+    open_things.callback(journals.close)
+    documents = EmbeddedDocuments(settings.data)
+    open_things.callback(documents.close)
+    put_all_settings(documents, settings.deployments)
+    stages = _stages(settings, journals, documents)
+    open_things.callback(_close, stages)
+    indexing = _indexing(settings, journals, documents)
+    if indexing is not None:
+        open_things.callback(indexing.close)
+        stages.append(indexing)
+    return journals, documents, stages
 
 
 def _stages(

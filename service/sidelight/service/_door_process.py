@@ -10,14 +10,16 @@ from typing import NoReturn
 
 import uvloop
 
-from sidelight.logger import DoorLimits, DoorServer, Signer, serve_door
+from sidelight.logger import DoorLimits, DoorServer, serve_door
 from sidelight.logger.errors import FolderInUse, JournalError
 from sidelight.service._access import tokens_required
 from sidelight.service._ingest_gate import IngestGate
 from sidelight.service._process import say_ready
 from sidelight.service._retirement import retire_when_asked
 from sidelight.service._run_folder import RunFolder
+from sidelight.service._sealing import sealing
 from sidelight.service._settings import ListenTlsSettings, Settings
+from sidelight.service._signing import signer_of
 from sidelight.service._supervisor import CANNOT_START
 from sidelight.service.errors import ConfigurationError
 
@@ -61,7 +63,8 @@ async def _serve(settings: Settings) -> None:
         ),
         gate=_gate(settings),
         tls=_tls(settings.listen.tls),
-        signer=_signer(settings),
+        signer=signer_of(settings),
+        sealing=sealing(settings),
     )
     scheme = "http" if settings.listen.tls is None else "https"
     keeping: list[asyncio.Task[None]] = []
@@ -82,14 +85,6 @@ async def _serve(settings: Settings) -> None:
 
 def _gate(settings: Settings) -> IngestGate | None:
     return IngestGate(settings) if tokens_required(settings) or settings.quotas else None
-
-
-def _signer(settings: Settings) -> Signer:
-    audit = settings.audit
-    own = settings.data / "access" / "checkpoints.pem"
-    return Signer.load(
-        audit.signing_key or own, trusted=audit.trusted_keys, create=audit.signing_key is None
-    )
 
 
 def _tls(settings: ListenTlsSettings | None) -> ssl.SSLContext | None:

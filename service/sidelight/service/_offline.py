@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 from sidelight.logger import read_public_key, verify
+from sidelight.logger._sealed_verify import verify_sealed
 from sidelight.logger.errors import JournalError
 from sidelight.service._access_log import AccessLog, command_entry, verify_access_log
 from sidelight.service.errors import ServiceError
@@ -24,27 +25,34 @@ def run_verify(data: Path, public_key: str | None = None) -> int:
     except JournalError as error:
         return _fail(str(error))
     access = verify_access_log(data)
-    for finding in (*report.findings, *access.findings):
+    sealed = verify_sealed(data)
+    for finding in (*report.findings, *sealed.findings, *access.findings):
         sys.stdout.write(f"{finding}\n")
-    ok = report.ok and not access.findings
+    if sealed.sealed and sealed.unchecked:
+        sys.stdout.write(f"sealed events were not opened: {sealed.unchecked}\n")
+    ok = report.ok and not (access.findings or sealed.findings)
     word = "intact" if ok else "NOT INTACT"
     retired = f"{report.retired} records retired, " if report.retired else ""
+    erased = (
+        f"{sealed.sealed} events sealed, {sealed.erased} of them erased, " if sealed.sealed else ""
+    )
     sys.stdout.write(
         f"{word}: {report.records} records, {report.bytes} bytes in {report.segments} segments, "
-        f"{retired}{access.entries} entries of the access log, "
+        f"{retired}{erased}{access.entries} entries of the access log, "
         f"{f'signed by {report.key}' if report.key else 'not signed'}\n"
     )
     return 0 if ok else 1
 
 
-def run_backup(data: Path, target: Path) -> int:
+def run_backup(data: Path, target: Path, keys: Path | None = None) -> int:
     """Copy a data folder; print what the copy holds; return 0 when it is intact, else 1."""
     from sidelight.service._backup import back_up  # noqa: PLC0415 - no other command needs it
 
     try:
         if (data / "format").exists():
-            AccessLog(data).append(command_entry("export --backup", {"target": str(target)}))
-        report = back_up(data, target)
+            given = {"target": str(target), "keys": None if keys is None else str(keys)}
+            AccessLog(data).append(command_entry("export --backup", given))
+        report = back_up(data, target, keys=keys)
     except OSError as error:
         return _fail(f"the access log cannot be written: {error.strerror}; nothing is copied")
     except (ServiceError, JournalError) as error:

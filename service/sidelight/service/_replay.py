@@ -4,16 +4,19 @@ import json
 import re
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Final
 
 from sidelight.logger import EventRecord
 from sidelight.logger._door import ROUTES
+from sidelight.logger._envelope_split import split_array
+from sidelight.logger._sealed_marks import ERASED_HEAD, ERASED_MEMBER
 from sidelight.logger._segments import SegmentReader, SegmentWriter
 from sidelight.logger.errors import JournalDamaged, JournalError
 from sidelight.service._collector_client import CollectorClient
+from sidelight.service._sealing import sealing
 from sidelight.service._settings import Settings
 from sidelight.service.errors import ConfigurationError
 
@@ -31,16 +34,18 @@ _HEADER: Final = re.compile(rb"\r\n([^:\r\n]+):[ \t]*([^\r\n]*)")
 
 @dataclass(slots=True)
 class ReplayReport:
-    """How many records were replayed, how many were refused, how many the archive has lost."""
+    """How many records were replayed, refused, lost by the archive; how many events are erased."""
 
     records: int = 0
     refused: int = 0
     damaged: int = 0
+    erased: int = 0
 
     def show(self) -> None:
         """Print it as one JSON object on one line."""
         counts = {"records": self.records, "refused": self.refused, "damaged": self.damaged}
-        sys.stdout.write(f"{json.dumps(counts)}\n")
+        erased = {"erased": self.erased} if self.erased else {}
+        sys.stdout.write(f"{json.dumps(counts | erased)}\n")
 
 
 def replay_to(data: Path, client: CollectorClient, *, first: int = 0) -> ReplayReport:
@@ -108,16 +113,21 @@ def replay_into(data: Path, settings: Settings, *, first: int = 0) -> ReplayRepo
         return now_ns
 
     writer = SegmentWriter(settings.data, clock=clock)
+    before = sealing(settings)
+    sealed = None if before is None else before(writer, None)
+    write = writer.write if sealed is None else sealed.write
     try:
         records = _records(data, first, report)
         for received_ns, together in groupby(records, key=lambda record: record.received_ns):
             now_ns = received_ns
             # The next time must not come before these are written with theirs.
-            written = [writer.write(record.head, record.body) for record in together]
+            written = [write(record.head, record.body) for record in together]
             for future in written:
                 future.result()
             report.records += len(written)
     finally:
+        if sealed is not None:
+            sealed.close()
         writer.close()
     work_off(settings)
     return report
@@ -141,10 +151,25 @@ def _records(data: Path, first: int, report: ReplayReport) -> Iterator[EventReco
                 continue
             if not found:
                 raise JournalError(f"archive: expected record {position}, got none")
-            yield from found
+            for record in found:
+                if (readable := _without_erased(record, report)) is not None:
+                    yield readable
             position = found[-1].position + 1
     finally:
         reader.close()
+
+
+def _without_erased(record: EventRecord, report: ReplayReport) -> EventRecord | None:
+    """Leave out what stands for erased events; None when nothing else is in a record."""
+    if record.head == ERASED_HEAD:
+        report.erased += 1
+        return None
+    if ERASED_MEMBER not in record.body:
+        return record
+    members = split_array(record.body)
+    kept = [member for member in members if member != ERASED_MEMBER]
+    report.erased += len(members) - len(kept)
+    return replace(record, body=b"[" + b",".join(kept) + b"]") if kept else None
 
 
 def _request(head: bytes) -> tuple[str, list[tuple[bytes, bytes]]]:

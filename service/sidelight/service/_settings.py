@@ -24,6 +24,7 @@ from pydantic_settings import (
 
 from sidelight.service._quantities import Duration, Size
 from sidelight.service._settings_elasticsearch import ElasticsearchSettings
+from sidelight.service._settings_erasure import ErasureSettings
 from sidelight.service.errors import ConfigurationError
 
 # Imported where a deployment is configured: everything waits for the supervisor's settings, and
@@ -333,6 +334,9 @@ class Settings(BaseSettings):
 
     audit: AuditSettings = AuditSettings()
     """How the archive is signed and kept."""
+
+    erasure: ErasureSettings | None = None
+    """Which events are stored so that they can be erased; none when absent."""
 
     quotas: dict[str, QuotaSettings] = {}
     """How much a namespace may send, by its name; ``*`` stands for each that is not named."""

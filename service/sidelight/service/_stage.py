@@ -11,6 +11,7 @@ STORING = "storing"
 DETECTION = "detection"
 INDEXING = "indexing"
 RETENTION = "retention"
+ERASING = "erasing"
 
 LABEL_CHANGES = "label_changes"
 """Collection of the labels that are not yet in the search server; worked off and deleted."""

@@ -46,6 +46,7 @@ _GATHER_NS = 50_000_000
 _GATHER_A_BATCH_NS = 5_000_000
 _MOST_GATHER_NS = 500_000_000
 _IDLE_NS = 1_000_000_000
+_FOR_EVER_NS = 1 << 62
 
 
 class DecodingStage:
@@ -187,6 +188,11 @@ class DecodingStage:
             return False
         self._commit({}, outcome, [], Counts())
         return True
+
+    def give_up_waiting(self) -> None:
+        """Store halves that wait as orphans now; whose other half comes later is completed."""
+        if self._pairing.n_waiting:
+            self._commit({}, self._pairing.expire(_FOR_EVER_NS), [], Counts())
 
     def _lookup(self, digests: Iterable[bytes]) -> Mapping[bytes, bytes]:
         return self._journals.remembered(DECODING, digests)

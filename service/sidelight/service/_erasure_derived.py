@@ -1,0 +1,154 @@
+"""What was made of erased inferences goes: rows of the lake, labels, explanations, replies."""
+
+import logging
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from typing import Final, Literal
+
+from sidelight.adapters import Compaction, Lake, Manifest
+from sidelight.adapters._erasure import (
+    documents_beginning,
+    erase_rows,
+    scrub,
+    unnamed_files,
+)
+from sidelight.logger import Commit, Document, Documents, Journals
+from sidelight.service._erasure_finding import Found
+from sidelight.service._erasure_references import Values, without_rows
+from sidelight.service._stage import DETECTION, ERASING, LABEL_CHANGES
+
+log = logging.getLogger(__name__)
+
+SEARCH_ERASURES: Final = "search_erasures"
+_TABLES: Final[tuple[Literal["inferences", "scores"], ...]] = ("inferences", "scores")
+_PAGE: Final = 500
+
+
+class ErasureDerived:
+    """Deletes in slices; each of them can be done again.
+
+    Parameters
+    ----------
+    journals : Journals
+        Where the changes are committed.
+    documents : Documents
+        The manifest and the results.
+    lake : Lake
+    data : Path
+        The data folder.
+
+    """
+
+    def __init__(self, journals: Journals, documents: Documents, lake: Lake, data: Path) -> None:
+        self._journals = journals
+        self._documents = documents
+        self._lake = lake
+        self._data = data
+        self._manifest = Manifest(documents)
+
+    def reference(self, deployment: str, values: Values) -> bool:
+        """Take rows out of the reference; return whether it had any of them."""
+        change = without_rows(self._journals, self._documents, self._data, deployment, values)
+        if change is None:
+            return False
+        self._journals.commit(
+            Commit(
+                group=DETECTION,
+                journal="inferences",
+                state=change.state,
+                documents=change.documents,
+                erase=True,
+            )
+        )
+        for path in change.obsolete:
+            path.unlink(missing_ok=True)
+        return True
+
+    def rows(self, deployment: str, ids: Collection[str]) -> Iterator[None]:
+        """Delete rows and scores; the files that held them are gone at the end."""
+        while (moved := self._lake.settle(self._manifest)) is not None:
+            self._replace(moved)
+            yield
+        for table in _TABLES if ids else ():
+            for file in self._manifest.files(table, deployment=deployment, fresh=True):
+                change = erase_rows(self._lake, file, ids)
+                if change is not None:
+                    self._replace(change)
+                yield
+        # Files that a merge has replaced wait for readers; these read the manifest anew instead.
+        self._commit(self._lake.remove(sorted(self._manifest.removed())))
+
+    def is_tidy(self) -> bool:
+        """Whether no file is there that nobody names: a merge may have read what is erased."""
+        named = {file.entry for table in _TABLES for file in self._manifest.files(table)}
+        return not unnamed_files(self._lake, named | self._manifest.removed())
+
+    def results(self, deployment: str, found: Found) -> Iterator[None]:
+        """Delete labels, explanations, replies, and notes about them."""
+        gone: list[Document] = []
+        for request_id in sorted(found.request_ids):
+            for collection in ("labels", "replies"):
+                prefix = f"{deployment}|{request_id}|"
+                gone += [
+                    Document(collection=collection, key=key)
+                    for key, value in documents_beginning(self._data, collection, prefix)
+                    if value.get("request_id") == request_id
+                ]
+            if len(gone) > _PAGE:
+                self._commit(gone)
+                gone = []
+            yield
+        gone += self._explanations(deployment, found)
+        labels = {f"{deployment}|{request_id}" for request_id in found.request_ids}
+        gone += [
+            Document(collection=LABEL_CHANGES, key=key)
+            for key, value in documents_beginning(self._data, LABEL_CHANGES, "")
+            if str(value.get("key", "")).rpartition("|")[0] in labels
+        ]
+        self._commit(gone)
+        yield
+
+    def ask_search(self, deployment: str, ids: Collection[str]) -> None:
+        """Have the search server forget them; the indexing stage does it."""
+        self._commit(
+            [
+                Document(
+                    collection=SEARCH_ERASURES,
+                    key=f"{deployment}|{inference_id}",
+                    deployment=deployment,
+                    value={"deployment": deployment, "id": inference_id},
+                )
+                for inference_id in sorted(ids)
+            ]
+        )
+
+    def is_search_done(self) -> bool:
+        """Whether the search server has acknowledged all that it was asked."""
+        return not self._documents.find(SEARCH_ERASURES, limit=1)
+
+    def scrub(self) -> None:
+        """Leave nothing in the database of what was deleted."""
+        scrub(self._data)
+
+    def _explanations(self, deployment: str, found: Found) -> Iterator[Document]:
+        after: tuple[str, str] | None = None
+        while True:
+            page = self._documents.find(
+                "explanations", deployment=deployment, descending=False, after=after, limit=_PAGE
+            )
+            for _, key, value in page:
+                if value.get("inference_id") in found.inferences:
+                    yield Document(collection="explanations", key=key)
+            if len(page) < _PAGE:
+                return
+            after = page[-1][0], page[-1][1]
+
+    def _replace(self, change: Compaction) -> None:
+        self._commit(change.documents)
+        self._commit(self._lake.remove(change.obsolete))
+
+    def _commit(self, documents: Sequence[Document]) -> None:
+        if documents:
+            self._journals.commit(
+                Commit(group=ERASING, journal="inferences", documents=documents, erase=True)
+            )

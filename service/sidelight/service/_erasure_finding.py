@@ -1,0 +1,220 @@
+"""Which inferences an order means, and whether they may go."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from sidelight.adapters import WhereError
+from sidelight.adapters._query_columns import OWN_COLUMNS
+from sidelight.adapters._query_time import parse_time
+from sidelight.payloads import Inference
+from sidelight.service._erasure_orders import ErasureOrder
+from sidelight.service._holds import Hold, refuse_held
+from sidelight.service.errors import OnHold
+
+_PAGE: Final = 1000
+_IDS_A_QUERY: Final = 200
+_SECTIONS: Final = frozenset({"features", "outputs", "labels"})
+
+Find = Callable[..., tuple[list[Inference], str | None]]
+Get = Callable[[str], Inference | None]
+
+
+@dataclass(slots=True)
+class Found:
+    """Inferences by their ids, and what an erasure needs of them.
+
+    Parameters
+    ----------
+    inferences : dict of str to int
+        Times of the requests by inference id, microseconds since 1970 UTC.
+    request_ids : set of str
+        Their requests; every inference of a request goes with it.
+    known : set of str
+        Those of them that an inference has.
+    rows : int
+        How many rows they have.
+    refs : set of str
+        Where their halves stand in the archive.
+    values : set of frozenset
+        What ``row_values`` makes of each row.
+    unknown : int
+        Ids that no inference of the deployment has.
+
+    """
+
+    inferences: dict[str, int] = field(default_factory=dict)
+    request_ids: set[str] = field(default_factory=set)
+    known: set[str] = field(default_factory=set)
+    rows: int = 0
+    refs: set[str] = field(default_factory=set)
+    values: set[frozenset[tuple[str, Any]]] = field(default_factory=set)
+    unknown: int = 0
+
+    def add(self, inference: Inference) -> None:
+        """Take one inference into account, once."""
+        if inference.id in self.inferences:
+            return
+        self.inferences[inference.id] = parse_time(inference.time, "time")
+        self.request_ids.add(inference.request_id)
+        self.known.add(inference.request_id)
+        self.rows += len(inference.rows)
+        self.refs.update(ref for ref in (inference.request_ref, inference.response_ref) if ref)
+        for row in inference.rows:
+            self.values.add(row_values(row.features, row.outputs))
+
+
+def row_values(features: Any, outputs: Any) -> frozenset[tuple[str, Any]]:
+    """Return the values of a row, so that two rows with the same values are equal.
+
+    Floats are compared as 32 bits: a column that was joined with another one may have become wider.
+    """
+    named = [(f"features.{name}", value) for name, value in features.items()]
+    named += [(f"outputs.{name}", value) for name, value in outputs.items()]
+    return frozenset((name, _comparable(value)) for name, value in named if value is not None)
+
+
+def find(order: ErasureOrder, find_page: Find, get: Get) -> Iterator[Found | None]:
+    """Look for what an order means, piece by piece; the last is what was found.
+
+    Parameters
+    ----------
+    order : ErasureOrder
+        By expression, by ids of inferences or by ids of requests.
+    find_page, get : callable
+        ``find`` and ``get`` of the lake.
+
+    Raises
+    ------
+    QueryError
+        When the expression cannot be understood.
+
+    """
+    found = Found()
+    for inference_id in order.ids:
+        inference = get(inference_id)
+        if inference is None or inference.deployment != order.deployment:
+            found.unknown += 1
+        else:
+            found.add(inference)
+        yield None
+    for page in _matching(order, find_page):
+        for item in page:
+            found.add(item)
+        yield None
+    # Other nodes of a graph, and a request id that was used twice, belong to the same request.
+    found.request_ids.update(order.request_ids)
+    wanted = sorted(found.request_ids)
+    expressions = [
+        "request_id in (" + ", ".join(map(_quoted, wanted[start : start + _IDS_A_QUERY])) + ")"
+        for start in range(0, len(wanted), _IDS_A_QUERY)
+    ]
+    for page in _pages(find_page, order.deployment, expressions):
+        for item in page:
+            found.add(item)
+        yield None
+    yield found
+
+
+def refuse_if_held(found: Found, deployment: str, holds: Sequence[Hold]) -> None:
+    """Raise ``OnHold`` when a hold covers any of it; requests without a time count as covered."""
+    for time_us in found.inferences.values():
+        refuse_held(holds, deployment, time_us, time_us)
+    if found.request_ids <= found.known:
+        return
+    for hold in holds:
+        if hold.deployment == deployment:
+            raise OnHold(
+                f"{deployment}: on legal hold {hold.id} by {hold.by}: {hold.reason}; when the "
+                "requests came is not known any more",
+                hint=f"sidelight hold release {hold.id} --reason ... ends it",
+            )
+
+
+def subject_expressions(subject: str) -> list[str]:
+    """Return what ``COLUMN=VALUE`` may mean: a text, a number or a truth.
+
+    Examples
+    --------
+    >>> for expression in subject_expressions("customer_id=17"):
+    ...     print(expression)
+    features."customer_id" = '17'
+    features."customer_id" = 17.0
+
+    """
+    name, _, value = subject.partition("=")
+    section, dot, rest = name.strip().partition(".")
+    if dot and section in _SECTIONS:
+        column = f'{section}."{_doubled(rest)}"'
+    elif name.strip() in OWN_COLUMNS:
+        column = name.strip()
+    else:
+        column = f'features."{_doubled(name.strip())}"'
+    literals = [_quoted(value.strip())]
+    with suppress(ValueError):
+        if math.isfinite(number := float(value)):
+            literals.append(repr(number))
+    if value.strip().lower() in {"true", "false"}:
+        literals.append(value.strip().lower())
+    return [f"{column} = {literal}" for literal in literals]
+
+
+def _matching(order: ErasureOrder, find_page: Find) -> Iterator[list[Inference]]:
+    if order.where.strip():
+        yield from _pages(find_page, order.deployment, [order.where])
+    if not order.subject:
+        return
+    refused: list[WhereError] = []
+    expressions = subject_expressions(order.subject)
+    for expression in expressions:
+        try:
+            yield from _pages(find_page, order.deployment, [expression])
+        except WhereError as error:
+            # The column holds values of another kind.
+            refused.append(error)
+    if len(refused) == len(expressions):
+        raise refused[0]
+
+
+def _pages(
+    find_page: Find, deployment: str, expressions: Iterable[str]
+) -> Iterator[list[Inference]]:
+    for where in expressions:
+        cursor: str | None = None
+        while True:
+            items, cursor = find_page(
+                deployment=deployment, where=where, order="time", limit=_PAGE, cursor=cursor
+            )
+            yield items
+            if cursor is None:
+                break
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _doubled(name: str) -> str:
+    return name.replace('"', '""')
+
+
+def _comparable(value: Any) -> Any:
+    match value:
+        case bool() | str():
+            return value
+        case int() | float():
+            return _narrow(float(value))
+        case list() | tuple():
+            return tuple(map(_comparable, value))
+        case dict():
+            return tuple(sorted((name, _comparable(of)) for name, of in value.items()))
+    return repr(value)
+
+
+def _narrow(value: float) -> float:
+    import numpy as np  # noqa: PLC0415 - only an erasure needs it
+
+    with np.errstate(over="ignore"):
+        return float(np.float32(value))

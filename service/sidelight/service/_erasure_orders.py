@@ -1,0 +1,252 @@
+"""What somebody asks to be erased, and the answer: files in ``run/``, one each.
+
+An order may name the values by which a person is found. It is a file of its own that is deleted
+when it is worked off: nothing of it gets into the database or into a log.
+"""
+
+import re
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal, Self
+
+import orjson
+
+from sidelight.logger._segments_folder import replace_file
+from sidelight.service.errors import BadRequest, NotReady, OnHold, ServiceError
+
+State = Literal["running", "done", "found", "refused", "held", "failed"]
+
+COLLECTION: Final = "erasures"
+"""Of the documents that tell what was erased."""
+
+_POLL_S: Final = 0.05
+_ID: Final = re.compile(r"erasure-[0-9a-f]{12}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErasureOrder:
+    """Which inferences are to be erased.
+
+    Parameters
+    ----------
+    deployment : str
+        ``namespace/name``, in its stored form.
+    by, reason : str
+        Who asks, and why.
+    where : str
+        An expression of the ``where`` language; empty for none.
+    subject : str
+        ``COLUMN=VALUE``: who is meant, whether the column holds texts or numbers.
+    ids : tuple of str
+        Ids of inferences.
+    request_ids : tuple of str
+        Ids of requests; for what is only in the archive any more.
+    dry_run : bool
+        Whether it is only looked for.
+
+    """
+
+    deployment: str
+    by: str
+    reason: str
+    where: str = ""
+    subject: str = ""
+    ids: tuple[str, ...] = ()
+    request_ids: tuple[str, ...] = ()
+    dry_run: bool = False
+    id: str = field(default_factory=lambda: f"erasure-{secrets.token_hex(6)}")
+
+    def __post_init__(self) -> None:
+        """Check what no later part can."""
+        if not self.reason.strip():
+            raise BadRequest("reason: expected why it is erased, got nothing")
+        if len([part for part in self.deployment.split("/", 1) if part]) != 2:  # noqa: PLR2004
+            raise BadRequest(f"deployment: expected NAMESPACE/NAME, got {self.deployment!r}")
+        if not (self.where.strip() or self.subject or self.ids or self.request_ids):
+            raise BadRequest(
+                "expected where, a subject, or ids of inferences or requests, got none of them"
+            )
+        if self.subject and not all(self.subject.partition("=")):
+            raise BadRequest("subject: expected COLUMN=VALUE, got no such pair")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErasureAnswer:
+    """What became of an order.
+
+    Parameters
+    ----------
+    id : str
+        Of the erasure.
+    state : str
+        ``running`` or ``done``; ``found`` after a dry run; ``refused``, ``held`` and ``failed``
+        changed nothing.
+    inferences, rows, keys : int
+        How many inferences and rows, and how many keys of the archive were destroyed.
+    unknown : int
+        Ids that no inference has.
+    plain : tuple of mapping
+        Segments that still hold events of them as they came: ``segment`` and ``until``.
+    detail, hint : str
+        For a person.
+
+    """
+
+    id: str
+    state: State
+    inferences: int = 0
+    rows: int = 0
+    keys: int = 0
+    unknown: int = 0
+    plain: tuple[Mapping[str, str], ...] = ()
+    detail: str = ""
+    hint: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the form of the API."""
+        value = asdict(self) | {"plain": [dict(item) for item in self.plain]}
+        return {name: of for name, of in value.items() if of or name not in {"detail", "hint"}}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        """Read what ``to_json`` returned."""
+        return cls(**{**value, "plain": tuple(value["plain"])})
+
+    @classmethod
+    def of_document(cls, value: Mapping[str, Any]) -> Self:
+        """Return what the document of an erasure says."""
+        names = ("id", "inferences", "rows", "keys", "unknown")
+        known = {name: value[name] for name in names}
+        state: State = "done" if value["state"] == "done" else "running"
+        return cls(**known, state=state, plain=tuple(value["plain"]))
+
+    def checked(self) -> Self:
+        """Return it, or raise what it says went wrong."""
+        kinds: dict[str, type[ServiceError]] = {"refused": BadRequest, "held": OnHold}
+        if self.state in kinds:
+            raise kinds[self.state](self.detail, hint=self.hint)
+        if self.state == "failed":
+            raise ServiceError(self.detail, hint=self.hint)
+        return self
+
+
+class ErasureOrders:
+    """The orders of a data folder, between whoever asks and the consumer.
+
+    Parameters
+    ----------
+    data : Path
+        The data folder.
+
+    """
+
+    def __init__(self, data: Path) -> None:
+        self._folder = data / "run" / "erasures"
+
+    def ask(self, order: ErasureOrder) -> None:
+        """Hand over an order."""
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        value = {name: list(of) if isinstance(of, tuple) else of for name, of in _fields(order)}
+        path = self._folder / f"{order.id}.order"
+        replace_file(path, orjson.dumps(value), scratch=self._folder)
+
+    def wait(
+        self,
+        order: ErasureOrder,
+        *,
+        patience_s: float,
+        pause: Callable[[float], object] = time.sleep,
+    ) -> ErasureAnswer:
+        """Return the answer to an order.
+
+        Raises
+        ------
+        NotReady
+            When there is none in time; it is still worked on.
+
+        """
+        deadline = time.monotonic() + patience_s
+        while (answer := self.answer(order.id)) is None:
+            if time.monotonic() > deadline:
+                raise NotReady(
+                    f"{order.id}: not done after {patience_s:g} s; it is worked on",
+                    hint=f"GET /v1/erasures/{order.id} says when it is done",
+                )
+            pause(_POLL_S)
+        return answer
+
+    def answer(self, order_id: str) -> ErasureAnswer | None:
+        """Take the answer to an order, None while there is none."""
+        path = self._folder / f"{order_id}.answer"
+        try:
+            answer = ErasureAnswer.from_json(orjson.loads(path.read_bytes()))
+        except FileNotFoundError:
+            return None
+        path.unlink(missing_ok=True)
+        return answer
+
+    def next(self) -> ErasureOrder | None:
+        """Return an order that is not answered, the oldest first."""
+        try:
+            paths = sorted(self._folder.glob("*.order"), key=lambda path: path.stat().st_mtime_ns)
+        except FileNotFoundError:
+            return None
+        for path in paths:
+            try:
+                value = orjson.loads(path.read_bytes())
+                tuples = {name: tuple(of) for name, of in value.items() if isinstance(of, list)}
+                return ErasureOrder(**{**value, **tuples})
+            except FileNotFoundError:
+                continue
+            except (ValueError, TypeError, ServiceError) as error:
+                # Only a command of another version writes such a one.
+                self.close(ErasureAnswer(id=path.stem, state="refused", detail=str(error)))
+        return None
+
+    def state(self, order_id: str) -> ErasureAnswer | None:
+        """Return what is known of an order that nothing was written down of; None for none."""
+        if not _ID.fullmatch(order_id):
+            return None
+        if (self._folder / f"{order_id}.order").exists():
+            return ErasureAnswer(id=order_id, state="running")
+        return self.answer(order_id)
+
+    def forget(self, order_id: str) -> None:
+        """Delete an order, with all that it names."""
+        (self._folder / f"{order_id}.order").unlink(missing_ok=True)
+
+    def close(self, answer: ErasureAnswer) -> None:
+        """Answer an order, and delete it."""
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path = self._folder / f"{answer.id}.answer"
+        replace_file(path, orjson.dumps(answer.to_json()), scratch=self._folder)
+        self.forget(answer.id)
+
+
+def noted(order: ErasureOrder) -> dict[str, Any]:
+    """Return what the access log keeps of an order: none of the values that it names."""
+    from sidelight.adapters import QueryError  # noqa: PLC0415 - needs Arrow
+    from sidelight.adapters._where import parse, predicates  # noqa: PLC0415
+
+    columns: list[str] = []
+    if order.where.strip():
+        with suppress(QueryError):
+            columns = [str(item.column) for item in predicates(parse(order.where))]
+    if order.subject:
+        columns.append(order.subject.partition("=")[0])
+    return {
+        "deployment": order.deployment,
+        "erasure": order.id,
+        "columns": sorted(set(columns)),
+        "ids": len(order.ids),
+        "request_ids": len(order.request_ids),
+        "dry_run": order.dry_run,
+    }
+
+
+def _fields(order: ErasureOrder) -> list[tuple[str, Any]]:
+    return list(asdict(order).items())

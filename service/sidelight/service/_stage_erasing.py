@@ -1,0 +1,332 @@
+"""Erases what somebody ordered: first the keys, then all that was made of the events.
+
+Every step can be done again. Before the first one the erasure is written down as a document of
+``state.db``; a start that finds one that is not done goes on with it.
+"""
+
+import logging
+from collections.abc import Generator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from sidelight.adapters import (
+    EmbeddedDocuments,
+    Inferences,
+    Lake,
+    LakeError,
+    QueryError,
+    QueryStore,
+)
+from sidelight.logger import Commit, Document, EventLimits, Journals
+from sidelight.logger.errors import JournalError
+from sidelight.service._erasure_archive import Append, ErasureArchive, Sentence
+from sidelight.service._erasure_derived import ErasureDerived
+from sidelight.service._erasure_finding import Found, find, refuse_if_held
+from sidelight.service._erasure_orders import (
+    COLLECTION,
+    ErasureAnswer,
+    ErasureOrder,
+    ErasureOrders,
+)
+from sidelight.service._holds import Holds
+from sidelight.service._metrics import split_name
+from sidelight.service._settings import Settings
+from sidelight.service._stage import DECODING, DETECTION, ERASING, INDEXING, STORING, Counts, Stage
+from sidelight.service._stage_decoding import DecodingStage
+from sidelight.service.errors import ConfigurationError, OnHold, ServiceError
+
+log = logging.getLogger(__name__)
+
+_LOOK_NS: Final = 200_000_000
+_AGAIN_NS: Final = 5_000_000_000
+_TIDY_STEPS: Final = 600
+
+# False while it waits for something, True when it has done something.
+_Steps = Generator[bool, None, None]
+
+
+class ErasingStage:
+    """Works off orders beside the other stages of the consumer.
+
+    Parameters
+    ----------
+    journals : Journals
+        Where the changes are committed.
+    documents : Documents
+        Results, and what was erased.
+    lake : Lake
+        Writes what stays of files.
+    settings : Settings
+        The data folder and its bounds.
+    stages : sequence of Stage
+        The others; they forget what they hold in memory.
+    append : callable
+        Has the archive keep a tombstone.
+
+    Attributes
+    ----------
+    failure : str
+        Why the last try was not done; empty when there was none.
+
+    """
+
+    name = ERASING
+
+    def __init__(
+        self,
+        journals: Journals,
+        documents: EmbeddedDocuments,
+        lake: Lake,
+        settings: Settings,
+        stages: Sequence[Stage],
+        append: Append,
+    ) -> None:
+        self._journals = journals
+        self._documents = documents
+        self._settings = settings
+        self._stages = stages
+        self._orders = ErasureOrders(settings.data)
+        self._holds = Holds(settings.data)
+        self._derived = ErasureDerived(journals, documents, lake, settings.data)
+        self._archive = ErasureArchive(
+            settings.data,
+            append,
+            limits=EventLimits(max_inflated_bytes=settings.limits.decompressed),
+            raw_retention_s=settings.audit.raw_retention,
+        )
+        self._has_search = settings.store.elasticsearch is not None
+        self._work: _Steps | None = None
+        self._next_ns = 0
+        self._now_ns = 0
+        self.failure = ""
+
+    def reset(self) -> None:
+        """Begin again from what is committed, a little later."""
+        self._work = None
+        self._next_ns = self._now_ns + _AGAIN_NS
+
+    def step(self, now_ns: int) -> bool:
+        """Do one piece of an erasure; look for orders now and then."""
+        self._now_ns = now_ns
+        if self._work is None:
+            # A clock that was set back makes nobody wait for what it showed before.
+            if 0 <= self._next_ns - now_ns < 2 * _AGAIN_NS:
+                return False
+            self._next_ns = now_ns + _LOOK_NS
+            self._work = self._begun()
+            if self._work is None:
+                return False
+        try:
+            for worked in self._work:
+                return worked
+        except (JournalError, LakeError, OSError, ConfigurationError) as error:
+            log.warning("erasure not done, tried again", extra={"reason": str(error)})
+            self.failure = str(error)
+            self.reset()
+            return False
+        self._work = None
+        self._next_ns = 0
+        return True
+
+    def _begun(self) -> _Steps | None:
+        for _, _, value in self._documents.find(COLLECTION, descending=False, limit=1000):
+            if value["state"] != "done":
+                return self._erase(value)
+        order = self._orders.next()
+        return None if order is None else self._order(order)
+
+    def _order(self, order: ErasureOrder) -> _Steps:
+        """Find what is meant, and decide; what is decided is done whatever happens."""
+        yield from self._caught_up()
+        try:
+            found = yield from self._found(order)
+            if order.dry_run:
+                self._orders.close(_answer(order.id, found, state="found"))
+                return
+            value = self._decide(order, found) if found.request_ids else None
+        except OnHold as error:
+            self._orders.close(_refusal(order.id, "held", error))
+            return
+        except (QueryError, ServiceError) as error:
+            self._orders.close(_refusal(order.id, "refused", error))
+            return
+        # The values that somebody was found by are not needed any more.
+        self._orders.forget(order.id)
+        if value is None:
+            self._orders.close(_answer(order.id, found, state="done"))
+        else:
+            yield from self._erase(value)
+
+    def _caught_up(self) -> _Steps:
+        """Wait until everything that was acknowledged before now is in the lake."""
+        end = sum(self._journals.ends("events").values())
+        while sum(self._journals.positions(DECODING, "events").values()) < end:
+            yield False
+        for stage in self._stages:
+            if isinstance(stage, DecodingStage):
+                stage.give_up_waiting()
+        groups = (STORING, DETECTION, *((INDEXING,) if self._has_search else ()))
+        end = sum(self._journals.ends("inferences").values())
+        for group in groups:
+            while sum(self._journals.positions(group, "inferences").values()) < end:
+                yield False
+
+    def _found(self, order: ErasureOrder) -> Generator[bool, None, Found]:
+        store = self._open_store()
+        try:
+            for found in find(order, store.find, store.get):
+                if found is not None:
+                    return found
+                yield True
+        finally:
+            store.close()
+        return Found()
+
+    def _open_store(self) -> QueryStore:
+        # The lake has everything that was decoded; a search server may be behind.
+        if self._settings.store.lake:
+            return Inferences(self._settings.data, self._documents)
+        from sidelight.service._query_store import open_query_store  # noqa: PLC0415 - rarely
+
+        return open_query_store(self._settings, self._documents)
+
+    def _decide(self, order: ErasureOrder, found: Found) -> dict[str, Any]:
+        """Write the erasure down while no hold can be added; from here on it is done."""
+        value = {
+            "id": order.id,
+            "deployment": order.deployment,
+            "by": order.by,
+            "reason": order.reason,
+            "time": _now(),
+            "state": "decided",
+            "inferences": len(found.inferences),
+            "rows": found.rows,
+            "unknown": found.unknown,
+            "keys": 0,
+            "plain": [],
+            "ids": sorted(found.inferences),
+            "request_ids": sorted(found.request_ids),
+            "refs": sorted(found.refs),
+        }
+        with self._holds.kept() as holds:
+            refuse_if_held(found, order.deployment, holds)
+            self._note(value)
+        return value
+
+    def _erase(self, value: dict[str, Any]) -> _Steps:
+        """Do what was decided, from the beginning: each step leaves what is done already."""
+        sentence = Sentence(
+            **{name: value[name] for name in ("id", "deployment", "by", "reason", "time")}
+        )
+        deployment, ids, request_ids = value["deployment"], value["ids"], value["request_ids"]
+        if request_ids:
+            destroyed = self._archive.destroy(sentence, request_ids, value["refs"])
+            value["keys"] = max(value["keys"], destroyed)
+            self._note(value)
+            # What came meanwhile is found as well; from now on nothing more can be read.
+            yield from self._caught_up()
+            found = yield from self._found(_again(value))
+            ids = sorted({*ids, *found.inferences})
+            value["plain"] = yield from self._plain(deployment, request_ids)
+            if self._derived.reference(deployment, found.values):
+                self._forget_memory()
+            for _ in self._derived.rows(deployment, ids):
+                yield True
+            for _ in self._derived.results(deployment, found):
+                yield True
+            if self._has_search:
+                self._derived.ask_search(deployment, ids)
+                while not self._derived.is_search_done():
+                    yield False
+            self._forget_memory()
+            for _ in range(_TIDY_STEPS):
+                if self._derived.is_tidy():
+                    break
+                yield False
+        self._finish(value)
+        self._orders.close(_told(value))
+
+    def _plain(
+        self, deployment: str, request_ids: Sequence[str]
+    ) -> Generator[bool, None, list[Mapping[str, str]]]:
+        named: list[Mapping[str, str]] = []
+        for segment in self._archive.plain_segments(deployment, request_ids):
+            if segment is not None:
+                named.append(segment)
+            yield True
+        return named
+
+    def _finish(self, value: dict[str, Any]) -> None:
+        """Forget whose it was, leave no old bytes in the database, and say that it is done."""
+        kept = {name: of for name, of in value.items() if name not in {"ids", "refs"}}
+        counts = Counts()
+        counts.add("erased_inferences_total", split_name(value["deployment"]), value["inferences"])
+        # Without its requests: a start that finds it so has nothing to do but this.
+        self._note({**kept, "ids": [], "refs": [], "request_ids": []}, counts)
+        self._derived.scrub()
+        del kept["request_ids"]
+        self._note({**kept, "state": "done"})
+
+    def _note(self, value: Mapping[str, Any], counts: Counts | None = None) -> None:
+        document = Document(
+            collection=COLLECTION,
+            key=value["id"],
+            deployment=value["deployment"],
+            order=value["time"],
+            value=value,
+        )
+        self._journals.commit(
+            Commit(
+                group=ERASING,
+                journal="inferences",
+                documents=[document],
+                counters=counts or Counts(),
+                erase=True,
+            )
+        )
+
+    def _forget_memory(self) -> None:
+        for stage in self._stages:
+            stage.reset()
+
+
+def _again(value: Mapping[str, Any]) -> ErasureOrder:
+    return ErasureOrder(
+        id=value["id"],
+        deployment=value["deployment"],
+        by=value["by"],
+        reason=value["reason"],
+        ids=tuple(value["ids"]),
+        request_ids=tuple(value["request_ids"]),
+    )
+
+
+def _answer(order_id: str, found: Found, *, state: Any) -> ErasureAnswer:
+    return ErasureAnswer(
+        id=order_id,
+        state=state,
+        inferences=len(found.inferences),
+        rows=found.rows,
+        unknown=found.unknown,
+    )
+
+
+def _told(value: Mapping[str, Any]) -> ErasureAnswer:
+    return ErasureAnswer(
+        id=value["id"],
+        state="done",
+        inferences=value["inferences"],
+        rows=value["rows"],
+        keys=value["keys"],
+        unknown=value["unknown"],
+        plain=tuple(value["plain"]),
+    )
+
+
+def _refusal(order_id: str, state: Any, error: Exception) -> ErasureAnswer:
+    hint = str(getattr(error, "hint", "") or "")
+    return ErasureAnswer(id=order_id, state=state, detail=str(error), hint=hint)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

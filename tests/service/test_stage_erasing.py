@@ -1,0 +1,407 @@
+"""What was ordered to be erased is nowhere any more, whatever happened in between."""
+
+import importlib
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sidelight.adapters import Inferences, Lake
+from sidelight.logger import Document, verify
+from sidelight.logger._sealed_verify import verify_sealed
+from sidelight.logger._sealing import SealingJournal, SealingSettings
+from sidelight.service._deployments import put_settings
+from sidelight.service._erasure_orders import COLLECTION, ErasureAnswer, ErasureOrder, ErasureOrders
+from sidelight.service._holds import Holds
+from sidelight.service._settings import AuditSettings, DeploymentSettings, Settings
+from sidelight.service._stage_erasing import ErasingStage
+
+_NAME = "prod/flights"
+_MARKER = "marker-of-the-subject"
+_STEPS = 2000
+
+
+class _SealedWriter:
+    """The archive's writer behind a sealing journal, as the folder of the tests uses it."""
+
+    def __init__(self, data: Path, writer: Any) -> None:
+        self._writer = writer
+        self.journal = SealingJournal(
+            data, writer, SealingSettings(deployments=("prod/*",)), position=writer.end
+        )
+
+    def write(self, head: bytes, body: bytes) -> "Future[int]":
+        return self.journal.write(head, body)
+
+    def close(self) -> None:
+        self.journal.close()
+        self._writer.close()
+
+
+class Eraser:
+    """The stage over a folder, with orders from the outside."""
+
+    def __init__(self, folder: Any, **settings: Any) -> None:
+        self.folder = folder
+        self.settings = Settings(data=folder.data, **settings)
+        self.orders = ErasureOrders(folder.data)
+        self.begin()
+
+    def begin(self) -> None:
+        """Make all stages anew, as a restart does."""
+        self.folder.begin()
+        self.stage = ErasingStage(
+            self.folder.journals,
+            self.folder.documents,
+            Lake(self.folder.data),
+            self.settings,
+            self.folder.stages,
+            self._append,
+        )
+
+    def _append(self, head: bytes, body: bytes) -> None:
+        self.folder.writer.write(head, body).result(10)
+
+    def order(self, **what: Any) -> ErasureAnswer:
+        """Order an erasure, and let everybody work until it is answered."""
+        order = ErasureOrder(**{"deployment": _NAME, "by": "me", "reason": "asked", **what})
+        self.orders.ask(order)
+        return self.answer(order.id)
+
+    def answer(self, order_id: str) -> ErasureAnswer:
+        for _ in range(_STEPS):
+            self.folder.now_ns += 100_000_000
+            for stage in (*self.folder.stages, self.stage):
+                stage.step(self.folder.now_ns)
+            if (answer := self.orders.answer(order_id)) is not None:
+                return answer
+        pytest.fail(f"the order is not answered: {self.stage.failure}")
+
+    def ids(self) -> set[str]:
+        inferences = Inferences(self.folder.data, self.folder.documents)
+        try:
+            return {item.request_id for item in inferences.find(limit=1000)[0]}
+        finally:
+            inferences.close()
+
+    def files_with(self, text: str) -> list[str]:
+        """Return the files of the data folder in which a text stands."""
+        return [
+            path.relative_to(self.folder.data).as_posix()
+            for path in sorted(self.folder.data.rglob("*"))
+            if path.is_file() and text.encode() in path.read_bytes()
+        ]
+
+
+@pytest.fixture
+def eraser(folder: Any) -> Eraser:
+    """Seven inferences of a sealed deployment; those of two are the subject's."""
+    folder.writer = _SealedWriter(folder.data, folder.writer)
+    folder.door._writer = folder.writer
+    _ask(folder)
+    return Eraser(folder)
+
+
+def _ask(folder: Any) -> None:
+    for number in range(7):
+        who = _MARKER if number in {2, 5} else f"somebody-{number}"
+        folder.ask([[number, who]], request_id=f"r{number}", minutes=number, names=("age", "who"))
+    folder.work()
+
+
+def _collects(folder: Any, rows: int) -> None:
+    value = {"name": _NAME, "reference": {"first_rows": rows}}
+    put_settings(folder.documents, DeploymentSettings.model_validate(value))
+
+
+def _by_marker(**more: Any) -> dict[str, Any]:
+    return {"where": f"features.who = '{_MARKER}'", **more}
+
+
+def test_nothing_of_the_subject_is_left_in_any_file(eraser: Eraser) -> None:
+    documents = eraser.folder.documents
+    labels = {"deployment": _NAME, "request_id": "r2", "row": 0, "labels": {"said": _MARKER}}
+    documents.put(
+        [
+            Document(
+                collection="labels",
+                key=f"{_NAME}|r2|0",
+                deployment=_NAME,
+                order="t",
+                value={**labels, "time": "2013-01-01T00:00:00Z"},
+            )
+        ]
+    )
+    before = eraser.files_with(_MARKER)
+    answer = eraser.order(**_by_marker())
+
+    assert any(name.startswith("lake/") for name in before)
+    assert (answer.state, answer.inferences, answer.rows, answer.plain) == ("done", 2, 2, ())
+    assert answer.keys == 4
+    assert eraser.files_with(_MARKER) == []
+    assert eraser.ids() == {"r0", "r1", "r3", "r4", "r6"}
+    eraser.folder.writer.close()
+    # The door signs, the writer of these tests does not.
+    assert [
+        finding for finding in verify(eraser.folder.data).findings if "sign" not in finding
+    ] == []
+    report = verify_sealed(eraser.folder.data)
+    assert (report.findings, report.sealed, report.erased) == ((), 14, 4)
+
+
+def test_dry_run_finds_and_changes_nothing(eraser: Eraser) -> None:
+    answer = eraser.order(**_by_marker(dry_run=True))
+
+    assert (answer.state, answer.inferences, answer.rows) == ("found", 2, 2)
+    assert len(eraser.ids()) == 7
+    assert eraser.files_with(_MARKER)
+    assert not eraser.folder.documents.find(COLLECTION)
+
+
+def test_others_and_their_answers_stay_as_they_were(eraser: Eraser) -> None:
+    inferences = Inferences(eraser.folder.data, eraser.folder.documents)
+    before = {item.request_id: item.to_json() for item in inferences.find()[0]}
+    eraser.order(**_by_marker())
+    after = {item.request_id: item.to_json() for item in inferences.find()[0]}
+
+    assert after == {name: of for name, of in before.items() if name not in {"r2", "r5"}}
+    inferences.close()
+
+
+def test_order_by_ids_takes_all_of_a_request_and_says_what_is_unknown(eraser: Eraser) -> None:
+    inferences = Inferences(eraser.folder.data, eraser.folder.documents)
+    found = {item.request_id: item.id for item in inferences.find()[0]}
+    inferences.close()
+    answer = eraser.order(ids=(found["r1"], "0" * 32))
+
+    assert (answer.inferences, answer.unknown) == (1, 1)
+    assert "r1" not in eraser.ids()
+    assert eraser.order(ids=(found["r1"],)).inferences == 0
+
+
+def test_order_by_request_destroys_what_the_lake_does_not_have_any_more(eraser: Eraser) -> None:
+    answer = eraser.order(request_ids=("r3",))
+
+    assert (answer.inferences, answer.keys) == (1, 2)
+    again = eraser.order(request_ids=("r3",))
+    assert (again.state, again.inferences, again.keys) == ("done", 0, 0)
+    assert verify_sealed(eraser.folder.data).erased == 2
+
+
+@pytest.mark.parametrize(
+    ("subject", "gone"),
+    [
+        (f"who={_MARKER}", {"r2", "r5"}),
+        ("age=3", {"r3"}),
+        ("features.age = 3.0", {"r3"}),
+        ("request_id=r1", {"r1"}),
+        ("outputs.late=4", {"r4"}),
+    ],
+)
+def test_subject_is_found_whether_the_column_holds_texts_or_numbers(
+    eraser: Eraser, subject: str, gone: set[str]
+) -> None:
+    eraser.order(subject=subject)
+
+    assert {f"r{number}" for number in range(7)} - eraser.ids() == gone
+
+
+def test_subject_of_an_unknown_column_is_refused(eraser: Eraser) -> None:
+    assert eraser.order(subject="nobody=1").state == "refused"
+
+
+def test_hold_refuses_and_is_named(eraser: Eraser) -> None:
+    hold = Holds(eraser.folder.data).add(_NAME, reason="case 17", by="court")
+    answer = eraser.order(**_by_marker())
+
+    assert answer.state == "held"
+    assert hold.id in answer.detail
+    assert "case 17" in answer.detail
+    assert len(eraser.ids()) == 7
+    Holds(eraser.folder.data).release(hold.id, reason="over", by="court")
+    assert eraser.order(**_by_marker()).state == "done"
+
+
+def test_hold_on_other_times_does_not_refuse(eraser: Eraser) -> None:
+    Holds(eraser.folder.data).add(_NAME, reason="case 17", by="court", to_us=0)
+
+    assert eraser.order(**_by_marker()).state == "done"
+
+
+def test_wrong_expression_is_refused_with_its_reason(eraser: Eraser) -> None:
+    answer = eraser.order(where="features.nobody = 1")
+
+    assert answer.state == "refused"
+    assert "features.nobody" in answer.detail
+
+
+def test_half_that_waits_is_erased_with_the_others(eraser: Eraser) -> None:
+    folder = eraser.folder
+    inputs = [{"name": "who", "shape": [1], "datatype": "BYTES", "data": [_MARKER]}]
+    folder.half("request", {"inputs": inputs}, request_id="w1", minutes=9)
+    answer = eraser.order(**_by_marker())
+    folder.half("response", {"outputs": inputs}, request_id="w1", minutes=9)
+    folder.work()
+
+    assert answer.inferences == 3
+    assert eraser.files_with(_MARKER) == []
+    assert "w1" not in eraser.ids()
+    assert folder.writer.journal.erased_again == 1
+
+
+def test_what_is_sent_again_does_not_come_back(eraser: Eraser) -> None:
+    eraser.order(**_by_marker())
+    eraser.folder.ask([[2, _MARKER]], request_id="r2", minutes=2, names=("age", "who"))
+    eraser.folder.work()
+
+    assert eraser.files_with(_MARKER) == []
+    assert "r2" not in eraser.ids()
+    assert eraser.folder.writer.journal.erased_again == 2
+
+
+@pytest.mark.parametrize("first_rows", [50, 51, 1000])
+def test_reference_forgets_the_subject_too(folder: Any, first_rows: int) -> None:
+    folder.writer = _SealedWriter(folder.data, folder.writer)
+    _collects(folder, first_rows)
+    for number in range(60):
+        who = _MARKER if number in {3, 30} else f"somebody-{number % 7}"
+        folder.ask([[number, who]], request_id=f"r{number}", minutes=number, names=("age", "who"))
+    folder.work()
+    eraser = Eraser(folder)
+    before = folder.documents.get("references", _NAME)
+    answer = eraser.order(**_by_marker())
+    after = folder.documents.get("references", _NAME)
+
+    assert answer.inferences == 2
+    assert eraser.files_with(_MARKER) == []
+    assert after["rows"] == before["rows"] - 2
+    # Detection goes on with what is left.
+    for number in range(60, 70):
+        folder.ask([[number, "x"]], request_id=f"r{number}", minutes=number, names=("age", "who"))
+    folder.work()
+    assert folder.counter("detector_errors_total") == 0
+    assert len(list((folder.data / "references").glob("*"))) == (1 if first_rows < 60 else 0)
+
+
+def test_segments_that_hold_it_as_it_came_are_named(folder: Any) -> None:
+    _ask(folder)
+    eraser = Eraser(folder, audit=AuditSettings(raw_retention=86_400.0))
+    answer = eraser.order(**_by_marker())
+
+    assert (answer.state, answer.keys) == ("done", 0)
+    ((segment, until),) = [tuple(item.values()) for item in answer.plain]
+    assert segment == "raw/00000000000000000000.seg"
+    assert until == "at least 1 days after its last event"
+    assert eraser.files_with(_MARKER) == [segment]
+
+
+def test_what_came_before_the_sealing_is_named_and_what_came_after_is_gone(folder: Any) -> None:
+    _ask(folder)
+    folder.writer = _SealedWriter(folder.data, folder.writer)
+    folder.ask([[9, _MARKER]], request_id="r9", minutes=9, names=("age", "who"))
+    folder.work()
+    eraser = Eraser(folder)
+    sealed = eraser.order(request_ids=("r9",))
+    plain = eraser.order(**_by_marker())
+
+    assert sealed.plain == ()
+    assert (sealed.keys, plain.keys) == (2, 0)
+    assert [item["until"] for item in plain.plain] == ["for ever: audit.raw_retention is not set"]
+
+
+class _Killed(BaseException):
+    pass
+
+
+def _killing(calls: int, of: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a call that dies before or after its work, at the given one of its calls."""
+    left = [calls]
+
+    def call(*args: Any, **options: Any) -> Any:
+        left[0] -= 1
+        if left[0] == 0:
+            raise _Killed
+        result = of(*args, **options)
+        left[0] -= 1
+        if left[0] == 0:
+            raise _Killed
+        return result
+
+    return call
+
+
+_PLACES = [
+    "sidelight.logger._key_files.KeyEraser.close_requests",
+    "sidelight.logger._key_files.KeyEraser.destroy",
+    "sidelight.logger._key_ring.KeyRing.store",
+    "sidelight.service._erasure_derived.erase_rows",
+    "sidelight.service._erasure_derived.without_rows",
+    "sidelight.service._erasure_derived.scrub",
+    "sidelight.adapters._embedded.EmbeddedJournals.commit",
+    "sidelight.adapters._lake.Lake.remove",
+]
+
+
+@pytest.mark.parametrize(
+    ("place", "calls"),
+    [
+        *[(place, calls) for place in _PLACES for calls in (1, 2)],
+        (_PLACES[-2], 5),
+        (_PLACES[-2], 9),
+    ],
+)
+def test_erasure_that_was_killed_anywhere_ends_in_the_same_state(
+    folder: Any, place: str, calls: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.writer = _SealedWriter(folder.data, folder.writer)
+    _collects(folder, 50)
+    _ask(folder)
+    eraser = Eraser(folder)
+    order = ErasureOrder(
+        deployment=_NAME, by="me", reason="asked", where=f"features.who = '{_MARKER}'"
+    )
+    module, _, name = place.rpartition(".")
+    target = _resolved(module)
+    with monkeypatch.context() as patch:
+        patch.setattr(target, name, _killing(calls, getattr(target, name)))
+        eraser.orders.ask(order)
+        with suppress(_Killed):
+            eraser.answer(order.id)
+    eraser.begin()
+    # Whoever asked may be gone with its answer; it asks again.
+    eraser.order(**_by_marker())
+
+    assert eraser.files_with(_MARKER) == []
+    assert eraser.ids() == {"r0", "r1", "r3", "r4", "r6"}
+    report = verify_sealed(folder.data)
+    assert (report.findings, report.erased) == ((), 4)
+    states = [value["state"] for _, _, value in folder.documents.find(COLLECTION)]
+    assert set(states) == {"done"}
+
+
+def _resolved(path: str) -> Any:
+    try:
+        return importlib.import_module(path)
+    except ModuleNotFoundError:
+        module, _, name = path.rpartition(".")
+        return getattr(importlib.import_module(module), name)
+
+
+def test_erasure_is_written_down_without_the_values_it_was_found_by(eraser: Eraser) -> None:
+    eraser.order(**_by_marker())
+    ((_, _, value),) = eraser.folder.documents.find(COLLECTION)
+
+    assert value["reason"] == "asked"
+    assert value.keys().isdisjoint({"ids", "request_ids", "refs", "where"})
+
+
+def test_order_without_a_reason_or_a_subject_is_refused() -> None:
+    with pytest.raises(ValueError, match="reason"):
+        ErasureOrder(deployment=_NAME, by="me", reason=" ", where="x = 1")
+    with pytest.raises(ValueError, match="where, or ids"):
+        ErasureOrder(deployment=_NAME, by="me", reason="r")
+    with pytest.raises(ValueError, match="NAMESPACE/NAME"):
+        ErasureOrder(deployment="flights", by="me", reason="r", where="x = 1")
