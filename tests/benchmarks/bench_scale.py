@@ -4,18 +4,20 @@
 
 Batches of 64 events (V2 JSON, one row of 20 features, one deployment) go to a collector over four
 connections. At each of these numbers it waits until everything is stored and judged, and asks: the
-resident size of each process, what stands on the disk for an inference, random inferences by their
-id before and after a restart, and pages. The service with its data folder is left to nobody; name
-DATA to keep it.
+memory of each process on the way (anonymous, without the pages of files), its CPU time, what
+stands on the disk for an inference, random inferences by their id before and after a restart, and
+pages. The data folder goes at the end; name DATA to keep it.
 """
 
 import asyncio
 import contextlib
+import os
 import random
 import re
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -33,7 +35,8 @@ PAIRS_A_BATCH = 32
 COLUMNS = 20
 ASKED = 200
 PAGES = 20
-SAMPLE_S = 1.0
+SAMPLE_S = 2.0
+SHOWN = 6
 PATIENCE_S = 3600.0
 CONTENT_TYPE = b"application/cloudevents-batch+json"
 
@@ -112,7 +115,7 @@ class Collector:
     """A service, and what is known of its processes."""
 
     data: Path
-    peaks: dict[str, float] = field(default_factory=dict)
+    samples: list[tuple[float, dict[str, float]]] = field(default_factory=list)
 
     def start(self) -> None:
         """Start it, and wait until it is ready."""
@@ -133,18 +136,48 @@ class Collector:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(30)
 
+    def processes(self) -> dict[str, Path]:
+        """Return what the kernel says of each process, by its role."""
+        pid = self.process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        folders = [Path(f"/proc/{child}") for child in children]
+        return {
+            (folder / "cmdline").read_bytes().split(b"\0")[-2].decode(): folder
+            for folder in folders
+        }
+
     def resident(self) -> dict[str, float]:
-        """Return the resident size of each process in MB, and remember the largest."""
-        pid, sizes = self.process.pid, {}
-        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-            role = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")[-2].decode()
-            status = Path(f"/proc/{child}/status").read_text()
-            for name, key in (("RssAnon", role), ("VmRSS", f"{role} with files")):
-                found = re.search(rf"{name}:\s+(\d+)", status)
-                assert found is not None
-                sizes[key] = int(found[1]) / 1024
-                self.peaks[key] = max(self.peaks.get(key, 0.0), sizes[key])
-        return sizes
+        """Return the anonymous memory of each process in MB."""
+        return {
+            role: int(re.findall(r"RssAnon:\s+(\d+)", (folder / "status").read_text())[0]) / 1024
+            for role, folder in self.processes().items()
+        }
+
+    def cpu_seconds(self) -> dict[str, float]:
+        """Return the CPU time of each process since its start."""
+        spent = {}
+        for role, folder in self.processes().items():
+            fields = (folder / "stat").read_text().rpartition(") ")[2].split()
+            spent[role] = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return spent
+
+    @contextlib.contextmanager
+    def sampled(self) -> Iterator[None]:
+        """Take samples of the memory while something else is done."""
+        over = threading.Event()
+        self.samples = []
+
+        def sample() -> None:
+            while not over.wait(SAMPLE_S):
+                self.samples.append((self.total("inferences_total"), self.resident()))
+
+        thread = threading.Thread(target=sample)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
 
     def total(self, name: str) -> float:
         """Return the sum of one metric over its labels."""
@@ -157,10 +190,9 @@ class Collector:
         )
 
     def wait(self, inferences: int) -> None:
-        """Wait until so many are stored and judged, taking samples of the memory."""
+        """Wait until so many are stored and judged."""
         until = time.monotonic() + PATIENCE_S
         while time.monotonic() < until:
-            self.resident()
             if self.total("inferences_total") >= inferences and not self.total(
                 "journal_lag_events"
             ):
@@ -214,9 +246,14 @@ def _pages(collector: Collector, query: str) -> str:
 
 def _report(collector: Collector, stored: int, sent: Sent) -> None:
     print(f"== {stored:,} inferences stored")
-    sizes = collector.resident()
-    for role in sorted(sizes):
-        print(f"  MB of {role}: {sizes[role]:.0f}, at most {collector.peaks[role]:.0f}")
+    roles = sorted(collector.resident())
+    print(f"  MB of {', '.join(roles)} on the way:")
+    samples = collector.samples
+    for number, sizes in samples[:: max(1, len(samples) // SHOWN)]:
+        shown = ", ".join(f"{sizes.get(role, 0.0):.0f}" for role in roles)
+        print(f"    {number:12,.0f}: {shown}")
+    peaks = [max(sizes.get(role, 0.0) for _, sizes in samples) for role in roles]
+    print(f"    at most     : {', '.join(f'{peak:.0f}' for peak in peaks)}")
     payload = sent.payload_bytes / stored
     print(f"  payloads of both events: {payload:.0f} bytes an inference")
     print(f"  the same with the attributes of the events: {sent.body_bytes / stored:.0f}")
@@ -238,11 +275,15 @@ def _measure(data: Path, marks: list[int]) -> None:
     collector.start()
     try:
         for mark in marks:
-            begun = time.perf_counter()
-            asyncio.run(_send_all(collector.port, stored, mark, sent))
-            received = time.perf_counter() - begun
-            collector.wait(mark)
+            begun, before = time.perf_counter(), collector.cpu_seconds()
+            with collector.sampled():
+                asyncio.run(_send_all(collector.port, stored, mark, sent))
+                received = time.perf_counter() - begun
+                collector.wait(mark)
             spent = time.perf_counter() - begun
+            for role, seconds in collector.cpu_seconds().items():
+                each = 1e6 * (seconds - before[role]) / (mark - stored)
+                print(f"{role}: {each:.0f} us of CPU an inference")
             print(
                 f"{mark - stored:,} more: {2 * (mark - stored) / received:,.0f} events a second, "
                 f"stored and judged {(mark - stored) / spent:,.0f} inferences a second"
