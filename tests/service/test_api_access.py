@@ -24,6 +24,7 @@ _PLACEHOLDERS = {
     "side": "request",
     "alarm_id": "a",
     "explanation_id": "e",
+    "erasure_id": "e",
 }
 
 
