@@ -75,6 +75,44 @@ def test_ingest_can_be_opened_alone_and_takes_its_role(tmp_path: Path) -> None:
     assert IngestGate(_settings(tmp_path, auth=auth)).admit(b"/", b"") is None
 
 
+def test_only_who_may_send_everything_passes_without_a_look_at_events(tmp_path: Path) -> None:
+    tokens = Tokens(tmp_path)
+    texts = {
+        "nobody": "",
+        "forged": "sl_0123456789ab_" + 43 * "c",
+        "reader": tokens.create(roles=["read"])[1],
+        "limited": tokens.create(roles=["ingest"], namespaces=["prod"])[1],
+        "sender": tokens.create(roles=["ingest"])[1],
+    }
+    required = AuthSettings(required=True)
+    quotas = {"prod": QuotaSettings(events_per_second=1000)}
+    passing = {}
+    for name, options in {
+        "open": {},
+        "closed": {"auth": required},
+        "ingest open": {"auth": AuthSettings(required=True, ingest="none")},
+        "quotas": {"quotas": quotas},
+        "closed, quotas": {"auth": required, "quotas": quotas},
+    }.items():
+        gate = IngestGate(_settings(tmp_path, **options))
+        who = set()
+        for sender, token in texts.items():
+            request = _binary("test", token=token)
+            if gate.passes(request.target, request.head):
+                assert gate.admit(request.target, request.head) is None
+                assert gate.check(request) is None
+                who.add(sender)
+        passing[name] = who
+
+    assert passing == {
+        "open": set(texts),
+        "closed": {"sender"},
+        "ingest open": set(texts),
+        "quotas": set(),
+        "closed, quotas": set(),
+    }
+
+
 @pytest.mark.parametrize(
     ("request_", "status"),
     [

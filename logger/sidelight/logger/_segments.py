@@ -51,8 +51,9 @@ Deliver = Callable[[Callable[[], None]], object]
 SEGMENT_BYTES = 128 << 20
 # A group is joined in memory before it is written; more than this waits for the next one.
 _GROUP_BYTES = 4 << 20
-# Clients that wait for their answers come back together, and half of them too late for the next
-# sync. Where syncs are slow, waiting a little for the rest is less than another sync.
+# A quick sync costs a loop less than handing it to a thread and back. Where syncs are slow a thread
+# waits for them, and it waits for company as well: clients that wait for their answers come back
+# together, and half of them would come too late for the next sync.
 _SLOW_SYNC_S = 1e-3
 _PATIENCE_S = 1e-3
 _ENOUGH = 0.95
@@ -64,8 +65,9 @@ _Waiting = tuple[bytes, bytes, Done]
 class SegmentWriter:
     """Appends records durably: what arrives during one sync is the group of the next.
 
-    One thread writes. A lone record waits for one ``fdatasync`` and nothing else; only where syncs
-    take more than a millisecond, as many as came last are waited for, up to another millisecond.
+    One thread writes, or the loop that hands over where its disk is quick. A lone record waits for
+    one ``fdatasync`` and nothing else; only where syncs take more than a millisecond, as many as
+    came last are waited for, up to another millisecond.
     A group that cannot be written is taken back as a whole and each of its records fails; later
     ones are tried again. A file whose sync failed is never synced again: the kernel may have
     dropped its pages and would report success.
@@ -79,8 +81,8 @@ class SegmentWriter:
     deliver : callable, optional
         Where the calls of ``append`` run; default the commit thread itself.
     gather : callable, optional
-        Runs a call a little later, such as ``loop.call_soon``: what is handed over until then is
-        one group. Default at once.
+        Of a loop that hands over: runs a call there a little later, such as ``loop.call_soon``.
+        What is handed over until then is one group. Default at once, and always in the thread.
     signer : Signer, optional
         Signs each checkpoint.
     clock : callable, default time.time_ns
@@ -119,6 +121,8 @@ class SegmentWriter:
         self._lock = FolderLock(data, "events")
         # Held while the list of segments changes: the commit thread seals, others retire.
         self._listing = threading.RLock()
+        # Held by whoever writes: the thread or the loop.
+        self._writing = threading.Lock()
         self._mark = DurableMark(data, writable=True)
         self._closed = False
         self._begun_ns = 0
@@ -168,7 +172,7 @@ class SegmentWriter:
             if self._gather is None:
                 self._tokens.put(None)
             else:
-                self._gather(self._tell)
+                self._gather(self._write_or_tell)
 
     def write(self, head: bytes, body: bytes) -> "Future[int]":
         """Hand over one record; the future gives its position when it is durable."""
@@ -193,7 +197,7 @@ class SegmentWriter:
         self._stopping = True
         self._tokens.put(None)
         self._thread.join()
-        with self._listing:
+        with self._writing, self._listing:
             try:
                 self._seal()
                 self._checkpoint(closed=True)
@@ -272,25 +276,44 @@ class SegmentWriter:
         self._mark.close()
         self._lock.close()
 
-    def _tell(self) -> None:
-        self._tokens.put(None)
+    def _write_or_tell(self) -> None:
+        # Before looking: who hands over after the last look tells again.
+        self._is_told = False
+        if self._takes_long() or not self._writing.acquire(blocking=False):
+            self._tokens.put(None)
+            return
+        try:
+            self._write_waiting(in_thread=False)
+        finally:
+            self._writing.release()
+
+    def _takes_long(self) -> bool:
+        """Whether the next group is no work for a loop, which has others to serve."""
+        return self._usual_sync_s > _SLOW_SYNC_S or self._is_segment_over()
+
+    def _is_segment_over(self) -> bool:
+        return self._file < 0 or self._size >= self._segment_bytes or self._is_seal_wanted
 
     def _run(self) -> None:
-        waiting = self._waiting
         while True:
             self._tokens.get()
-            # Before looking: who hands over after the last look tells again.
             self._is_told = False
-            while waiting:
-                if self._usual_sync_s > _SLOW_SYNC_S:
-                    self._wait_for_company()
-                records = [waiting.popleft() for _ in range(len(waiting))]
-                for group in _groups(records):
-                    self._commit(group)
-            if self._is_seal_wanted:
-                self._roll_at_rest()
+            with self._writing:
+                self._write_waiting(in_thread=True)
+                if self._is_seal_wanted:
+                    self._roll_at_rest()
             if self._stopping:
                 return
+
+    def _write_waiting(self, *, in_thread: bool) -> None:
+        waiting = self._waiting
+        deliver = self._deliver if in_thread else None
+        while waiting:
+            if in_thread and self._usual_sync_s > _SLOW_SYNC_S:
+                self._wait_for_company()
+            records = [waiting.popleft() for _ in range(len(waiting))]
+            for group in _groups(records):
+                self._commit(group, deliver)
 
     def _wait_for_company(self) -> None:
         until = time.perf_counter() + _PATIENCE_S
@@ -309,7 +332,7 @@ class SegmentWriter:
             # The next record tries again.
             log.exception("a new segment could not be begun")
 
-    def _commit(self, group: list[_Waiting]) -> None:
+    def _commit(self, group: list[_Waiting], deliver: Deliver | None = None) -> None:
         position, error = self._end, None
         try:
             self._write_group(group)
@@ -318,15 +341,15 @@ class SegmentWriter:
             self.failed_groups += 1
             log.error("a group could not be made durable", extra={"errno": failure.errno})  # noqa: TRY400
         answer = partial(_answer, group, position, error)
-        if self._deliver is None:
+        if deliver is None:
             answer()
         else:
             # The loop of a door that is going down may be closed already; its clients are gone.
             with suppress(RuntimeError):
-                self._deliver(answer)
+                deliver(answer)
 
     def _write_group(self, group: list[_Waiting]) -> None:
-        if self._file < 0 or self._size >= self._segment_bytes or self._is_seal_wanted:
+        if self._is_segment_over():
             self._roll()
         time_ns = max(self._clock(), self._time_ns)
         header, payloads, digest = encode_group(
