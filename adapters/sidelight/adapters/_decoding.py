@@ -79,9 +79,10 @@ class Decoder:
     def decode(self, pairs: Iterable[Pair | Meeting]) -> Decoding:
         """Return batches that hold every pair, whatever its payloads are."""
         listed = list(pairs)
+        found, n_learned = self._known.found(listed), self._known.n_learned
         items: list[Item] = [
-            known or self._decoded(pair)
-            for pair, known in zip(listed, self._known.found(listed), strict=True)
+            known or self._read_now(pair, n_learned)
+            for pair, known in zip(listed, found, strict=True)
         ]
         batches: list[Batch] = []
         undecoded: Counter[tuple[str, str]] = Counter()
@@ -94,6 +95,14 @@ class Decoder:
     def labels(self, event: Event) -> tuple[Labels, list[Rejected]]:
         """Return the labels of a feedback event, and what of it is none; see ``labels``."""
         return labels(event, self._schema, max_inflated_bytes=self._max_inflated_bytes)
+
+    def _read_now(self, pair: Pair | Meeting, n_learned: int) -> Item:
+        """Return an inference that was not recognised; what was learned since may be tried."""
+        if self._known.n_learned > n_learned:
+            (known,) = self._known.found([pair])
+            if known is not None:
+                return known
+        return self._decoded(pair)
 
     def _decoded(self, pair: Pair | Meeting) -> Decoded:
         whole = pair.pair() if isinstance(pair, Meeting) else pair

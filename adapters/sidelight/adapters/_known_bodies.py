@@ -96,7 +96,15 @@ class Shape:
         self._is_classed = any(tensor.datatype == NUMBER for tensor in tensors)
         self._first, *self._others = [re.compile(_pattern(text)).match for text in self._texts]
         self._tail = texts[-1]
-        self._is_simple = not is_nested and len(texts) == _AROUND_ONE and len(self._texts[-1]) == 1
+        self._id_group, self._rows_group = (
+            places[0] + 1 if places else 0 for places in (self._id_places, self._row_places)
+        )
+        self._is_simple = (
+            not is_nested
+            and len(texts) == _AROUND_ONE
+            and len(self._texts[-1]) == 1
+            and max(len(self._id_places), len(self._row_places)) < _AROUND_ONE
+        )
         self.is_plain = self._is_simple and not self._is_classed
         self.width = self._widths[0]
         self._rows = half.rows if self._is_stated else 0
@@ -112,23 +120,23 @@ class Shape:
         if match is None:
             return None
         start = match.end()
-        found: tuple[tuple[bytes, ...], tuple[bytes, ...]] | None
         if self._is_simple:
             # One flat array and nothing that differs behind it, as most bodies are.
             end = body.find(b"]", start)
             if end <= start or body[end:] != self._tail:
                 return None
-            found = match.groups(), (body[start:end],)
-        else:
-            found = self._inside(body, start, match.groups())
-            if found is None:
-                return None
-        said, fragments = found
-        body_id = _only(said, self._id_places) if self._id_places else b""
-        stated = _only(said, self._row_places) if self._row_places else self._rows
-        if body_id is None or stated is None:
+            body_id = match[self._id_group] if self._id_group else b""
+            rows = int(match[self._rows_group]) if self._rows_group else self._rows
+            return Cut(self, body_id, rows, (body[start:end],))
+        found = self._inside(body, start, match.groups())
+        if found is None:
             return None
-        return Cut(self, body_id, int(stated), fragments)
+        said, fragments = found
+        stated_id = _only(said, self._id_places) if self._id_places else b""
+        stated = _only(said, self._row_places) if self._row_places else self._rows
+        if stated_id is None or stated is None:
+            return None
+        return Cut(self, stated_id, int(stated), fragments)
 
     def _inside(
         self, body: bytes, start: int, said: tuple[bytes, ...]

@@ -77,8 +77,9 @@ class Plan:
         self.latency = _latency_place(senders)
         text = written(facts.tags).encode() if facts.tags else None
         self.tag_places = [(int(a), int(b)) for a, b in _MARKED.findall(text or b"")]
-        self.stated_tags = [place for place in self.tag_places if place[1] != _BODY]
+        self._stated_tags = [place for place in self.tag_places if place[1] != _BODY]
         self.tags = text and _MARKED.sub(b"%b", text.replace(b"%", b"%%"))
+        self._request_id = senders[0].request_place
         self._moments = [place for place in (self.time, self.answered) if place]
         self.is_sound = (
             incomplete(events[0], "request") is None
@@ -91,14 +92,17 @@ class Plan:
             and _MARK.encode() not in (self.tags or b"")
         )
 
-    def unusual(self, asked: Arrival, answered: Arrival) -> bool:
-        """Whether an inference must be read thoroughly for a value that it states."""
-        if not self.is_sound or asked.request_id.startswith(_SYNTHETIC):
-            return True
-        for side, place in self.stated_tags:
+    def is_usual(self, asked: Arrival, answered: Arrival) -> bool:
+        """Whether none of the values of an inference asks for a thorough reading."""
+        if not self.is_sound or asked.values[self._request_id].startswith(_SYNTHETIC):
+            return False
+        for side, place in self._moments:
+            if not (answered if side else asked).values[place]:
+                return False
+        for side, place in self._stated_tags:
             if (answered if side else asked).values[place] in _MEANINGLESS:
-                return True
-        return any(not (answered if side else asked).values[place] for side, place in self._moments)
+                return False
+        return True
 
 
 class Known(msgspec.Struct, gc=False):
@@ -131,6 +135,7 @@ class KnownInferences:
     """The shapes of bodies that were seen, by deployment and side."""
 
     def __init__(self) -> None:
+        self.n_learned = 0
         self._clients: dict[tuple[str, str], _Client] = {}
         self._routes: dict[tuple[Sender | OneEvent, Sender | OneEvent], _Route] = {}
 
@@ -157,7 +162,7 @@ class KnownInferences:
             Reads another body.
 
         """
-        self._client(arrival.sender).learn(arrival.data, half, read)
+        self.n_learned += self._client(arrival.sender).learn(arrival.data, half, read)
 
     def _begun(self, meeting: Meeting) -> Known | None:
         """Cut the bodies of an inference; None when anything of it is unusual."""
@@ -165,22 +170,24 @@ class KnownInferences:
         senders = asked.sender, answered.sender
         route = self._routes.get(senders) or self._route(senders)
         request = route.client.cut(asked.data)
-        response = route.server.cut(answered.data) if request else None
-        if request is None or response is None:
+        if request is None:
+            return None
+        response = route.server.cut(answered.data)
+        if response is None:
             return None
         shapes = request.shape, response.shape
         plan = route.plans.get(shapes) or route.plan(shapes)
-        if plan.unusual(asked, answered):
+        if not plan.is_usual(asked, answered):
             return None
-        latency_ms = None
-        if plan.latency is not None:
-            try:
-                side, place = plan.latency
-                latency_ms = float((answered if side else asked).values[place])
-            except ValueError:
-                return None
-            if not 0 <= latency_ms < _INFINITE:
-                return None
+        if plan.latency is None:
+            return Known(meeting, plan, (request, response), None)
+        side, place = plan.latency
+        try:
+            latency_ms = float((answered if side else asked).values[place])
+        except ValueError:
+            return None
+        if not 0 <= latency_ms < _INFINITE:
+            return None
         return Known(meeting, plan, (request, response), latency_ms)
 
     def _client(self, sender: Sender | OneEvent) -> "_Client":
@@ -231,17 +238,19 @@ class _Client:
                 return cut
         return None
 
-    def learn(self, body: bytes, half: Half, read: Read) -> None:
+    def learn(self, body: bytes, half: Half, read: Read) -> bool:
         self._unlearned += 1
         if self._unlearned < self._reluctance:
-            return
+            return False
         self._unlearned = 0
         # Bodies that differ in more than numbers are not worth a lesson each.
         self._reluctance = min(2 * self._reluctance, _MOST_RELUCTANT)
         shape = learned(body, half, self._shapes, read)
-        if shape is not None:
-            others = [other for other in self._shapes if other.key != shape.key]
-            self._shapes = [shape, *others][:_MAX_SHAPES]
+        if shape is None:
+            return False
+        others = [other for other in self._shapes if other.key != shape.key]
+        self._shapes = [shape, *others][:_MAX_SHAPES]
+        return True
 
 
 def _parsed_in_pieces(items: Sequence[Known], *, is_nested: bool) -> Iterator[list[Any] | None]:

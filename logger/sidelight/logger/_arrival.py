@@ -16,6 +16,7 @@ from sidelight.logger._pairing_state import Side
 from sidelight.payloads import Event, RawRef
 
 _SELDON: Final = "io.seldon."
+_MAX_VALUE_CHARS: Final = 256
 
 
 class Sender:
@@ -37,21 +38,24 @@ class Sender:
         ``namespace/name``.
     places : dict of str to int
         Where each of ``names`` stands in the values.
+    longest : int
+        Characters that an attribute can have.
 
     """
 
     __slots__ = (
-        *("_arguments", "_extensions", "_id", "_request_id", "_seed"),
-        *("dead_letter", "deployment", "identity", "names", "places", "side"),
+        *("_arguments", "_extensions", "_id"),
+        *("deployment", "identity", "is_request", "longest", "names", "places"),
+        *("request_place", "seed", "side"),
     )
 
     is_learned: Final = True
 
     def __init__(self, event: Event, names: Sequence[str], side: Side) -> None:
         self.side: Side = side
+        self.is_request = side == "request"
         self.names = tuple(names)
         self.places = {name: place for place, name in enumerate(names)}
-        self.dead_letter = event.dead_letter
         # Of several types, as the fields of an event are.
         self._arguments: dict[str, Any] = {
             "source": event.source,
@@ -60,6 +64,8 @@ class Sender:
             "datacontenttype": event.datacontenttype,
             "dead_letter": event.dead_letter,
         }
+        said = (event.source, event.type, event.specversion, event.datacontenttype or "")
+        self.longest = max(_MAX_VALUE_CHARS, *map(len, (*said, *event.extensions.values())))
         # In the order of the sender, with places for what is taken out again.
         self._extensions = {**event.extensions, "id": ""}
         self.identity = identity(event)._replace(request_id="")
@@ -67,21 +73,21 @@ class Sender:
         # Where Seldon's own is empty, the event is read thoroughly.
         asks = event.type.startswith(_SELDON) and "requestid" in event.extensions
         self._id = self.places["id"]
-        self._request_id = self.places["requestid"] if asks else self._id
-        self._seed = hashlib.blake2b(self.identity.prefix, digest_size=16)
+        self.request_place = self.places["requestid"] if asks else self._id
+        self.seed = hashlib.blake2b(self.identity.prefix, digest_size=16)
 
     def digest(self, values: tuple[bytes, ...]) -> bytes | None:
         """Return ``identity_digest`` of the event with these values; None without an id."""
-        request_id = values[self._request_id]
+        request_id = values[self.request_place]
         if not request_id or not values[self._id]:
             return None
-        digest = self._seed.copy()
+        digest = self.seed.copy()
         digest.update(request_id)
         return digest.digest()
 
     def request_id(self, arrival: "Arrival") -> bytes:
         """Return the request id of an event."""
-        return arrival.values[self._request_id]
+        return arrival.values[self.request_place]
 
     def key(self, arrival: "Arrival") -> Identity:
         """Return ``identity`` of the event."""
@@ -105,7 +111,7 @@ class Sender:
 class OneEvent:
     """The sender of an event that was read thoroughly: of this one alone."""
 
-    __slots__ = ("_event", "deployment", "identity", "side")
+    __slots__ = ("_event", "deployment", "identity", "is_request", "side")
 
     is_learned: Final = False
 
@@ -114,6 +120,7 @@ class OneEvent:
         self.identity = key
         self.deployment = key.deployment
         self.side: Side = side
+        self.is_request = side == "request"
 
     def request_id(self, arrival: "Arrival") -> bytes:  # noqa: ARG002 - as of ``Sender``
         """Return the request id of the event."""
@@ -143,6 +150,8 @@ class Arrival(msgspec.Struct, gc=False):
         The payload, byte for byte.
     received_ns, partition, position, index : int
         As of ``Event`` and its reference.
+    content : bytes
+        A digest of the data, once pairing needs one.
 
     """
 
@@ -154,6 +163,12 @@ class Arrival(msgspec.Struct, gc=False):
     partition: int
     position: int
     index: int
+    content: bytes = b""
+
+    @property
+    def side(self) -> Side:
+        """Which half of an inference it is."""
+        return self.sender.side
 
     @property
     def ref(self) -> RawRef:

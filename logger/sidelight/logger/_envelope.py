@@ -71,7 +71,7 @@ def parse(
 def scan(
     record: EventRecord, limits: EventLimits | None = None
 ) -> tuple[Sequence[Event | Arrival], list[Rejected]]:
-    """Return what ``parse`` does; halves of known senders as arrivals, a fifth of the time."""
+    """Return what ``parse`` does; halves of known senders as arrivals, in a fifth of the time."""
     limits = limits or _DEFAULTS
     if (arrival := _templates.arrival(record, limits)) is not None:
         return (arrival,), []

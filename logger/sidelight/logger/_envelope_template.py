@@ -23,7 +23,6 @@ _LINE: Final = b"\r\n"
 _REQUEST_LINE: Final = ":line"
 # Anything else is quoted, percent-encoded, escaped, in other characters or has white space.
 _PLAIN: Final = rb"([!#$&-\[\]-~]{0,256})"
-_MAX_VALUE_CHARS: Final = 256
 _MAX_SHAPES: Final = 8
 _MAX_SENDERS: Final = 4096
 # When the events of a sender are never the same, most of them are not worth a lesson.
@@ -38,11 +37,6 @@ class Part(NamedTuple):
     attribute: str
 
 
-class _Template(NamedTuple):
-    sender: Sender
-    longest: int
-
-
 class _Shape:
     """Texts that differ in nothing but values, and in these at known places.
 
@@ -54,15 +48,20 @@ class _Shape:
         What follows the last value.
     any_value : bytes
         A pattern for all that a value can be.
+    is_all : bool
+        Whether nothing may follow.
 
     """
 
     __slots__ = (
-        *("_any_value", "_behind", "_differing", "_parts"),
+        *("_any_value", "_behind", "_differing", "_is_all", "_parts"),
         *("changing", "constant", "read", "templates"),
     )
 
-    def __init__(self, parts: Sequence[Part], behind: bytes, any_value: bytes) -> None:
+    def __init__(
+        self, parts: Sequence[Part], behind: bytes, any_value: bytes, *, is_all: bool
+    ) -> None:
+        self._is_all = is_all
         self._parts = parts
         self._behind = behind
         self._any_value = any_value
@@ -96,8 +95,8 @@ class _Shape:
 
     def _compile(self) -> None:
         pattern = []
-        self.changing: list[int] = []
-        self.constant: list[int] = []
+        changing: list[int] = []
+        constant: list[int] = []
         for place, (before, value, attribute) in enumerate(self._parts):
             pattern.append(re.escape(before))
             if place not in self._differing:
@@ -106,12 +105,14 @@ class _Shape:
                 pattern.append(self._any_value)
             elif attribute in CHANGING:
                 pattern.append(_PLAIN)
-                self.changing.append(len(self.changing) + len(self.constant) + 1)
+                changing.append(len(changing) + len(constant) + 1)
             else:
                 pattern.append(b"(" + self._any_value + b")")
-                self.constant.append(len(self.changing) + len(self.constant) + 1)
-        self.read = re.compile(b"".join(pattern) + re.escape(self._behind)).match
-        self.templates: dict[object, _Template] = {}
+                constant.append(len(changing) + len(constant) + 1)
+        compiled = re.compile(b"".join(pattern) + re.escape(self._behind))
+        self.read = compiled.fullmatch if self._is_all else compiled.match
+        self.changing, self.constant = tuple(changing), tuple(constant)
+        self.templates: dict[object, Sender] = {}
 
 
 class Templates:
@@ -121,11 +122,14 @@ class Templates:
     ----------
     any_value : bytes
         A pattern for all that a value can be.
+    is_all : bool
+        Whether nothing may follow what was learned.
 
     """
 
-    def __init__(self, any_value: bytes) -> None:
+    def __init__(self, any_value: bytes, *, is_all: bool) -> None:
         self._any_value = any_value
+        self._is_all = is_all
         self._shapes: list[_Shape] = []
         self._reluctance = 1
         self._unlearned = 0
@@ -134,19 +138,21 @@ class Templates:
         self, text: bytes, start: int, limits: EventLimits
     ) -> tuple[Sender, tuple[bytes, ...], int] | None:
         """Return a sender, the values of its names, and where its text ends; None for others."""
-        for place, shape in enumerate(self._shapes):
+        for shape in self._shapes:
             match = shape.read(text, start)
-            if match is None:
-                continue
-            template = shape.templates.get(match.group(*shape.constant))
-            if template is None or template.longest > limits.max_attribute_chars:
-                return None
-            if place:
-                # The next event is more often than not of the same kind of sender.
-                self._shapes.insert(0, self._shapes.pop(place))
-            values = match.group(*shape.changing)
-            return template.sender, values if type(values) is tuple else (values,), match.end()
-        return None
+            if match is not None:
+                break
+        else:
+            return None
+        sender = shape.templates.get(match.group(*shape.constant))
+        if sender is None or sender.longest > limits.max_attribute_chars:
+            return None
+        if shape is not self._shapes[0]:
+            # The next event is more often than not of the same kind of sender.
+            self._shapes.remove(shape)
+            self._shapes.insert(0, shape)
+        values = match.group(*shape.changing)
+        return sender, values if type(values) is tuple else (values,), match.end()
 
     def may_learn(self) -> bool:
         """Whether the next event is worth a lesson."""
@@ -176,7 +182,7 @@ class Templates:
             return None
         return Sender(event, [name for name in attributes if name in CHANGING], side)
 
-    def learn(self, parts: Sequence[Part], behind: bytes, sender: Sender, event: Event) -> None:
+    def learn(self, parts: Sequence[Part], behind: bytes, sender: Sender) -> None:
         """Remember a sender."""
         shape = self._shape(parts, behind)
         match = shape.read(joined(parts, behind))
@@ -185,9 +191,7 @@ class Templates:
         if len(shape.templates) >= _MAX_SENDERS:
             shape.templates.clear()
             self._reluctance = _RELUCTANCE
-        said = (event.source, event.type, event.specversion, event.datacontenttype or "")
-        longest = max(_MAX_VALUE_CHARS, *map(len, (*said, *event.extensions.values())))
-        shape.templates[match.group(*shape.constant)] = _Template(sender, longest)
+        shape.templates[match.group(*shape.constant)] = sender
 
     def _shape(self, parts: Sequence[Part], behind: bytes) -> _Shape:
         for shape in self._shapes:
@@ -195,7 +199,7 @@ class Templates:
                 shape.widen(parts)
                 return shape
         del self._shapes[_MAX_SHAPES - 1 :]
-        self._shapes.insert(0, _Shape(parts, behind, self._any_value))
+        self._shapes.insert(0, _Shape(parts, behind, self._any_value, is_all=self._is_all))
         return self._shapes[0]
 
 
@@ -203,12 +207,12 @@ class HeadTemplates(Templates):
     """The heads of binary requests."""
 
     def __init__(self) -> None:
-        super().__init__(rb"[^\r\n]*")
+        super().__init__(rb"[^\r\n]*", is_all=True)
 
     def arrival(self, record: EventRecord, limits: EventLimits) -> Arrival | None:
         """Return the half that a request is; None when its head must be read thoroughly."""
         found = self.found(record.head, 0, limits)
-        if found is None or found[2] < len(record.head):
+        if found is None:
             return None
         sender, values, _ = found
         digest = sender.digest(values)
@@ -243,7 +247,7 @@ class HeadTemplates(Templates):
             parts = [Part(b"", first, _REQUEST_LINE), *map(_part, lines[:-2])]
             sender = self.sender_of(parts, event)
             if sender is not None:
-                self.learn(parts, _LINE + _LINE, sender, event)
+                self.learn(parts, _LINE + _LINE, sender)
 
 
 def _part(line: bytes) -> Part:

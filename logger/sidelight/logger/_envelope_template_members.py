@@ -20,6 +20,7 @@ _OPENING: Final = (b"{", b"[")
 _WHITE: Final = 16
 # Members of a batch are objects here, if short-lived ones: millions of empty ones must not be.
 _LEAST_BYTES: Final = 64
+_FREE_BYTES: Final = 1 << 20
 _ERRORS: Final = (msgspec.DecodeError, UnicodeDecodeError, ValueError, RecursionError)
 
 
@@ -35,12 +36,12 @@ class MemberTemplates(Templates):
     """The attributes of structured events and of members of a batch, where the data come last."""
 
     def __init__(self) -> None:
-        super().__init__(rb'[^"\\]*')
+        super().__init__(rb'[^"\\]*', is_all=False)
+        self._end = 0
 
     def arrivals(self, text: bytes, place: Place, limits: EventLimits) -> list[Arrival] | None:
         """Return the halves that a batch is; None when it holds anything else."""
-        is_crowded = text.count(b"{") * _LEAST_BYTES > len(text)
-        if not self._shapes or is_crowded or place.dead_letter:
+        if not self._shapes or place.dead_letter or _is_crowded(text):
             return None
         try:
             members = _ALL.decode(text)
@@ -51,12 +52,12 @@ class MemberTemplates(Templates):
         for index, member in enumerate(members):
             if not text.startswith(b"{", start):
                 start = _behind_white(text, start)
-            found = self._arrival(text, start, member, place, index, limits)
-            if found is None:
+            arrival = self._arrival(text, start, bytes(member.data), place, index, limits)
+            if arrival is None:
                 return None
-            arrivals.append(found[0])
+            arrivals.append(arrival)
             # Behind the comma. That one is there, and nothing else is, was seen by the decoder.
-            start = found[1] + 1
+            start = self._end + 1
         return arrivals
 
     def arrival(self, text: bytes, place: Place, index: int, limits: EventLimits) -> Arrival | None:
@@ -67,8 +68,8 @@ class MemberTemplates(Templates):
             member = _ONE.decode(text)
         except _ERRORS:
             return None
-        found = self._arrival(text, 0, member, place, index, limits)
-        return found[0] if found is not None and found[1] == len(text) else None
+        arrival = self._arrival(text, 0, bytes(member.data), place, index, limits)
+        return arrival if self._end == len(text) else None
 
     def learn_member(self, text: bytes, event: Event, read: Callable[[bytes], Event]) -> None:
         """Remember the attributes of an object whose last member are its data.
@@ -105,21 +106,14 @@ class MemberTemplates(Templates):
         place = (event.received_ns, ref.partition, ref.position, ref.index)
         expected = Arrival(sender, b"", values, event.data, *place).event()
         if repr(read(joined(other, last + behind))) == repr(expected):
-            self.learn(parts, last, sender, event)
+            self.learn(parts, last, sender)
 
     def _arrival(
-        self,
-        text: bytes,
-        start: int,
-        member: _Member,
-        place: Place,
-        index: int,
-        limits: EventLimits,
-    ) -> tuple[Arrival, int] | None:
-        """Return a half and where its object ends: with its data and a brace, nothing else."""
+        self, text: bytes, start: int, data: bytes, place: Place, index: int, limits: EventLimits
+    ) -> Arrival | None:
+        """Return a half; its object ends, at ``_end``, with its data and a brace."""
         found = self.found(text, start, limits)
-        data = bytes(member.data)
-        if found is None or not data.startswith(_OPENING):
+        if found is None or data[:1] not in _OPENING:
             return None
         sender, values, begin = found
         end = begin + len(data)
@@ -128,9 +122,13 @@ class MemberTemplates(Templates):
         digest = sender.digest(values)
         if digest is None:
             return None
+        self._end = end + 1
         partition, position, received_ns, _ = place
-        arrival = Arrival(sender, digest, values, data, received_ns, partition, position, index)
-        return arrival, end + 1
+        return Arrival(sender, digest, values, data, received_ns, partition, position, index)
+
+
+def _is_crowded(text: bytes) -> bool:
+    return len(text) > _FREE_BYTES and text.count(b"{") * _LEAST_BYTES > len(text)
 
 
 def _behind_white(text: bytes, start: int) -> int:

@@ -7,10 +7,10 @@ same 16 bytes of an inference that was handed on.
 
 import hashlib
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Final
+from typing import Final, Self
 
 import msgspec
 
@@ -23,6 +23,7 @@ WAITING_PREFIX: Final = b"w"
 _DIGEST_BYTES: Final = 8
 # What a half weighs beside its payload: values and objects, measured below 1 kB.
 _HALF_BYTES: Final = 1024
+_NEVER_NS: Final = 1 << 63
 
 Lookup = Callable[[Iterable[bytes]], Mapping[bytes, bytes]]
 Fetch = Callable[[RawRef], Event | None]
@@ -75,7 +76,7 @@ class Meeting(msgspec.Struct, gc=False):
 
 
 class _Waiting(msgspec.Struct, gc=False):
-    """A half that waits; ``half`` None where memory does not hold it."""
+    """A half that waits since an earlier step; ``half`` None where memory does not hold it."""
 
     side: Side
     content: bytes
@@ -83,8 +84,12 @@ class _Waiting(msgspec.Struct, gc=False):
     partition: int
     position: int
     index: int
-    half: Arrival | None
-    is_committed: bool = False
+    half: Arrival | None = None
+
+    @classmethod
+    def of(cls, half: Arrival) -> Self:
+        place = half.partition, half.position, half.index
+        return cls(half.sender.side, half.content, half.received_ns, *place, half)
 
     @property
     def ref(self) -> RawRef:
@@ -168,7 +173,8 @@ class Pairing:
         self._orphan_after_ns = orphan_after_ns
         self._max_held_bytes = max_held_bytes
         self._max_recent = max_recent
-        self._waiting: dict[bytes, _Waiting] = {}
+        # As they came, until the step ends in which they did.
+        self._waiting: dict[bytes, Arrival | _Waiting] = {}
         self._held_bytes = 0
         # Packed, so that the garbage collector has nothing to walk through.
         self._recent: dict[bytes, bytes] = {}
@@ -176,7 +182,7 @@ class Pairing:
         # Of this step. Most of them have met their other half when it ends, and need no deadline.
         self._begun: list[bytes] = []
         self._n_queued = 0
-        self._begun_ns = 0
+        self._begun_ns = _NEVER_NS
         for digest, first in _restored(waiting):
             self._waiting[digest] = first
             self._queue(digest, first)
@@ -204,11 +210,7 @@ class Pairing:
 
         """
         outcome = Outcome()
-        halves: list[Arrival] = []
-        for event in events:
-            half = event if isinstance(event, Arrival) else _half(event, outcome)
-            if half is not None:
-                halves.append(half)
+        halves = _halves(events, outcome)
         for sender, number in Counter([half.sender for half in halves]).items():
             outcome.received[sender.deployment, sender.side] += number
         self._meet(halves, self._remembered(halves, lookup), outcome)
@@ -224,79 +226,70 @@ class Pairing:
         self._forget()
         return outcome
 
-    def _remembered(self, halves: Iterable[Arrival], lookup: Lookup) -> Mapping[bytes, bytes]:
-        waiting, recent = self._waiting, self._recent
-        unknown = {
-            half.digest: None
-            for half in halves
-            if half.digest not in waiting and half.digest not in recent
-        }
+    def _remembered(self, halves: Sequence[Arrival], lookup: Lookup) -> Mapping[bytes, bytes]:
+        digests = {half.digest for half in halves}
+        unknown = digests.difference(self._waiting).difference(self._recent)
         return lookup(unknown) if unknown else {}
 
     def _meet(
-        self, halves: Iterable[Arrival], known: Mapping[bytes, bytes], outcome: Outcome
+        self, halves: Sequence[Arrival], known: Mapping[bytes, bytes], outcome: Outcome
     ) -> None:
-        waiting, recent = self._waiting, self._recent
-        blake2b = hashlib.blake2b
-        shown: tuple[int, int] | None = None
+        waiting, recent, new = self._waiting, self._recent, outcome.remembered
+        blake2b, pairs, begun = hashlib.blake2b, outcome.pairs, self._begun
+        completed = []
+        partition = shown_ns = -1
         for half in halves:
-            if shown != (half.partition, half.received_ns):
-                self._expire(half.partition, half.received_ns, outcome)
-                # Without patience each event shows that the one before it is late.
-                shown = (half.partition, half.received_ns) if self._orphan_after_ns else None
-            digest = half.digest
-            content = blake2b(half.data, digest_size=_DIGEST_BYTES).digest()
+            if half.received_ns != shown_ns or half.partition != partition:
+                partition, shown_ns = half.partition, half.received_ns
+                self._expire(partition, shown_ns, outcome)
+                if not self._orphan_after_ns:
+                    # Without patience each event shows that the one before it is late.
+                    shown_ns = -1
+            digest, sender = half.digest, half.sender
+            half.content = blake2b(half.data, digest_size=_DIGEST_BYTES).digest()
             first = waiting.get(digest)
-            if first is not None:
-                if first.side == half.sender.side:
-                    _count_again(first.content == content, half, outcome)
-                else:
-                    self._complete(first, half, content, outcome)
-            elif (value := recent.get(digest) or known.get(digest)) is not None:
-                self._take_again(PairState.recall(value), half, content, outcome)
+            if first is None:
+                value = recent.get(digest) or known.get(digest)
+                if value is not None:
+                    self._take_again(PairState.recall(value), half, outcome)
+                    continue
+                waiting[digest] = half
+                begun.append(digest)
+                self._begun_ns = min(self._begun_ns, half.received_ns)
+            elif first.side == sender.side:
+                _count_again(first.content == half.content, half, outcome)
+            elif sender.is_learned and isinstance(first, Arrival) and first.sender.is_learned:
+                # Both of this step and of known senders, as most are.
+                del waiting[digest]
+                asked, answered = (half, first) if sender.is_request else (first, half)
+                recent[digest] = new[digest] = remember_whole(1, asked.content, answered.content)
+                pairs.append(Meeting(asked, answered))
+                completed.append(sender)
             else:
-                self._begin(half, content)
+                self._complete(first, half, outcome)
+        for sender, number in Counter(completed).items():
+            outcome.completed[sender.deployment] += number
 
-    def _begin(self, half: Arrival, content: bytes) -> None:
-        size = len(half.data) + _HALF_BYTES
-        is_held = self._held_bytes + size <= self._max_held_bytes
-        if is_held:
-            self._held_bytes += size
-        self._waiting[half.digest] = _Waiting(
-            half.sender.side,
-            content,
-            half.received_ns,
-            half.partition,
-            half.position,
-            half.index,
-            half if is_held else None,
-        )
-        if len(self._begun) == self._n_queued or half.received_ns < self._begun_ns:
-            self._begun_ns = half.received_ns
-        self._begun.append(half.digest)
-
-    def _complete(self, first: _Waiting, half: Arrival, content: bytes, outcome: Outcome) -> None:
+    def _complete(self, first: Arrival | _Waiting, half: Arrival, outcome: Outcome) -> None:
         """Let a half meet the one that waits for it."""
-        digest = half.digest
-        is_request = half.sender.side == "request"
-        self._no_longer_waits(digest, first, outcome)
-        contents = (content, first.content) if is_request else (first.content, content)
-        self._recent[digest] = outcome.remembered[digest] = remember_whole(1, *contents)
-        held = first.half
+        digest, is_request = half.digest, half.sender.is_request
+        held = self._no_longer_waits(digest, first, outcome)
+        contents = half.content, first.content
+        self._recent[digest] = outcome.remembered[digest] = remember_whole(
+            1, *(contents if is_request else contents[::-1])
+        )
         if held is not None and held.sender.is_learned and half.sender.is_learned:
-            outcome.completed[half.sender.deployment] += 1
             outcome.pairs.append(Meeting(half, held) if is_request else Meeting(held, half))
+            outcome.completed[half.sender.deployment] += 1
             return
         partner = held.event() if held is not None else self._fetch(first.ref)
         self._hand_on(half, partner, outcome)
         if partner:
             outcome.completed[half.sender.deployment] += 1
 
-    def _take_again(
-        self, state: PairState, half: Arrival, content: bytes, outcome: Outcome
-    ) -> None:
+    def _take_again(self, state: PairState, half: Arrival, outcome: Outcome) -> None:
         """Take a half of an inference that was handed on."""
-        side = half.sender.side
+        side, content = half.sender.side, half.content
         present = state.half(side)
         if present is not None:
             _count_again(present.digest == content, half, outcome)
@@ -335,8 +328,7 @@ class Pairing:
         outcome.pairs.append(pair)
 
     def _expire(self, partition: int, now_ns: int, outcome: Outcome) -> None:
-        is_due = self._begun_ns + self._orphan_after_ns <= now_ns
-        if is_due and len(self._begun) > self._n_queued:
+        if self._begun_ns + self._orphan_after_ns <= now_ns:
             self._queue_begun()
         queue = self._deadlines.get(partition)
         while queue and queue[0][0] <= now_ns:
@@ -345,26 +337,32 @@ class Pairing:
             if first and first.received_ns + self._orphan_after_ns == deadline:
                 self._give_up(digest, first, outcome)
 
-    def _give_up(self, digest: bytes, first: _Waiting, outcome: Outcome) -> None:
-        self._no_longer_waits(digest, first, outcome)
-        event = first.half.event() if first.half is not None else self._fetch(first.ref)
-        stored = first.state()._replace(is_stored=True, revision=int(event is not None))
+    def _give_up(self, digest: bytes, first: Arrival | _Waiting, outcome: Outcome) -> None:
+        held = self._no_longer_waits(digest, first, outcome)
+        event = held.event() if held is not None else self._fetch(first.ref)
+        whole = _Waiting.of(first) if isinstance(first, Arrival) else first
+        stored = whole.state()._replace(is_stored=True, revision=int(event is not None))
         self._recent[digest] = outcome.remembered[digest] = stored.remember()
         if event is None:
             outcome.unreadable[""] += 1
             return
-        key = identity(event)
-        request, response = (event, None) if first.side == "request" else (None, event)
-        outcome.pairs.append(Pair(key, digest.hex(), request, response, first.side))
+        key, side = identity(event), first.side
+        request, response = (event, None) if side == "request" else (None, event)
+        outcome.pairs.append(Pair(key, digest.hex(), request, response, side))
         outcome.orphans[key.deployment] += 1
 
-    def _no_longer_waits(self, digest: bytes, first: _Waiting, outcome: Outcome) -> None:
+    def _no_longer_waits(
+        self, digest: bytes, first: Arrival | _Waiting, outcome: Outcome
+    ) -> Arrival | None:
+        """Forget that a half waits; return it if memory holds it."""
         del self._waiting[digest]
+        if isinstance(first, Arrival):
+            # Of what came and went within one step the committed state never knew.
+            return first
+        outcome.state[WAITING_PREFIX + digest] = None
         if first.half is not None:
             self._held_bytes -= len(first.half.data) + _HALF_BYTES
-        # Of what came and went within one step the committed state never knew.
-        if first.is_committed:
-            outcome.state[WAITING_PREFIX + digest] = None
+        return first.half
 
     def _queue_begun(self) -> None:
         """Queue what began to wait, in its order, and still does."""
@@ -373,19 +371,25 @@ class Pairing:
             if first is not None:
                 self._queue(digest, first)
         self._n_queued = len(self._begun)
+        self._begun_ns = _NEVER_NS
 
     def _note_begun(self, outcome: Outcome) -> None:
         """Note in the state what began to wait in this step, and still does."""
         self._queue_begun()
         for digest in self._begun:
-            first = self._waiting.get(digest)
-            if first is not None:
-                first.is_committed = True
+            half = self._waiting.get(digest)
+            if isinstance(half, Arrival):
+                self._waiting[digest] = first = _Waiting.of(half)
                 outcome.state[WAITING_PREFIX + digest] = first.state().pack()
+                size = len(half.data) + _HALF_BYTES
+                if self._held_bytes + size <= self._max_held_bytes:
+                    self._held_bytes += size
+                else:
+                    first.half = None
         self._begun.clear()
         self._n_queued = 0
 
-    def _queue(self, digest: bytes, first: _Waiting) -> None:
+    def _queue(self, digest: bytes, first: Arrival | _Waiting) -> None:
         queue = self._deadlines.setdefault(first.partition, deque())
         queue.append((first.received_ns + self._orphan_after_ns, digest))
 
@@ -396,14 +400,19 @@ class Pairing:
                 del self._recent[digest]
 
 
-def _half(event: Event, outcome: Outcome) -> Arrival | None:
-    """Return an event as the half that it is; one that is none goes to the others."""
-    half = arrival_of(event)
-    if half is None:
-        kind = kind_of(event.type)
-        outcome.received[identity(event).deployment, kind] += 1
-        (outcome.feedback if kind == "feedback" else outcome.others).append(event)
-    return half
+def _halves(events: Iterable[Event | Arrival], outcome: Outcome) -> list[Arrival]:
+    """Return the halves among events; what is none goes to the others."""
+    halves = []
+    for event in events:
+        if isinstance(event, Arrival):
+            halves.append(event)
+        elif (half := arrival_of(event)) is not None:
+            halves.append(half)
+        else:
+            kind = kind_of(event.type)
+            outcome.received[identity(event).deployment, kind] += 1
+            (outcome.feedback if kind == "feedback" else outcome.others).append(event)
+    return halves
 
 
 def _count_again(is_same: bool, half: Arrival, outcome: Outcome) -> None:  # noqa: FBT001 - one claim
@@ -421,5 +430,5 @@ def _restored(waiting: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, _Wait
             ref = half.ref
             side: Side = "request" if state.request else "response"
             place = (state.received_ns, ref.partition, ref.position, ref.index)
-            found.append((key[1:], _Waiting(side, half.digest, *place, None, is_committed=True)))
+            found.append((key[1:], _Waiting(side, half.digest, *place)))
     return sorted(found, key=lambda item: (item[1].received_ns, item[1].position, item[1].index))
