@@ -1,21 +1,27 @@
-"""Envelope, pairing and decoding of stored events, alone on one core.
+"""From stored events to decoded batches, alone on one core.
 
     python tests/benchmarks/bench_meaning.py [inferences]
 
 CPU time of this process per inference (one request and one response, V2 JSON), best of three
-rounds, for single binary events and for batches of 64, with 1 and 64 rows of 20 numbers.
+rounds, for single binary events and for batches of 64, with 1 and 64 rows of 20 numbers: of
+envelope, pairing and decoding, then of the whole decoding stage, which reads the journal and
+commits what it made.
 """
 
 import gc
 import json
 import random
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
-from sidelight.adapters import Decoder
+from sidelight.adapters import Decoder, EmbeddedDocuments, EmbeddedJournals
 from sidelight.logger import Pairing, scan
 from sidelight.logger._journal import EventRecord
+from sidelight.logger._segments import SegmentWriter
+from sidelight.service._stage_decoding import DecodingStage
 
 STEP = 1024
 COLUMNS = 20
@@ -31,14 +37,14 @@ def _bodies(number: int, rows: int, rng: random.Random) -> tuple[bytes, bytes]:
     return json.dumps(request).encode(), json.dumps(response).encode()
 
 
-def _attributes(number: int, kind: str) -> dict[str, str]:
+def _attributes(number: int, kind: str, deployments: int) -> dict[str, str]:
     return {
         "specversion": "1.0",
         "id": f"0a6f1c1e-6f0f-4c0e-9c7b-{number:012d}",
         "source": "http://localhost:9081/",
         "type": f"org.kubeflow.serving.inference.{kind}",
         "time": f"2026-05-01T10:{number // 60 % 60:02d}:{number % 60:02d}.123456Z",
-        "inferenceservicename": "flights",
+        "inferenceservicename": f"flights-{number % deployments}",
         "namespace": "prod",
         "component": "predictor",
         "endpoint": "",
@@ -49,13 +55,13 @@ def _attributes(number: int, kind: str) -> dict[str, str]:
     }
 
 
-def _single(n: int, rows: int) -> list[EventRecord]:
+def _single(n: int, rows: int, deployments: int = 1) -> list[EventRecord]:
     rng = random.Random(7)
     records: list[EventRecord] = []
     for number in range(n):
         for kind, body in zip(("request", "response"), _bodies(number, rows, rng), strict=True):
             lines = [
-                f"Ce-{name.title()}: {text}" for name, text in _attributes(number, kind).items()
+                f"Ce-{name.title()}: {text}" for name, text in _attributes(number, kind, deployments).items()
             ]
             lines += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
             lines += ["Host: collector.monitoring.svc", "User-Agent: Go-http-client/1.1"]
@@ -64,7 +70,7 @@ def _single(n: int, rows: int) -> list[EventRecord]:
     return records
 
 
-def _batched(n: int, rows: int) -> list[EventRecord]:
+def _batched(n: int, rows: int, deployments: int = 1) -> list[EventRecord]:
     rng = random.Random(7)
     head = b"POST / HTTP/1.1\r\nContent-Type: application/cloudevents-batch+json\r\n\r\n"
     records: list[EventRecord] = []
@@ -72,7 +78,7 @@ def _batched(n: int, rows: int) -> list[EventRecord]:
         members = []
         for number in range(start, min(start + 32, n)):
             for kind, body in zip(("request", "response"), _bodies(number, rows, rng), strict=True):
-                attributes = json.dumps(_attributes(number, kind)).encode()
+                attributes = json.dumps(_attributes(number, kind, deployments)).encode()
                 members.append(attributes[:-1] + b',"data":' + body + b"}")
         body = b"[" + b",".join(members) + b"]"
         records.append(EventRecord(0, len(records), len(records), head, body))
@@ -104,6 +110,44 @@ def _run(records: list[EventRecord], per_record: int) -> tuple[int, dict[str, fl
     return rows, spent
 
 
+def _stage_us(records: list[EventRecord], n: int) -> tuple[float, float]:
+    """Return the CPU time of the stage for an inference, and inferences in a batch."""
+    best = float("inf")
+    for _ in range(3):
+        with tempfile.TemporaryDirectory() as folder:
+            data = Path(folder)
+            writer = SegmentWriter(data)
+            for written in [writer.write(record.head, record.body) for record in records]:
+                written.result()
+            journals, documents = EmbeddedJournals(data, ("storing",)), EmbeddedDocuments(data)
+            stage = DecodingStage(
+                journals, documents, orphan_after_s=60, max_inflated_bytes=64 << 20
+            )
+            now_ns = time.time_ns()
+            begun = time.process_time()
+            while stage.step(now_ns):
+                now_ns += 500_000_000
+            best = min(best, time.process_time() - begun)
+            batches = journals.ends("inferences")[0]
+            documents.close()
+            journals.close()
+            writer.close()
+    return best / n * 1e6, n / batches
+
+
+def _report_stage(n: int) -> None:
+    for name, records, count in (
+        ("single, 1x20", _single(n, 1), n),
+        ("single, 1x20, 100 deployments", _single(n, 1, 100), n),
+        ("batch of 64, 1x20", _batched(n, 1), n),
+        ("single, 64x20", _single(n // 10, 64), n // 10),
+    ):
+        gc.collect()
+        gc.freeze()
+        each, size = _stage_us(records, count)
+        print(f"stage, {name}: {each:.1f} us per inference, {size:.0f} in a batch")
+
+
 def main(n: int) -> None:
     for name, make, per_record, rows, count in (
         ("single, 1x20", _single, 1, 1, n),
@@ -125,6 +169,7 @@ def main(n: int) -> None:
         total = sum(best.values()) / count * 1e6
         parts = ", ".join(f"{part} {value / count * 1e6:.1f}" for part, value in best.items())
         print(f"{name}: {total:.1f} us per inference = {1e6 / total:,.0f}/s ({parts})")
+    _report_stage(n)
 
 
 if __name__ == "__main__":
