@@ -2,7 +2,7 @@
 
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,10 @@ import pytest
 from tests.adapters.elastic_fake import FakeServer
 from tests.service.conftest import Folder
 
-from sidelight.adapters import ElasticStore, MissingExtraError, ScoreReader
+from sidelight.adapters import ElasticStore, Inferences, MissingExtraError, ScoreReader
 from sidelight.adapters import _elastic_bulk as bulk_module
 from sidelight.adapters._elastic_client import Answer, UnreachableError
-from sidelight.logger import Commit
+from sidelight.logger import Commit, Document
 from sidelight.payloads import Alarm
 from sidelight.service import _consumer_process as consumer_process
 from sidelight.service._api_feedback import FEEDBACK_TYPE
@@ -21,6 +21,7 @@ from sidelight.service._deployments import put_all_settings
 from sidelight.service._detection_results import alarm_document
 from sidelight.service._indexing import open_indexing
 from sidelight.service._ingest_client import event_batch
+from sidelight.service._search_upkeep import SEARCH_ERASURES
 from sidelight.service._settings import (
     DeploymentSettings,
     ReferenceSettings,
@@ -190,6 +191,73 @@ def test_a_server_that_does_not_answer_delays_nobody_else(folder: IndexedFolder)
     folder.index()
     assert folder.lag() == 0
     assert len(folder.server.sources()) == 81
+
+
+def _erase(folder: IndexedFolder, inference_id: str) -> None:
+    value = {"deployment": "prod/flights", "id": inference_id}
+    key = f"prod/flights|{inference_id}"
+    folder.documents.put(
+        [Document(collection=SEARCH_ERASURES, key=key, deployment="prod/flights", value=value)]
+    )
+
+
+def _ids(folder: IndexedFolder) -> list[str]:
+    return sorted(source["inference_id"] for source in folder.server.sources().values())
+
+
+def test_what_is_erased_is_deleted_and_then_done(folder: IndexedFolder) -> None:
+    folder.ask([[1, "m"], [2, "f"]])
+    folder.ask([[3, "m"]])
+    folder.work()
+    folder.index()
+    gone, *kept = sorted(set(_ids(folder)))
+
+    _erase(folder, gone)
+    folder.index()
+
+    assert sorted(set(_ids(folder))) == kept
+    assert folder.documents.find(SEARCH_ERASURES) == []
+
+
+def test_rows_of_what_is_erased_that_still_wait_are_never_written(folder: IndexedFolder) -> None:
+    folder.ask([[1, "m"]])
+    folder.ask([[2, "f"]])
+    folder.work()
+    gone, kept = sorted(item.id for item in Inferences(folder.data, folder.documents).find()[0])
+    written: list[str] = []
+
+    def refuses(source: Mapping[str, Any]) -> bool:
+        written.append(source["inference_id"])
+        return False
+
+    folder.server.refuses = refuses
+    _erase(folder, gone)
+    folder.index()
+
+    assert set(written) == {kept}
+    assert _ids(folder) == [kept]
+    assert folder.documents.find(SEARCH_ERASURES) == []
+
+
+def test_an_erasure_waits_for_a_server_that_does_not_answer(folder: IndexedFolder) -> None:
+    folder.ask([[1, "m"]])
+    folder.work()
+    folder.index()
+    folder.server.gate.clear()
+    folder.server.asked.clear()
+
+    _erase(folder, _ids(folder)[0])
+    folder.now_ns += 10**9
+    assert folder.indexing.step(folder.now_ns)
+    assert folder.server.asked.wait(10)
+    assert not folder.indexing.step(folder.now_ns)
+    waiting = folder.documents.find(SEARCH_ERASURES)
+    folder.server.gate.set()
+    folder.index()
+
+    assert len(waiting) == 1
+    assert folder.documents.find(SEARCH_ERASURES) == []
+    assert folder.server.sources() == {}
 
 
 def test_work_that_was_not_committed_is_done_again_and_is_there_once(
@@ -366,13 +434,13 @@ def test_a_missing_client_or_secret_is_said_at_start(
     monkeypatch.setitem(sys.modules, "elasticsearch", None)
     settings = ElasticsearchSettings(url="http://127.0.0.1:9")
     with pytest.raises(MissingExtraError, match="sidelight\\[elasticsearch\\]"):
-        open_indexing(settings, folder.data, folder.journals, folder.documents)
+        open_indexing(settings, Settings(data=folder.data), folder.journals, folder.documents)
 
     secret = ElasticsearchSettings(
         url="http://127.0.0.1:9", username="u", password_from="env:NOT_THERE"
     )
     with pytest.raises(ConfigurationError, match=r"store\.elasticsearch\.password_from"):
-        open_indexing(secret, folder.data, folder.journals, folder.documents)
+        open_indexing(secret, Settings(data=folder.data), folder.journals, folder.documents)
 
 
 @pytest.mark.parametrize(

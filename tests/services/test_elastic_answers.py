@@ -80,6 +80,8 @@ def _predicate(draw: st.DrawFn) -> str:
         return f"{column} {word}in ({', '.join(draw(st.lists(value, min_size=1, max_size=3)))})"
     if shape == 3 and kind == "text":
         return f"{column} {word}like {_quoted(draw(_PATTERNS))}"
+    if shape == 4 and kind == "text":
+        return f"{column} {word}like 'a!%!_%' escape '!'"
     return f"{column} {draw(st.sampled_from(['=', '!=', '<', '<=', '>', '>=']))} {draw(value)}"
 
 

@@ -6,8 +6,10 @@ from sidelight.adapters._elastic_bulk import StoppedError
 from sidelight.adapters._elastic_client import ElasticClient, ElasticConnection
 from sidelight.adapters._elastic_client import connect as connect_elastic
 from sidelight.adapters._elastic_documents import AlarmSpan, Joined
+from sidelight.adapters._elastic_expiry import ElasticExpiry
 from sidelight.adapters._elastic_query import ElasticInferences
 from sidelight.adapters._elastic_scores import ScoreReader
+from sidelight.adapters._elastic_search import ElasticSearch
 from sidelight.adapters._elastic_templates import IndexOptions
 from sidelight.adapters._embedded import EmbeddedJournals
 from sidelight.adapters._embedded_documents import EmbeddedDocuments
@@ -54,7 +56,9 @@ __all__ = [
     "Decoding",
     "ElasticClient",
     "ElasticConnection",
+    "ElasticExpiry",
     "ElasticInferences",
+    "ElasticSearch",
     "ElasticStore",
     "EmbeddedDocuments",
     "EmbeddedJournals",

@@ -3,7 +3,7 @@
 import logging
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, Final
 
@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from sidelight.adapters._elastic_bulk import Bulk, Operation, Outcome, StoppedError
 from sidelight.adapters._elastic_client import ElasticClient, Flavour
 from sidelight.adapters._elastic_columns import ColumnNotes, columns_index
+from sidelight.adapters._elastic_days import Days
 from sidelight.adapters._elastic_documents import (
     NOTHING,
     AlarmSpan,
@@ -79,6 +80,7 @@ class ElasticStore:
         self._stopping = threading.Event()
         self._bulk = Bulk(client, self._stopping, on_trouble, connections=connections)
         self._notes = ColumnNotes(self._options.prefix)
+        self._days = Days(self._indices, most=self._options.max_days)
         self._is_prepared = False
 
     def stop(self) -> None:
@@ -138,6 +140,7 @@ class ElasticStore:
                 prefix=options.prefix,
                 max_fields=options.max_fields,
                 keeps_long=options.keeps_long,
+                index_of=self._days.index_of,
             )
 
         self._note_columns(batches, joined)
@@ -218,6 +221,22 @@ class ElasticStore:
             raise
         self._notes.done()
 
+    def erase(self, deployment: str, inference_ids: Collection[str]) -> int:
+        """Delete all rows of some inferences, of all revisions and days; return how many.
+
+        Done again it changes nothing. Nothing may write rows of them meanwhile or later.
+        """
+        self.prepare()
+
+        def deletions() -> Iterator[Operation]:
+            query = "inference_id", sorted(inference_ids)
+            for hit in self._hits(deployment, [query], ["inference_id"]):
+                yield Operation("delete", {"_index": hit["_index"], "_id": hit["_id"]})
+
+        outcomes = self._bulk.send(deletions())
+        self._refresh(deployment)
+        return outcomes["stored"]
+
     def _put_policy(self) -> bool:
         name = f"{self._options.prefix}-inferences"
         answer = self._bulk.ask("PUT", f"/_ilm/policy/{name}", policy(self._options))
@@ -236,6 +255,9 @@ class ElasticStore:
                 f"{path}: expected the template to be taken, got {answer.status} {error}; does "
                 "somebody else have templates for the same index names?"
             )
+
+    def _indices(self, stem: str) -> list[str]:
+        return list(self._bulk.ask("GET", f"/{stem}-*/_alias", None, **_ANY).body)
 
     def _pattern(self, deployment: str) -> str:
         return f"{index_stem(self._options.prefix, 'inferences', deployment)}-*"

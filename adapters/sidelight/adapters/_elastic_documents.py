@@ -3,7 +3,7 @@
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -91,7 +91,13 @@ NOTHING: Final = Joined(labels={}, scores={})
 
 
 def row_operations(
-    batch: Batch, joined: Joined, *, prefix: str, max_fields: int, keeps_long: bool = False
+    batch: Batch,
+    joined: Joined,
+    *,
+    prefix: str,
+    max_fields: int,
+    keeps_long: bool = False,
+    index_of: Callable[[str, str], str] = "{}-{}".format,
 ) -> Iterator[Operation]:
     """Yield what stores each row of a batch, in their order.
 
@@ -101,6 +107,8 @@ def row_operations(
         Columns that are indexed.
     keeps_long : bool, default False
         Whether long lists and texts that are not indexed are copied; they are counted otherwise.
+    index_of : callable
+        From the stem of an index and a date to its name.
 
     """
     records = batch.records
@@ -166,7 +174,7 @@ def row_operations(
             alarms = [item.id for item in joined.alarms if item.covers(time_us, own["version"])]
             document["alarms"] = alarms
         head = {
-            "_index": f"{stem}-{time[:10]}",
+            "_index": index_of(stem, time[:10]),
             "_id": f"{own['id']}-{own['row']}",
             "version": (own["revision"] + 1) * _UPDATES,
             "version_type": "external",

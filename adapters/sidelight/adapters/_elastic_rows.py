@@ -1,7 +1,7 @@
 """Documents of a search server as rows again: the values that the lake would give."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 from urllib.parse import unquote
 
@@ -105,7 +105,9 @@ class StoredDocument:
 
 def inference_of(documents: Iterable[StoredDocument]) -> Inference:
     """Return the inference that rows make, which must be all of one revision."""
-    rows = sorted(documents, key=lambda document: document.place)
+    # A row may be in two indices, of its day and of other times: it is the same row.
+    by_place = {document.place: document for document in documents}
+    rows = [by_place[place] for place in sorted(by_place)]
     first = rows[0].source
     raw = first.get("raw") or {}
     return Inference(
@@ -179,6 +181,3 @@ _OTHER: Final = "list"
 
 def _type_of(value: Any) -> str:
     return _TYPES.get(type(value), _OTHER)
-
-
-CellOf = Callable[[ColumnName], Cell]

@@ -1,7 +1,10 @@
 """Asking a search server: one question at a time, whole answers or an error."""
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
+
+import orjson
 
 from sidelight.adapters._elastic_client import ElasticClient, UnreachableError
 from sidelight.adapters._elastic_columns import NoteCache, columns_index
@@ -19,6 +22,10 @@ _MOST_HITS: Final = 10_000
 _DOCUMENTS: Final = 500
 _IDS: Final = 1_000
 _NOTES: Final = 1_000
+_PLACE: Final = ("_index", "_id")
+_GONE: Final = frozenset({200, 404})
+_NOT_READY: Final = frozenset({429, 503})
+_PAUSES_S: Final = (0.1, 0.3, 0.6)
 
 
 class ElasticSearch:
@@ -101,8 +108,7 @@ class ElasticSearch:
         if deployment is not None:
             stem = index_stem(self._prefix, "inferences", deployment)
             query = {"term": {"stem": stem}}
-        answer = self._ask("POST", f"/{index}/_count", {"query": query}, _ANY)
-        known = self._notes.get(stem, answer["count"])
+        known = self._notes.get(stem, self.count(index, query))
         if known is not None:
             return known
         sort = [{"key": {"order": "asc", "unmapped_type": "keyword"}}]
@@ -110,6 +116,54 @@ class ElasticSearch:
         notes = [hit["_source"] for hit in self._pages(index, body, _NOTES)]
         self._notes.put(stem, notes)
         return notes
+
+    def indices(self, deployment: str) -> list[str]:
+        """Return the indices of a deployment, and of who shares them, the oldest day first."""
+        found = self.ask("GET", f"/{self._pattern(deployment)}/_alias", None, _ANY)
+        return sorted(found)
+
+    def places(
+        self, deployment: str, filters: Sequence[Mapping[str, Any]], *, size: int
+    ) -> list[dict[str, Any]]:
+        """Return where some documents stand that match, in no order."""
+        body = {
+            "size": size,
+            "_source": False,
+            "query": self._query(deployment, filters),
+            "track_total_hits": False,
+        }
+        return self._search(self._pattern(deployment), body)
+
+    def count(self, index: str, query: Mapping[str, Any]) -> int:
+        """Return how many documents of an index match."""
+        return int(self.ask("POST", f"/{index}/_count", {"query": query}, _ANY)["count"])
+
+    def delete(self, places: Sequence[Mapping[str, Any]]) -> int:
+        """Delete documents where they stand; return how many are gone.
+
+        Raises
+        ------
+        StoreError
+            When the server deletes none of them.
+
+        """
+        left = [orjson.dumps({"delete": {name: hit[name] for name in _PLACE}}) for hit in places]
+        statuses: set[int] = set()
+        for pause_s in (0.0, *_PAUSES_S):
+            time.sleep(pause_s)
+            answer = self.ask("POST", "/_bulk", b"\n".join(left) + b"\n")
+            told = [item["delete"]["status"] for item in answer["items"]]
+            left = [line for line, status in zip(left, told, strict=True) if status not in _GONE]
+            statuses = set(told) - _GONE
+            if not left:
+                break
+        if len(left) == len(places):
+            raise StoreError(f"the search server does not delete: {sorted(statuses)}")
+        return len(places) - len(left)
+
+    def refresh(self, deployment: str) -> None:
+        """Have the server find what was written."""
+        self.ask("POST", f"/{self._pattern(deployment)}/_refresh", None, _ANY)
 
     def close(self) -> None:
         """Close the connections."""
@@ -135,17 +189,31 @@ class ElasticSearch:
             body["search_after"] = hits[-1]["sort"]
 
     def _search(self, index: str, body: Mapping[str, Any]) -> list[dict[str, Any]]:
-        answer = self._ask("POST", f"/{index}/_search", body, _WHOLE)
+        answer = self.ask("POST", f"/{index}/_search", body, _WHOLE)
         hits: list[dict[str, Any]] = answer["hits"]["hits"]
         return hits
 
-    def _ask(self, method: str, path: str, body: Any, params: Mapping[str, str]) -> Any:
-        try:
-            answer = self._client.request(method, path, body, params)
-        except UnreachableError as error:
-            raise StoreError(f"the search server gives no answer ({error})") from error
-        if answer.status != _OK:
-            told = answer.body.get("error") if isinstance(answer.body, dict) else None
-            kind = told.get("type") if isinstance(told, dict) else told
-            raise StoreError(f"the search server answers {answer.status} {kind or ''}".rstrip())
-        return answer.body
+    def ask(
+        self, method: str, path: str, body: Any, params: Mapping[str, str] | None = None
+    ) -> Any:
+        """Ask; a little later again when the server is not ready, as for a new index.
+
+        Raises
+        ------
+        StoreError
+            When there is no answer, or a refusal.
+
+        """
+        for pause_s in (*_PAUSES_S, None):
+            try:
+                answer = self._client.request(method, path, body, params or {})
+            except UnreachableError as error:
+                raise StoreError(f"the search server gives no answer ({error})") from error
+            if answer.status == _OK:
+                return answer.body
+            if answer.status not in _NOT_READY or pause_s is None:
+                break
+            time.sleep(pause_s)
+        told = answer.body.get("error") if isinstance(answer.body, dict) else None
+        kind = told.get("type") if isinstance(told, dict) else told
+        raise StoreError(f"the search server answers {answer.status} {kind or ''}".rstrip())

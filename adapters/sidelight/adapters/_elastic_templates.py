@@ -27,6 +27,8 @@ class IndexOptions:
         Columns of one document that are indexed; the others are kept and cannot be searched.
     delete_after : str, optional
         Age at which the lifecycle policy deletes an index, as ``365d``.
+    max_days : int, default 400
+        Indices of one deployment; rows of further days share one.
     keeps_long : bool, default False
         Whether lists and texts of any length are copied: nobody else has them for queries.
 
@@ -38,6 +40,7 @@ class IndexOptions:
     refresh: str = "1s"
     max_fields: int = 500
     delete_after: str | None = None
+    max_days: int = 400
     keeps_long: bool = False
 
 

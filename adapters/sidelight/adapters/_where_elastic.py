@@ -122,7 +122,7 @@ class _Writer:
             case Like(escape=""):
                 return _like(field, predicate, wanted=wanted)
             case Like():
-                return _found(field, "text", _exists(field))
+                return _like(field, predicate, wanted=wanted)
             case Membership():
                 parts = [_compared(field, "=", value, wanted=wanted) for value in values]
                 return _some(parts) if wanted else _every(parts)

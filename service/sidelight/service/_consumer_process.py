@@ -189,13 +189,7 @@ def _indexing(
     # Who has no search server does not wait for what it needs.
     from sidelight.service._indexing import open_indexing  # noqa: PLC0415
 
-    return open_indexing(
-        settings.store.elasticsearch,
-        settings.data,
-        journals,
-        documents,
-        answers=settings.store.answers == "elasticsearch",
-    )
+    return open_indexing(settings.store.elasticsearch, settings, journals, documents)
 
 
 def _open(settings: Settings, stopping: threading.Event) -> EmbeddedJournals:

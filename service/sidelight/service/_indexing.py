@@ -1,10 +1,11 @@
 """The indexing stage as it is configured."""
 
 import math
-from pathlib import Path
 
 from sidelight.adapters import (
     ElasticConnection,
+    ElasticExpiry,
+    ElasticSearch,
     ElasticStore,
     IndexOptions,
     ScoreReader,
@@ -12,24 +13,23 @@ from sidelight.adapters import (
 )
 from sidelight.logger import Documents, Journals
 from sidelight.service._proxy_secrets import read_secret
+from sidelight.service._search_upkeep import SearchRetention
+from sidelight.service._settings import Settings
 from sidelight.service._settings_elasticsearch import ElasticsearchSettings
 from sidelight.service._stage_indexing import IndexingStage, Troubles
 
 
 def open_indexing(
-    settings: ElasticsearchSettings,
-    data: Path,
-    journals: Journals,
-    documents: Documents,
-    *,
-    answers: bool = False,
+    settings: ElasticsearchSettings, service: Settings, journals: Journals, documents: Documents
 ) -> IndexingStage:
     """Return the stage; nothing is asked of the server yet.
 
     Parameters
     ----------
-    answers : bool, default False
-        Whether the server answers the API, so that it needs all of every row.
+    settings : ElasticsearchSettings
+        Of the server.
+    service : Settings
+        The data folder, the retention, and which store answers.
 
     Raises
     ------
@@ -48,7 +48,8 @@ def open_indexing(
         refresh=f"{round(settings.refresh * 1000)}ms",
         max_fields=settings.max_fields,
         delete_after=None if days is None else f"{days}d",
-        keeps_long=answers,
+        max_days=settings.max_days,
+        keeps_long=service.store.answers == "elasticsearch",
     )
     troubles = Troubles()
     store = ElasticStore(
@@ -58,7 +59,16 @@ def open_indexing(
         on_trouble=troubles.add,
         connections=settings.connections,
     )
-    return IndexingStage(journals, documents, ScoreReader(data, documents), store, troubles)
+    # A client of its own: the stage's gives up with the stage, and this one asks once.
+    expiry = ElasticExpiry(ElasticSearch(connect_elastic(connection), settings.index_prefix))
+    return IndexingStage(
+        journals,
+        documents,
+        ScoreReader(service.data, documents),
+        store,
+        troubles,
+        SearchRetention(documents, service, expiry),
+    )
 
 
 def connection_of(settings: ElasticsearchSettings) -> ElasticConnection:

@@ -64,11 +64,14 @@ class ElasticsearchSettings(BaseModel):
     replicas: int = Field(default=1, ge=0)
     """Replicas of each shard."""
 
-    refresh: Duration = Field(default=1.0, gt=0)
+    refresh: Duration = Field(default=0.5, gt=0)
     """When what was written can be found."""
 
     max_fields: PositiveInt = Field(default=500, le=10_000)
     """Columns of one document that can be searched; the others are kept with it."""
+
+    max_days: PositiveInt = Field(default=400, le=10_000)
+    """Daily indices of one deployment; rows of further days share one, those around today not."""
 
     delete_after: Duration | None = Field(default=None, gt=0)
     """Age at which the lifecycle policy deletes an index; never when absent."""

@@ -9,17 +9,26 @@ import hashlib
 import logging
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
 
 import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from sidelight.adapters import AlarmSpan, Joined, ScoreReader, StoppedError
 from sidelight.logger import Commit, Document, Documents, Journals
 from sidelight.payloads import Batch
 from sidelight.service._label_values import instant
+from sidelight.service._metrics import split_name
+from sidelight.service._search_upkeep import (
+    SEARCH_ERASURES,
+    Erasures,
+    SearchErasures,
+    SearchRetention,
+)
 from sidelight.service._stage import DETECTION, INDEXING, LABEL_CHANGES, Counts
 
 log = logging.getLogger(__name__)
@@ -33,6 +42,7 @@ _GATHER_NS: Final = 200_000_000
 _COUNTED_NS: Final = 1_000_000_000
 _AGAIN_NS: Final = 5_000_000_000
 _ALARM: Final = b"alarm|"
+_EXPIRED: Final = "expired"
 
 
 class DocumentStore(Protocol):
@@ -50,6 +60,14 @@ class DocumentStore(Protocol):
 
     def alarm(self, value: Mapping[str, Any], span: AlarmSpan) -> Counter[Any]:
         """Store an alarm and mark its rows."""
+        ...
+
+    def prepare(self) -> None:
+        """Tell the server of our indices."""
+        ...
+
+    def erase(self, deployment: str, inference_ids: Collection[str]) -> int:
+        """Delete all rows of some inferences."""
         ...
 
     def stop(self) -> None:
@@ -94,10 +112,14 @@ class _Work:
     changes: list[tuple[str, str]] = field(default_factory=list)
     alarms: list[dict[str, Any]] = field(default_factory=list)
     spans: Mapping[str, list[AlarmSpan]] = field(default_factory=dict)
+    erasures: Erasures = field(default_factory=Erasures)
+    sweeps_at_ns: int | None = None
 
     @property
     def is_empty(self) -> bool:
-        return not (self.payloads or self.changes or self.alarms)
+        return not (self.payloads or self.changes or self.alarms or self.erasures.due) and (
+            self.sweeps_at_ns is None
+        )
 
 
 class IndexingStage:
@@ -112,6 +134,8 @@ class IndexingStage:
         Closed with the stage.
     troubles : Troubles
         What the store had to send again.
+    retention : SearchRetention, optional
+        Deletes what is too old; nothing is when absent.
 
     """
 
@@ -124,8 +148,12 @@ class IndexingStage:
         scores: ScoreReader,
         store: DocumentStore,
         troubles: Troubles,
+        retention: SearchRetention | None = None,
     ) -> None:
         self._journals = journals
+        self._erasures = SearchErasures(documents)
+        self._retention = retention
+        self._is_prepared = False
         self._documents = documents
         self._scores = scores
         self._store = store
@@ -148,6 +176,8 @@ class IndexingStage:
         self._store.stop()
         self._pool.shutdown(cancel_futures=True)
         self._store.close()
+        if self._retention is not None:
+            self._retention.close()
 
     def step(self, now_ns: int) -> bool:
         """Commit what is done and hand over what is new; never waits for the server."""
@@ -159,7 +189,11 @@ class IndexingStage:
         # A clock that was set back makes nobody wait for what it showed before.
         if 0 <= self._not_before_ns - now_ns < _AGAIN_NS:
             return False
-        work = self._next()
+        if not self._is_prepared:
+            self._is_prepared = True
+            # Before the first rows come, which then wait less; what fails here is told by them.
+            self._pool.submit(self._store.prepare)
+        work = self._next(now_ns)
         if work.is_empty:
             self._not_before_ns = now_ns + _GATHER_NS
             return False
@@ -192,7 +226,12 @@ class IndexingStage:
     def _commit(self, work: _Work, outcomes: Counter[str]) -> None:
         counts = Counts()
         for outcome, number in outcomes.items():
-            counts.add("indexed_documents_total", (("outcome", outcome),), number)
+            name, _, deployment = outcome.partition("|")
+            if name == _EXPIRED:
+                labels = (*split_name(deployment), ("table", "search"))
+                counts.add("expired_rows_total", labels, number)
+            else:
+                counts.add("indexed_documents_total", (("outcome", outcome),), number)
         self._add_troubles(counts)
         state: dict[bytes, bytes | None] = {
             _ALARM + str(alarm["id"]).encode(): _digest(alarm) for alarm in work.alarms
@@ -206,6 +245,7 @@ class IndexingStage:
                 state=state,
                 documents=[
                     *(Document(collection=LABEL_CHANGES, key=key) for key, _ in work.changes),
+                    *(Document(collection=SEARCH_ERASURES, key=key) for key in work.erasures.due),
                     *self._scores.indexed(work.partition, work.last),
                 ],
                 counters=counts,
@@ -213,8 +253,13 @@ class IndexingStage:
         )
         self._known |= {key: value for key, value in state.items() if value is not None}
 
-    def _next(self) -> _Work:
+    def _next(self, now_ns: int) -> _Work:
         """Read, in the thread that owns the journals, what is to be done."""
+        is_due = self._retention is not None and self._retention.is_due(now_ns)
+        erasures = self._erasures.next(
+            position=sum(self._journals.positions(INDEXING, "inferences").values()),
+            end=sum(self._journals.ends("inferences").values()),
+        )
         alarms, spans = self._alarms()
         changes = [
             (key, str(value["key"]))
@@ -222,21 +267,25 @@ class IndexingStage:
                 LABEL_CHANGES, descending=False, limit=_MAX_LABELS
             )
         ]
-        work = _Work(changes=changes, alarms=alarms, spans=spans)
+        work = _Work(
+            changes=changes,
+            alarms=alarms,
+            spans=spans,
+            erasures=erasures,
+            sweeps_at_ns=now_ns if is_due else None,
+        )
         for part in self._journals.read_inferences(
             INDEXING, max_records=_MAX_RECORDS, max_bytes=_MAX_BYTES
         ):
             judged = self._journals.positions(DETECTION, "inferences").get(part.partition, 0)
             records = [item for item in part.records if item.position < judged]
             if records:
-                return _Work(
+                return replace(
+                    work,
                     partition=part.partition,
                     first=part.first,
                     last=records[-1].position,
                     payloads=[item.payload for item in records],
-                    changes=changes,
-                    alarms=alarms,
-                    spans=spans,
                 )
         return work
 
@@ -253,7 +302,8 @@ class IndexingStage:
     def _do(self, work: _Work) -> Counter[str]:
         """Do the work, in the stage's thread: rows, then what changes rows that are there."""
         outcomes: Counter[str] = Counter()
-        batches = [Batch.from_ipc(payload) for payload in work.payloads]
+        erased = work.erasures
+        batches = [_staying(Batch.from_ipc(item), erased.standing) for item in work.payloads]
         if batches:
             outcomes += self._store.write(batches, self._joined(batches, work))
         by_deployment: dict[str, dict[tuple[str, int], dict[str, Any]]] = {}
@@ -267,7 +317,22 @@ class IndexingStage:
             outcomes["refused"] += self._store.label(deployment, labels)["refused"]
         for alarm in work.alarms:
             outcomes["refused"] += self._store.alarm(alarm, _span(alarm))["refused"]
+        ids: dict[str, list[str]] = {}
+        for deployment, inference_id in erased.due.values():
+            ids.setdefault(deployment, []).append(inference_id)
+        for deployment, some in ids.items():
+            self._store.erase(deployment, some)
+        if work.sweeps_at_ns is not None:
+            self._sweep(work.sweeps_at_ns, outcomes)
         return outcomes
+
+    def _sweep(self, now_ns: int, outcomes: Counter[str]) -> None:
+        def note(deployment: str, number: int) -> None:
+            outcomes[f"{_EXPIRED}|{deployment}"] += number
+
+        assert self._retention is not None  # noqa: S101 - or nothing would be due
+        if not self._retention.sweep(now_ns, note):
+            self._troubles.add("retention")
 
     def _joined(self, batches: list[Batch], work: _Work) -> dict[str, Joined]:
         by_deployment: dict[str, list[Batch]] = {}
@@ -315,6 +380,15 @@ class IndexingStage:
             log.warning("search server takes no documents", extra={"reasons": sorted(noted)})
         for reason, number in noted.items():
             counts.add("indexing_retries_total", (("reason", reason),), number)
+
+
+def _staying(batch: Batch, erased: Collection[tuple[str, str]]) -> Batch:
+    """Return a batch without the rows of what is erased."""
+    ids = [name for deployment, name in erased if deployment == batch.deployment]
+    if not ids:
+        return batch
+    gone = pc.is_in(batch.records.column("id"), value_set=pa.array(ids, pa.string()))
+    return Batch(batch.records.filter(pc.invert(gone)))
 
 
 def _span(alarm: Mapping[str, Any]) -> AlarmSpan:
