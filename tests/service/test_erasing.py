@@ -111,6 +111,24 @@ def test_command_tells_the_access_log_who_and_why_and_no_value(tmp_path: Path) -
     assert _ids(tmp_path) == ["r0", "r1"]
 
 
+@pytest.mark.parametrize(
+    ("where", "kept"),
+    [
+        (f"features.who = '{_MARKER}' and status = 200", "features.who = ? and status = ?"),
+        (f"features.who = '{_MARKER}", "?"),
+    ],
+)
+def test_queries_are_written_down_without_their_values(
+    tmp_path: Path, where: str, kept: str
+) -> None:
+    _store(tmp_path)
+    _run("query", "--data", tmp_path, "--where", where)
+    (path,) = (tmp_path / "access").glob("log-*.jsonl")
+
+    assert json.loads(path.read_text())["parameters"]["where"] == kept
+    assert _MARKER not in path.read_text()
+
+
 def test_command_takes_ids_from_a_file(tmp_path: Path) -> None:
     data = tmp_path / "data"
     _store(data)

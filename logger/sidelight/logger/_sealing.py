@@ -5,6 +5,7 @@ then hands the sealed request to the journal, so that a stored event always has 
 of other deployments go on as they came.
 """
 
+import errno
 import logging
 import threading
 import time
@@ -32,9 +33,10 @@ from sidelight.logger._key_files import NEVER_KEPT, KeyWriter, request_digest
 from sidelight.logger._key_ring import KeySource
 from sidelight.logger._sealed_body import Piece, seal_batch, seal_request
 from sidelight.logger._sealed_erasure import ERASURE_TYPE
-from sidelight.logger._segments import Deliver, Done, _journal_error
+from sidelight.logger._segments import Deliver, Done
+from sidelight.logger._segments_archive import journal_error
 from sidelight.logger._segments_folder import seal_folder
-from sidelight.logger.errors import JournalError
+from sidelight.logger.errors import JournalError, JournalFull
 from sidelight.payloads import Event
 
 log = logging.getLogger(__name__)
@@ -46,6 +48,7 @@ KEPT_HEADERS: Final = (
 """Headers that stay readable: that an inference happened, when, and by which version."""
 
 _GROUP_BYTES: Final = 4 << 20
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FRAME_ID: Final = ""
 _BATCH: Final = "application/cloudevents-batch"
 _REQUIRED: Final = ("specversion", "type", "source", "id")
@@ -198,7 +201,7 @@ class SealingJournal:
         try:
             made = iter(self._keys.make(list(_digests(plans))))
         except (OSError, JournalError) as error:
-            failure = error if isinstance(error, JournalError) else _journal_error(error)
+            failure = error if isinstance(error, JournalError) else journal_error(error)
             log.error("keys could not be made", extra={"reason": str(error)})  # noqa: TRY400 - the senders are told
             self._fail([plan.done for plan in plans if plan.digests is not None], failure)
             plans, made = [plan for plan in plans if plan.digests is None], iter(())
@@ -259,6 +262,15 @@ class SealingJournal:
         except RuntimeError:
             # The loop of a door that is going down may be closed already; its clients are gone.
             log.info("the door is closed; nobody waits for this record")
+
+
+def _unwritten(error: OSError) -> JournalError:
+    if error.errno in _FULL:
+        return JournalFull(
+            "keys: expected room on the disk, got none; nothing was stored, free some space and "
+            "send again"
+        )
+    return JournalError(f"keys: expected to write and sync, got {error.strerror}; send again")
 
 
 def readable_head(head: bytes, headers: Collection[str]) -> bytes:

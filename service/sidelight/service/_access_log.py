@@ -38,11 +38,15 @@ class AccessLog:
     """
 
     def __init__(self, data: Path) -> None:
+        self._keys = data / "keys"
         self._folder = data / "access"
         self._lock = threading.Lock()
 
     def append(self, entry: Mapping[str, Any]) -> None:
         """Keep an entry; it is on the disk when this returns.
+
+        Where events can be erased, what somebody looked for is kept without its values: a line of
+        a chain can not be erased.
 
         Parameters
         ----------
@@ -55,6 +59,8 @@ class AccessLog:
             When the disk refuses; then the request must be refused as well.
 
         """
+        if self._keys.is_dir():
+            entry = _without_values(entry)
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with self._lock, (self._folder / "log.lock").open("wb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -118,6 +124,21 @@ def verify_access_log(data: Path) -> AccessReport:
                 )
             previous = _digest(line)
     return AccessReport(entries=entries, findings=tuple(findings))
+
+
+def _without_values(entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    parameters = entry.get("parameters") or {}
+    if not parameters.get("where"):
+        return entry
+    from sidelight.adapters import QueryError  # noqa: PLC0415 - who asks has it already
+    from sidelight.adapters._where_tokens import tokens  # noqa: PLC0415
+
+    try:
+        words = ["?" if word.kind == "value" else word.text for word in tokens(parameters["where"])]
+    except QueryError:
+        # Nobody can tell what of it is a value.
+        words = ["?"]
+    return {**entry, "parameters": {**parameters, "where": " ".join(words).strip()}}
 
 
 def _tail(file: BinaryIO) -> tuple[int, bytes]:

@@ -51,6 +51,8 @@ async def metrics(context: Shared) -> Response:
     unread = door.get("connections", {}).get("refused")
     if unread is not None:
         counters["requests_total", (("outcome", "refused"), ("reason", "http"))] = float(unread)
+    if door.get("erased_again"):
+        counters["erased_again_events_total", ()] = float(door["erased_again"])
     gauges = read_gauges(context.documents)
     disk = os.statvfs(context.settings.data)
     gauges["disk_free_bytes", ()] = float(disk.f_bavail * disk.f_frsize)

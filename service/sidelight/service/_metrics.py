@@ -156,6 +156,15 @@ METRICS: Mapping[str, MetricSpec] = {
     "retention_failures_total": MetricSpec(
         kind="counter", help="Files and sweeps of retention that ended with an error.", labels=()
     ),
+    "erased_inferences_total": MetricSpec(
+        kind="counter", help="Inferences that `sidelight erase` erased.", labels=_DEPLOYMENT
+    ),
+    "erased_again_events_total": MetricSpec(
+        kind="counter",
+        help="Events of erased requests that came again since the door started; nobody can read "
+        "them.",
+        labels=(),
+    ),
     "legal_holds": MetricSpec(kind="gauge", help="Legal holds that are active.", labels=()),
     "disk_free_bytes": MetricSpec(
         kind="gauge", help="Room that is left on the disk of the data folder.", labels=()
