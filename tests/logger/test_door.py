@@ -396,7 +396,7 @@ def test_a_full_disk_loses_nothing_and_the_door_opens_again(
             for is_full in (False, True, True, False):
                 with monkeypatch.context() as patch:
                     if is_full:
-                        patch.setattr("sidelight.logger._segments.write_all", full)
+                        patch.setattr("sidelight.logger._segments_archive.write_all", full)
                     statuses.append((await client.post("/", headers=BINARY)).status_code)
             return statuses
 

@@ -60,7 +60,7 @@ def kill(writer: SegmentWriter) -> None:
     writer._stopping = True
     writer._tokens.put(None)
     writer._thread.join()
-    writer._release()
+    writer._archive._release()
 
 
 def read_all(data: Path, *, max_bytes: int = 1 << 20) -> list[Record]:
@@ -154,7 +154,7 @@ def test_on_a_slow_disk_those_who_came_together_are_waited_for(
     futures = [writer.write(b"", b"first")]
     assert syncing.wait(10)
     futures += [writer.write(b"", b"%d" % index) for index in range(40)]
-    writer._usual_sync_s = 1.0
+    writer._archive.usual_sync_s = 1.0
     go_on.set()
     for _ in range(3):
         # Who was answered comes again, one after the other.
@@ -169,12 +169,12 @@ def test_on_a_slow_disk_those_who_came_together_are_waited_for(
 
 def test_who_is_waited_for_and_does_not_come_delays_nobody_for_long(tmp_path: Path) -> None:
     writer = SegmentWriter(tmp_path)
-    writer._usual_sync_s = 1.0
+    writer._archive.usual_sync_s = 1.0
     writer._wanted = 1000.0
 
     assert writer.write(b"", b"alone").result(timeout=10) == 0
     writer._wanted = 1000.0
-    writer._usual_sync_s = 1.0
+    writer._archive.usual_sync_s = 1.0
     futures = [writer.write(b"", b"the last")]
     writer.close()
     assert futures[0].result(timeout=10) == 1
@@ -220,7 +220,7 @@ def test_a_reader_follows_a_writer_from_segment_to_segment(tmp_path: Path) -> No
 
 def test_a_record_larger_than_the_bound_is_still_read(writer: SegmentWriter) -> None:
     writer.write(b"", bytes(100_000)).result(timeout=10)
-    reader = SegmentReader(writer._data)
+    reader = SegmentReader(writer._archive._data)
 
     assert len(reader.read(0, max_records=9, max_bytes=10)[0].body) == 100_000
     reader.close()
@@ -336,7 +336,7 @@ def test_a_failed_write_takes_the_whole_group_back(
         write_all(file, (b"".join(buffers)[:20],))
         raise OSError(number, "no")
 
-    monkeypatch.setattr("sidelight.logger._segments.write_all", half)
+    monkeypatch.setattr("sidelight.logger._segments_archive.write_all", half)
     with pytest.raises(expected):
         writer.write(b"", b"refused").result(timeout=10)
     monkeypatch.undo()
@@ -354,7 +354,7 @@ def test_a_file_whose_sync_failed_is_left(
     writer = SegmentWriter(tmp_path)
     for index in range(before):
         writer.write(b"", b"%d" % index).result(timeout=10)
-    left = writer._file
+    left = writer._archive._file
 
     def fail(_: int) -> None:
         raise OSError(5, "no")
@@ -363,7 +363,7 @@ def test_a_file_whose_sync_failed_is_left(
     with pytest.raises(JournalError):
         writer.write(b"", b"refused").result(timeout=10)
     monkeypatch.undo()
-    assert writer._file != left
+    assert writer._archive._file != left
 
     assert writer.write(b"", b"after").result(timeout=10) == before
     writer.close()
@@ -488,7 +488,7 @@ def test_every_start_opens_a_new_segment(tmp_path: Path) -> None:
 
 def test_two_writers_of_one_folder_are_refused(writer: SegmentWriter) -> None:
     with pytest.raises(FolderInUse, match="events"):
-        SegmentWriter(writer._data)
+        SegmentWriter(writer._archive._data)
 
 
 @pytest.mark.parametrize(

@@ -196,7 +196,7 @@ def test_a_file_that_cannot_be_deleted_now_goes_at_the_next_start(
         raise OSError(5, "Input/output error")
 
     with monkeypatch.context() as patch:
-        patch.setattr(_segments, "sync_folder", refuse)
+        patch.setattr(_segments_archive, "sync_folder", refuse)
         patch.setattr(Path, "unlink", lambda *_, **__: refuse(Path()))
         assert len(writer.retire({segment_name(0): _WHY})) == 1
 

@@ -23,7 +23,7 @@ def kill(writer: SegmentWriter) -> None:
     writer._stopping = True
     writer._tokens.put(None)
     writer._thread.join()
-    writer._release()
+    writer._archive._release()
 
 
 @pytest.fixture

@@ -87,13 +87,14 @@ def test_only_who_may_send_everything_passes_without_a_look_at_events(tmp_path: 
     required = AuthSettings(required=True)
     quotas = {"prod": QuotaSettings(events_per_second=1000)}
     passing = {}
-    for name, options in {
+    configured: dict[str, dict[str, Any]] = {
         "open": {},
         "closed": {"auth": required},
         "ingest open": {"auth": AuthSettings(required=True, ingest="none")},
         "quotas": {"quotas": quotas},
         "closed, quotas": {"auth": required, "quotas": quotas},
-    }.items():
+    }
+    for name, options in configured.items():
         gate = IngestGate(_settings(tmp_path, **options))
         who = set()
         for sender, token in texts.items():
