@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from sidelight.logger import _segments, _verify
+from sidelight.logger import _segments_archive, _verify
 from sidelight.logger._segments import SegmentReader, SegmentWriter
 from sidelight.logger._segments_folder import Checkpoint
 from sidelight.logger._segments_format import segment_name
