@@ -58,6 +58,7 @@ def test_each_key_is_found_until_its_request_is_erased(
             eraser.destroy(numbers)
             erased |= set(requests)
             made = {of: item for of, item in made.items() if item[0] not in requests}
+            reader.refresh()
             assert all(reader.find([number]) is None for number in numbers)
         else:
             writer.close()
@@ -152,7 +153,7 @@ def test_wrapping_key_can_be_changed_and_the_former_one_opens_nothing_then(tmp_p
     reader.close()
     new.write_text("ab" * 32)
     with pytest.raises(SealingKeyError, match="another one"):
-        KeyReader(data).find([number])
+        KeyReader(data).refresh()
 
 
 def test_missing_wrapping_key_is_said_with_its_place(tmp_path: Path) -> None:
@@ -165,7 +166,7 @@ def test_ring_that_was_changed_is_damage(tmp_path: Path) -> None:
     (tmp_path / "keys" / "ring").write_bytes(b"{}")
 
     with pytest.raises(SealingKeyError, match="keys/ring"):
-        KeyReader(tmp_path).find([1])
+        KeyReader(tmp_path).refresh()
 
 
 def test_lost_key_file_hides_its_keys_and_no_others(tmp_path: Path) -> None:

@@ -38,6 +38,8 @@ _FILE_BITS: Final = 40
 _BLOCKS_A_KEY: Final = KEY_BYTES // 16
 SLOTS_A_FILE: Final = 1 << 16
 _MAX_OPEN: Final = 64
+_BLOCK_SLOTS: Final = 256
+_MAX_BLOCKS: Final = 16
 
 
 def request_digest(digest_key: bytes, deployment: str, request_id: str) -> bytes:
@@ -187,16 +189,20 @@ class KeyReader:
     def __init__(self, data: Path) -> None:
         self._keyring = KeyRing(data)
         self._folder = self._keyring.folder
+        self._ring: Ring | None = None
         self._open: dict[int, tuple[str, int]] = {}
+        # Keys of one place are asked for one after the other: they are decrypted together.
+        self._blocks: dict[tuple[int, str, int], tuple[bytes, bytes]] = {}
 
     def close(self) -> None:
         """Close every file."""
         for _, file in self._open.values():
             os.close(file)
         self._open.clear()
+        self._blocks.clear()
 
-    def find(self, numbers: Sequence[int]) -> list[bytes] | None:
-        """Return the keys of these numbers; None when one of them is gone.
+    def refresh(self) -> None:
+        """Take note of what was destroyed since; keys are never kept beyond the next one.
 
         Raises
         ------
@@ -204,37 +210,68 @@ class KeyReader:
             When the ring cannot be opened.
 
         """
+        ring = self._keyring.load()
+        if ring is not self._ring:
+            self._ring = ring
+            self._blocks.clear()
+
+    def find(self, numbers: Sequence[int]) -> list[bytes] | None:
+        """Return the keys of these numbers; None when one of them is gone."""
         keys = []
         for number in numbers:
-            found = self._slot(number)
-            if found is None:
+            key = self._key(number)
+            if key is None:
                 return None
-            slot, file = found
-            place = number & ((1 << _SLOT_BITS) - 1)
-            keys.append(_crypted(slot[DIGEST_BYTES:], file.secret, slot=place))
+            keys.append(key)
         return keys
 
     def has(self, number: int) -> bool:
         """Whether a key is there."""
-        return self._slot(number) is not None
+        return self._key(number) is not None
 
-    def _slot(self, number: int) -> tuple[bytes, KeyFile] | None:
-        of, place = number >> _SLOT_BITS, number & ((1 << _SLOT_BITS) - 1)
-        ring = self._keyring.load()
-        if ring is None or number == NEVER_KEPT or of not in ring.files:
+    def _key(self, number: int) -> bytes | None:
+        of, slot = number >> _SLOT_BITS, number & ((1 << _SLOT_BITS) - 1)
+        if number == NEVER_KEPT:
             return None
-        if (descriptor := self._descriptor(of, ring.files[of])) is None:
+        if self._ring is None or of not in self._ring.files:
+            # Begun since the ring was read.
+            self.refresh()
+        if self._ring is None or of not in self._ring.files:
+            return None
+        file = self._ring.files[of]
+        place = of, file.generation, slot // _BLOCK_SLOTS
+        digests, keys = self._blocks.get(place) or self._block(of, file, place)
+        at = slot % _BLOCK_SLOTS
+        if (at + 1) * KEY_BYTES > len(keys):
+            # Made since the block was read.
+            digests, keys = self._block(of, self._ring.files[of], place)
+        digest = digests[at * DIGEST_BYTES : (at + 1) * DIGEST_BYTES]
+        key = keys[at * KEY_BYTES : (at + 1) * KEY_BYTES]
+        return key if len(key) == KEY_BYTES and any(digest) else None
+
+    def _block(self, of: int, file: KeyFile, place: tuple[int, str, int]) -> tuple[bytes, bytes]:
+        descriptor = self._descriptor(of, file)
+        if descriptor is None:
             # Written anew since the ring was read, or lost: then it is known as such.
             self._keyring.forget()
-            ring = self._keyring.load() or ring
-            if of not in ring.files:
-                return None
-            if (descriptor := self._descriptor(of, ring.files[of])) is None:
+            self.refresh()
+            newer = None if self._ring is None else self._ring.files.get(of)
+            descriptor = None if newer is None else self._descriptor(of, newer)
+            if newer is None or descriptor is None:
                 log.error("a key file is missing", extra={"file": f"{of:010x}"})
-                return None
-        slot = os.pread(descriptor, _SLOT_BYTES, _HEADER.size + place * _SLOT_BYTES)
-        is_there = len(slot) == _SLOT_BYTES and any(slot[:DIGEST_BYTES])
-        return (slot, ring.files[of]) if is_there else None
+                return b"", b""
+            file, place = newer, (of, newer.generation, place[2])
+        first = place[2] * _BLOCK_SLOTS
+        offset = _HEADER.size + first * _SLOT_BYTES
+        data = os.pread(descriptor, _BLOCK_SLOTS * _SLOT_BYTES, offset)
+        starts = range(0, len(data) - _SLOT_BYTES + 1, _SLOT_BYTES)
+        digests = b"".join([data[at : at + DIGEST_BYTES] for at in starts])
+        keys = b"".join([data[at + DIGEST_BYTES : at + _SLOT_BYTES] for at in starts])
+        block = digests, _crypted(keys, file.secret, slot=first)
+        self._blocks[place] = block
+        if len(self._blocks) > _MAX_BLOCKS:
+            del self._blocks[next(iter(self._blocks))]
+        return block
 
     def _descriptor(self, of: int, file: KeyFile) -> int | None:
         generation, descriptor = self._open.pop(of, ("", -1))

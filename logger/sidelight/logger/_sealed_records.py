@@ -52,6 +52,7 @@ class SealedRecords:
         if not any([is_sealed(record.body) for record in records]):  # noqa: C419 - a list is half the time
             return records
         keys = self._key_reader()
+        keys.refresh()
         return [self._open(item, keys) if is_sealed(item.body) else item for item in records]
 
     def _key_reader(self) -> "KeyReader":

@@ -94,6 +94,7 @@ class _Check:
             return
         if ring is not None:
             self._digest_key = ring.digest_key
+            self._keys.refresh()
         elif are_apart(self._data):
             self._unchecked = "the keys are kept apart from this copy"
         else:
