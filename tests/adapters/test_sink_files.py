@@ -341,7 +341,7 @@ def test_a_store_with_the_usual_credentials_is_looked_for_where_the_region_is(
 
     monkeypatch.setattr(_sink_files_s3, "S3FileSystem", make)
 
-    _sink_files_s3._connect(S3Settings(region="eu-central-1"))
+    _sink_files_s3.connect_s3(S3Settings(region="eu-central-1"))
 
     assert len(made) == 2
     assert made[1]["region"] == "eu-central-1"

@@ -19,7 +19,9 @@ from sidelight.adapters._lake import Lake
 from sidelight.adapters._lake_compaction import Compaction
 from sidelight.adapters._lake_file import LakeFile
 from sidelight.adapters._lake_manifest import Manifest
+from sidelight.adapters._lake_place import Place, place_of
 from sidelight.adapters._lake_reading import LakeReader
+from sidelight.adapters._lake_remote import Bucket, LakeUnreachable
 from sidelight.adapters._lake_scores import JoinedScores, Scores
 from sidelight.adapters._mlflow_signature import mlflow_schema
 from sidelight.adapters._model_endpoint import Endpoint, http_client
@@ -51,6 +53,7 @@ __all__ = [
     "KAFKA_LIMITS",
     "AdapterError",
     "AlarmSpan",
+    "Bucket",
     "Compaction",
     "Decoder",
     "Decoding",
@@ -78,9 +81,11 @@ __all__ = [
     "LakeError",
     "LakeFile",
     "LakeReader",
+    "LakeUnreachable",
     "Manifest",
     "MissingExtraError",
     "OutputChoice",
+    "Place",
     "QueryError",
     "QueryStore",
     "S3Settings",
@@ -99,6 +104,7 @@ __all__ = [
     "http_client",
     "kserve_blob",
     "mlflow_schema",
+    "place_of",
     "sagemaker_capture",
     "v1_url",
     "v2_url",

@@ -39,7 +39,7 @@ def erase_rows(lake: Lake, file: LakeFile, ids: Collection[str]) -> Compaction |
     """
     if file.hot is not None:
         return None
-    path = lake.folder / file.path
+    path = lake.local(file.path)
     try:
         columns = pq.ParquetFile(path).read(columns=["id", "time"])
         stays = ~_is_in(columns.column("id"), ids)

@@ -24,6 +24,8 @@ from sidelight.adapters._lake_file import (
 from sidelight.adapters._lake_hot import HotRows, Owner, layout_of, read_stream, write_hot
 from sidelight.adapters._lake_kinds import Kind, Kinds, digest
 from sidelight.adapters._lake_manifest import Manifest
+from sidelight.adapters._lake_place import place_of
+from sidelight.adapters._lake_remote import Copies
 from sidelight.adapters._lake_rows import COLD, DEPLOYMENT, HOT, LAYOUT, Rows, write_rows
 from sidelight.adapters._lake_scores import JoinedScores, Scores
 from sidelight.adapters._lake_writing import write_file
@@ -64,6 +66,7 @@ class Lake:
         self._lock = threading.Lock()
         self._ordered_us = 0
         self._kinds = Kinds()
+        self._copies = Copies(self.folder)
 
     def stage(
         self, batches: Sequence[Batch], *, first: int, last: int, partition: int = 0
@@ -182,7 +185,7 @@ class Lake:
         kept = [span for span in kept if meets(file.min_us, file.max_us, span)]
         if file.max_us < before_us and not kept:
             return self._replaced(file, None)
-        path = self._path(file.path)
+        path = self.local(file.path)
         try:
             rest = remainder(path, before_us=before_us, kept=kept)
             if rest.rows == file.rows:
@@ -246,9 +249,21 @@ class Lake:
             self._path(path).unlink(missing_ok=True)
         if found - named - removed:
             log.info("unfinished lake files removed", extra={"n": len(found - named - removed)})
-        for path in sorted(named - found):
-            log.error("lake file is missing", extra={"path": path})
+        if place_of(self.folder) is None:
+            for path in sorted(named - found):
+                log.error("lake file is missing", extra={"path": path})
         return [Document(collection=COLLECTION, key=path) for path in sorted(removed)]
+
+    def local(self, path: str) -> Path:
+        """Return where a visible file can be opened; it is fetched when it is in a bucket alone.
+
+        Raises
+        ------
+        LakeUnreachable
+            When the bucket does not answer.
+
+        """
+        return self._copies.path(path)
 
     def _has_room(self, size: int) -> bool:
         disk = os.statvfs(self.folder)
@@ -364,7 +379,7 @@ class Lake:
         name = digest(*(file.path for file in files))
         path = file_path(newest.table, newest.deployment, min_us, positions, name)
         try:
-            schema = pq.read_schema(self._path(newest.path))
+            schema = pq.read_schema(self.local(newest.path))
             size = write_file(
                 self._path(path),
                 schema,
@@ -404,7 +419,7 @@ class Lake:
     def _tables(self, files: list[LakeFile]) -> Iterator[pa.Table]:
         # One row group at a time: what is merged does not stand in memory.
         for file in files:
-            with pq.ParquetFile(self._path(file.path)) as parquet:
+            with pq.ParquetFile(self.local(file.path)) as parquet:
                 for group in range(parquet.num_row_groups):
                     yield parquet.read_row_group(group, use_threads=False)
 

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from sidelight.adapters._lake_file import LakeFile
 from sidelight.adapters._lake_hot import read_stream
+from sidelight.adapters._lake_remote import Copies
 from sidelight.adapters.errors import LakeError
 
 # Streams that are mapped; one is at most a slice of the journal, and most have gone a minute later.
@@ -34,13 +35,20 @@ class LakeReader:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self._copies = Copies(folder)
         self._lock = threading.Lock()
         self._streams: OrderedDict[tuple[str, int], pa.Table] = OrderedDict()
 
     def path(self, file: LakeFile) -> Path:
-        """Return where a file can be opened."""
-        return self.folder / file.entry
+        """Return where a file can be opened; it is fetched when it is in the bucket alone.
+
+        Raises
+        ------
+        LakeUnreachable
+            When the bucket does not answer.
+
+        """
+        return self._copies.path(file.entry)
 
     def source(
         self, files: Iterable[LakeFile], tables: dict[str, pa.Table]

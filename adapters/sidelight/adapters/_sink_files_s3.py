@@ -94,7 +94,7 @@ class S3Files:
         content = io.BytesIO()
         fill(content)
         if self._files is None:
-            self._files = _connect(self._settings)
+            self._files = connect_s3(self._settings)
         # Closing makes the object visible: nothing may fail between here and there.
         stream = self._files.open_output_stream(f"{self._where}/{path}")
         stream.write(content.getbuffer())
@@ -105,7 +105,8 @@ class S3Files:
         self._files = None
 
 
-def _connect(settings: S3Settings) -> S3FileSystem:
+def connect_s3(settings: S3Settings) -> S3FileSystem:
+    """Return a client that tries once and gives up a silent store; nothing is asked yet."""
     options: dict[str, Any] = {
         "connect_timeout": settings.connect_timeout_s,
         "request_timeout": _SILENCE_S,

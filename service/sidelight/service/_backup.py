@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from sidelight.adapters import EmbeddedDocuments, Manifest
+from sidelight.adapters import EmbeddedDocuments, Lake, Manifest
 from sidelight.logger import verify
 from sidelight.logger._segments_folder import (
     SEALED_VERSION,
@@ -191,14 +191,15 @@ def _copy(data: Path, folder: Path) -> _Copied:
 
 
 def _copy_derived(data: Path, folder: Path) -> set[str]:
-    """Copy the database and the files that it names."""
+    """Copy the database and the files that it names; what is in a bucket alone is fetched."""
+    lake = Lake(data)
     for _ in range(_ATTEMPTS):
         _copy_database(data / "state.db", folder / "state.db")
         try:
             wanted = _visible_files(folder)
             for name in sorted(wanted):
                 if not (folder / "lake" / name).exists():
-                    _copy_file(data / "lake" / name, folder / "lake" / name)
+                    _copy_file(lake.local(name), folder / "lake" / name)
             for path in _files(data / "references"):
                 _copy_file(path, folder / path.relative_to(data))
         except FileNotFoundError as error:

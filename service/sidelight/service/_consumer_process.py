@@ -21,16 +21,17 @@ from sidelight.logger.errors import FolderInUse, JournalError
 from sidelight.service._deployments import put_all_settings
 from sidelight.service._erasing import through_door
 from sidelight.service._gauges import gauges_document
+from sidelight.service._lake_place import open_mover
 from sidelight.service._metrics import Labels
 from sidelight.service._process import say_ready
+from sidelight.service._query_store import note_store
 from sidelight.service._run_folder import RunFolder
 from sidelight.service._settings import Settings
-from sidelight.service._query_store import note_store
 from sidelight.service._stage import DECODING, DETECTION, INDEXING, STORING, Stage
+from sidelight.service._stage_counting import CountingStage
 from sidelight.service._stage_decoding import DecodingStage
 from sidelight.service._stage_detection import DetectionStage
 from sidelight.service._stage_erasing import ErasingStage
-from sidelight.service._stage_counting import CountingStage
 from sidelight.service._stage_retention import RetentionStage
 from sidelight.service._stage_storing import StoringStage
 from sidelight.service._supervisor import CANNOT_START
@@ -62,6 +63,11 @@ def run_consumer(settings: Settings) -> None:
         log.error("%s", error)  # noqa: TRY400 - a sentence for a person, no traceback
         sys.exit(CANNOT_START)
     documents = EmbeddedDocuments(settings.data)
+    try:
+        mover = open_mover(settings, documents)
+    except (AdapterError, ConfigurationError) as error:
+        log.error("%s", error)  # noqa: TRY400 - a sentence for a person, no traceback
+        sys.exit(CANNOT_START)
     put_all_settings(documents, settings.deployments)
     stages = _stages(settings, journals, documents)
     stages.append(RetentionStage(journals, documents, Lake(settings.data), settings))
@@ -81,11 +87,15 @@ def run_consumer(settings: Settings) -> None:
     gc.set_threshold(_OBJECTS_A_STEP, 10, 10)
     RunFolder(settings.data).mark_consumer()
     say_ready()
+    if mover is not None:
+        mover.start()
     try:
         _work(settings, journals, documents, stages, stopping)
     finally:
         if indexing is not None:
             indexing.close()
+        if mover is not None:
+            mover.close()
         _close(stages)
         documents.close()
         journals.close()
@@ -211,6 +221,7 @@ def _work(
 ) -> None:
     folder = RunFolder(settings.data)
     marked_s = 0.0
+    published: dict[tuple[str, Labels], float] = {}
     idle_s = _SHORTEST_IDLE_S
     while not stopping.is_set():
         worked = [_step(stage, stopping) for stage in stages]
@@ -219,7 +230,11 @@ def _work(
             marked_s = now_s
             folder.mark_consumer()
             try:
-                _publish_lag(journals, documents, stages)
+                lags = _lags(journals, stages)
+                if lags != published:
+                    # Nothing is written where nothing happens.
+                    documents.put([gauges_document("lag", lags)])
+                    published = lags
             except JournalError as error:
                 # A full disk costs a gauge, not the process: what came waits for room.
                 log.warning("lag not published", extra={"reason": str(error)})
@@ -243,7 +258,7 @@ def _step(stage: Stage, stopping: threading.Event) -> bool:
     return False
 
 
-def _publish_lag(journals: Journals, documents: EmbeddedDocuments, stages: list[Stage]) -> None:
+def _lags(journals: Journals, stages: list[Stage]) -> dict[tuple[str, Labels], float]:
     events, inferences = journals.ends("events"), journals.ends("inferences")
     lags = {
         DECODING: (events, journals.positions(DECODING, "events")),
@@ -252,10 +267,9 @@ def _publish_lag(journals: Journals, documents: EmbeddedDocuments, stages: list[
     }
     if any(stage.name == INDEXING for stage in stages):
         lags[INDEXING] = inferences, journals.positions(INDEXING, "inferences")
-    values: dict[tuple[str, Labels], float] = {
+    return {
         ("journal_lag_events", (("consumer", group),)): float(
             sum(end - positions.get(partition, 0) for partition, end in ends.items())
         )
         for group, (ends, positions) in lags.items()
     }
-    documents.put([gauges_document("lag", values)])

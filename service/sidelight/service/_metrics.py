@@ -166,6 +166,12 @@ METRICS: Mapping[str, MetricSpec] = {
         labels=(),
     ),
     "legal_holds": MetricSpec(kind="gauge", help="Legal holds that are active.", labels=()),
+    "lake_waiting_files": MetricSpec(
+        kind="gauge", help="Files of the lake that are not in its bucket yet.", labels=()
+    ),
+    "lake_waiting_bytes": MetricSpec(
+        kind="gauge", help="Size of the files that are not in the bucket yet.", labels=()
+    ),
     "disk_free_bytes": MetricSpec(
         kind="gauge", help="Room that is left on the disk of the data folder.", labels=()
     ),

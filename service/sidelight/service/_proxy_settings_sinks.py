@@ -10,6 +10,7 @@ from sidelight.service._proxy_address import HttpUrl
 from sidelight.service._proxy_secrets import is_telling
 from sidelight.service._quantities import Duration, Size
 from sidelight.service._settings import STRICT
+from sidelight.service._settings_s3 import S3Settings
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -114,33 +115,6 @@ class KafkaSinkSettings(BaseModel):
         for name in filter(is_telling, value):
             raise ValueError(f"expected no secret here, got {name}; name its file in config_from")
         return value
-
-
-class S3Settings(BaseModel):
-    """How a bucket is reached; what is absent comes from the usual places of AWS clients."""
-
-    model_config = STRICT
-
-    endpoint: HttpUrl | None = None
-    """``http(s)://HOST[:PORT]`` of a store that is not Amazon's."""
-
-    region: str = ""
-    """Region of the bucket."""
-
-    role_arn: str = ""
-    """A role to assume."""
-
-    ca: Path | None = None
-    """File of the authorities of the endpoint's certificate, PEM."""
-
-    access_key_from: str | None = Field(default=None, repr=False)
-    """File with the access key, or ``env:NAME``."""
-
-    secret_key_from: str | None = Field(default=None, repr=False)
-    """File with the secret key, or ``env:NAME``."""
-
-    session_token_from: str | None = Field(default=None, repr=False)
-    """File with the session token, or ``env:NAME``."""
 
 
 class FileSinkSettings(BaseModel):

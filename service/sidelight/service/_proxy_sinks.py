@@ -12,11 +12,11 @@ from sidelight.service._proxy_settings_sinks import (
     FileSinkSettings,
     HttpSinkSettings,
     KafkaSinkSettings,
-    S3Settings,
     SinkSettings,
     TlsSettings,
 )
 from sidelight.service._proxy_tls import tls_context
+from sidelight.service._settings_s3 import S3Settings
 from sidelight.service.errors import ConfigurationError
 
 Secrets = Mapping[str, str]

@@ -40,7 +40,7 @@ def open_query_store(settings: Settings, documents: EmbeddedDocuments) -> QueryS
 
 def note_store(settings: Settings, documents: Documents) -> None:
     """Write down whether the data folder has a lake, for who has the folder and no settings."""
-    value = {"lake": settings.store.lake}
+    value = {"lake": bool(settings.store.lake)}
     if documents.get(_COLLECTION, _KEY) != value:
         documents.put([Document(collection=_COLLECTION, key=_KEY, value=value)])
 

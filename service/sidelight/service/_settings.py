@@ -25,6 +25,7 @@ from pydantic_settings import (
 from sidelight.service._quantities import Duration, Size
 from sidelight.service._settings_elasticsearch import ElasticsearchSettings
 from sidelight.service._settings_erasure import ErasureSettings
+from sidelight.service._settings_s3 import S3Settings, S3Url, with_bucket
 from sidelight.service.errors import ConfigurationError
 
 # Imported where a deployment is configured: everything waits for the supervisor's settings, and
@@ -250,12 +251,21 @@ class StoreSettings(BaseModel):
 
     model_config = STRICT
 
-    lake: bool = True
-    """Parquet files under the data folder; without them a search server must have the rows."""
+    lake: bool | S3Url = True
+    """Parquet files under the data folder, or in a bucket, ``s3://BUCKET[/PREFIX]``; without them a
+    search server must have the rows."""
+
+    s3: S3Settings | None = None
+    """How the bucket of the lake is reached."""
+
+    archive: bool = False
+    """Whether sealed segments of the archive are copied into the bucket of the lake, too."""
+
+    local_copies: Size = 10 << 30
+    """Room for local copies of files of the lake that are in the bucket, in bytes."""
 
     elasticsearch: ElasticsearchSettings | None = None
     """A search server that gets every row as well; none when absent."""
-
 
     queries: Literal["lake", "elasticsearch"] | None = None
     """Which of the two answers the API; the lake when absent and there is one."""
@@ -271,7 +281,10 @@ class StoreSettings(BaseModel):
             raise ValueError("expected elasticsearch beside this, got no search server")
         if self.answers == "lake" and not self.lake:
             raise ValueError("expected queries: elasticsearch where lake is false, got lake")
+        if not isinstance(self.lake, str) and (self.s3 is not None or self.archive):
+            raise ValueError("expected lake: s3://BUCKET/PREFIX beside s3 and archive, got none")
         return self
+
 
 class LimitSettings(BaseModel):
     """Bounds on what is accepted."""
@@ -324,7 +337,11 @@ class Settings(BaseSettings):
     )
 
     data: Path = Path("./sidelight-data")
-    """Folder of the embedded engine: journal, lake, state."""
+    """Folder of the embedded engine: journal, lake, state. With ``s3://BUCKET[/PREFIX]`` the lake
+    and the sealed segments of the archive go there, and the folder is ``local_data``."""
+
+    local_data: Path = Path("./sidelight-data")
+    """Folder of journal and state where ``data`` is a bucket."""
 
     listen: ListenSettings = ListenSettings()
     """Where ``serve`` answers."""
@@ -361,6 +378,14 @@ class Settings(BaseSettings):
 
     proxy: object = None
     """The section of ``sidelight proxy``; ``serve`` checks it and uses nothing of it."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split_bucket(cls, values: Any) -> Any:
+        """Take ``data: s3://...`` apart into a folder and the bucket of the lake."""
+        if isinstance(values, dict):
+            return with_bucket(values)
+        return values
 
     @classmethod
     def settings_customise_sources(

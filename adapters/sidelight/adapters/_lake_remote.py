@@ -1,0 +1,199 @@
+"""Files of a lake in a bucket: put whole, fetched when they are asked for."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+from uuid import uuid4
+
+from pyarrow.fs import FileSelector, FileType, S3FileSystem
+
+from sidelight.adapters._lake_place import Place, place_of
+from sidelight.adapters._sink_files_s3 import connect_s3
+from sidelight.adapters.errors import LakeError
+
+_CHUNK_BYTES: Final = 8 << 20
+# After a failure nobody waits for the bucket again so soon: a query is refused at once.
+_PAUSE_S: Final = 2.0
+
+
+class LakeUnreachable(LakeError):  # noqa: N818 - the name says it
+    """The bucket of a lake does not answer, or refuses."""
+
+
+class Bucket:
+    """Objects below one prefix, for any number of threads.
+
+    Every method raises ``LakeUnreachable`` when the bucket does not answer or refuses.
+
+    Parameters
+    ----------
+    place : Place
+        Which one.
+    clock : callable
+        Monotonic seconds.
+
+    """
+
+    def __init__(self, place: Place, clock: Callable[[], float] = time.monotonic) -> None:
+        self._place = place
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._files: S3FileSystem | None = None
+        self._refused_until_s = float("-inf")
+
+    def put(self, source: Path, name: str) -> int:
+        """Copy a file into an object, which is whole or not there; return its bytes."""
+        size = 0
+        with source.open("rb") as file:
+            try:
+                # Closing makes the object visible: nothing may fail between here and there.
+                stream = self._store().open_output_stream(self._name(name))
+                while chunk := file.read(_CHUNK_BYTES):
+                    size += len(chunk)
+                    stream.write(chunk)
+                stream.close()
+            except OSError as error:
+                raise self._unreachable(error) from error
+        return size
+
+    def put_bytes(self, content: bytes, name: str) -> None:
+        """Write an object, which is whole or not there."""
+        try:
+            stream = self._store().open_output_stream(self._name(name))
+            stream.write(content)
+            stream.close()
+        except OSError as error:
+            raise self._unreachable(error) from error
+
+    def get(self, name: str, target: Path) -> None:
+        """Copy an object into a file, which is whole or not there.
+
+        Raises
+        ------
+        FileNotFoundError
+            When there is no such object.
+
+        """
+        store = self._store()
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f"{target.name}.{uuid4().hex}.tmp")
+        try:
+            with store.open_input_stream(self._name(name)) as stream, temporary.open("wb") as file:
+                while chunk := stream.read(_CHUNK_BYTES):
+                    file.write(chunk)
+            temporary.replace(target)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise self._unreachable(error) from error
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def read(self, name: str) -> bytes | None:
+        """Return the bytes of a small object; None when there is none."""
+        try:
+            with self._store().open_input_stream(self._name(name)) as stream:
+                return bytes(stream.read())
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise self._unreachable(error) from error
+
+    def size(self, name: str) -> int | None:
+        """Return the bytes of an object; None when there is none."""
+        try:
+            info = self._store().get_file_info(self._name(name))
+        except OSError as error:
+            raise self._unreachable(error) from error
+        return int(info.size) if info.type is FileType.File else None
+
+    def delete(self, name: str) -> None:
+        """Delete an object; none is fine."""
+        try:
+            self._store().delete_file(self._name(name))
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise self._unreachable(error) from error
+
+    def names(self, folder: str) -> Iterator[str]:
+        """Yield the names of all objects below a folder."""
+        base = self._name(folder)
+        try:
+            found = self._store().get_file_info(
+                FileSelector(base, recursive=True, allow_not_found=True)
+            )
+        except OSError as error:
+            raise self._unreachable(error) from error
+        for info in found:
+            if info.type is FileType.File:
+                yield f"{folder}/{info.path.removeprefix(base).lstrip('/')}"
+
+    def _name(self, name: str) -> str:
+        return f"{self._place.prefix}/{name}"
+
+    def _store(self) -> S3FileSystem:
+        if self._clock() < self._refused_until_s:
+            raise LakeUnreachable(f"{self._place.url} did not answer a moment ago")
+        with self._lock:
+            if self._files is None:
+                self._files = connect_s3(self._place.settings())
+            return self._files
+
+    def _unreachable(self, error: OSError) -> LakeUnreachable:
+        self._refused_until_s = self._clock() + _PAUSE_S
+        return LakeUnreachable(f"{self._place.url} cannot be used now: {error}")
+
+
+class Copies:
+    """Local copies of the files of a lake; what is in the bucket alone is fetched.
+
+    Parameters
+    ----------
+    folder : Path
+        The lake.
+
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._lock = threading.Lock()
+        self._fetching: dict[str, threading.Lock] = {}
+        self._bucket: Bucket | None = None
+
+    def path(self, entry: str) -> Path:
+        """Return where a file can be opened.
+
+        Raises
+        ------
+        LakeUnreachable
+            When it has to be fetched, and the bucket does not answer.
+        FileNotFoundError
+            When it is nowhere.
+
+        """
+        path = self.folder / entry
+        if path.exists():
+            return path
+        bucket = self._remote()
+        # Of a lake without a bucket whoever opens the file finds it missing.
+        return path if bucket is None else self._fetched(entry, path, bucket)
+
+    def _fetched(self, entry: str, path: Path, bucket: Bucket) -> Path:
+        with self._lock:
+            lock = self._fetching.setdefault(entry, threading.Lock())
+        with lock:
+            if not path.exists():
+                bucket.get(f"lake/{entry}", path)
+        with self._lock:
+            self._fetching.pop(entry, None)
+        return path
+
+    def _remote(self) -> Bucket | None:
+        with self._lock:
+            if self._bucket is None:
+                place = place_of(self.folder)
+                self._bucket = None if place is None else Bucket(place)
+            return self._bucket

@@ -1,0 +1,63 @@
+"""How a bucket is reached."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from sidelight.service._proxy_address import HttpUrl
+
+# A path that was made of an address has lost one of its slashes.
+_ADDRESS: Final = re.compile(r"s3:/{1,2}(?=[^/])")
+_WHERE: Final = re.compile(r"s3://[^/\s]+(/[^/\s]+)*/?")
+
+
+def _bucket(value: str) -> str:
+    if not _WHERE.fullmatch(value) or any(part in {".", ".."} for part in value.split("/")):
+        raise ValueError("expected s3://BUCKET[/PREFIX]")
+    return value.rstrip("/")
+
+
+S3Url = Annotated[str, AfterValidator(_bucket)]
+"""Address of a bucket and a prefix in it."""
+
+
+def with_bucket(values: dict[str, Any]) -> dict[str, Any]:
+    """Return settings whose ``data`` is a folder, where it was the address of a bucket."""
+    data = str(values.get("data", ""))
+    if not _ADDRESS.match(data):
+        return values
+    store = values.get("store") or {}
+    if isinstance(store, dict):
+        url = _ADDRESS.sub("s3://", data)
+        store = {"lake": url, "archive": True, **store}
+    local = values.get("local_data") or Path("./sidelight-data")
+    return {**values, "data": local, "store": store}
+
+
+class S3Settings(BaseModel):
+    """How a bucket is reached; what is absent comes from the usual places of AWS clients."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    endpoint: HttpUrl | None = None
+    """``http(s)://HOST[:PORT]`` of a store that is not Amazon's."""
+
+    region: str = ""
+    """Region of the bucket."""
+
+    role_arn: str = ""
+    """A role to assume."""
+
+    ca: Path | None = None
+    """File of the authorities of the endpoint's certificate, PEM."""
+
+    access_key_from: str | None = Field(default=None, repr=False)
+    """File with the access key, or ``env:NAME``."""
+
+    secret_key_from: str | None = Field(default=None, repr=False)
+    """File with the secret key, or ``env:NAME``."""
+
+    session_token_from: str | None = Field(default=None, repr=False)
+    """File with the session token, or ``env:NAME``."""
