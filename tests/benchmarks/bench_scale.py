@@ -1,9 +1,9 @@
 """Millions of inferences in one collector: memory, room on the disk, one of them by its id.
 
-    python tests/benchmarks/bench_scale.py [INFERENCES,INFERENCES,... [DATA]]
+    python tests/benchmarks/bench_scale.py [INFERENCES,INFERENCES,... [DEPLOYMENTS [DATA]]]
 
-Batches of 64 events (V2 JSON, one row of 20 features, one deployment) go to a collector over four
-connections. At each of these numbers it waits until everything is stored and judged, and asks: the
+Batches of 64 events (V2 JSON, one row of 20 features, of one deployment or of so many in turn) go
+to a collector over four connections. At each of these numbers it waits until everything is stored and judged, and asks: the
 memory of each process on the way (anonymous, without the pages of files), its CPU time, what
 stands on the disk for an inference, random inferences by their id before and after a restart, and
 pages. The data folder goes at the end; name DATA to keep it.
@@ -46,21 +46,26 @@ def request_id(number: int) -> str:
     return f"{random.Random(number).getrandbits(128):032x}"
 
 
-def _attributes(number: int, kind: str) -> dict[str, str]:
+def name_of(number: int, deployments: int) -> str:
+    """Return the name of the deployment that an inference belongs to."""
+    return f"flights-{number % deployments}"
+
+
+def _attributes(number: int, kind: str, name: str) -> dict[str, str]:
     return {
         "specversion": "1.0",
         "id": request_id(number),
         "source": "http://localhost:9081/",
         "type": f"org.kubeflow.serving.inference.{kind}",
         "datacontenttype": "application/json",
-        "inferenceservicename": "flights",
+        "inferenceservicename": name,
         "namespace": "prod",
         "component": "predictor",
         "endpoint": "",
     }
 
 
-def batches(first: int, stop: int) -> Iterator[tuple[bytes, int]]:
+def batches(first: int, stop: int, deployments: int = 1) -> Iterator[tuple[bytes, int]]:
     """Yield the bodies of requests, and how many bytes the payloads in each have."""
     for begin in range(first, stop, PAIRS_A_BATCH):
         numbers = range(begin, min(begin + PAIRS_A_BATCH, stop))
@@ -69,10 +74,11 @@ def batches(first: int, stop: int) -> Iterator[tuple[bytes, int]]:
         for number, row in zip(numbers, rows.tolist(), strict=True):
             tensor = {"name": "x", "shape": [1, COLUMNS], "datatype": "FP64", "data": row}
             answer = {"name": "y", "shape": [1], "datatype": "FP64", "data": [sum(row) / COLUMNS]}
+            name = name_of(number, deployments)
             asked = {"id": request_id(number), "inputs": [tensor]}
             answered = {"model_name": "flights", "model_version": "1", "id": request_id(number)}
             for kind, data in (("request", asked), ("response", answered | {"outputs": [answer]})):
-                members.append(_attributes(number, kind) | {"data": data})
+                members.append(_attributes(number, kind, name) | {"data": data})
                 payload_bytes += len(orjson.dumps(data))
         yield orjson.dumps(members), payload_bytes
 
@@ -105,8 +111,7 @@ async def _send(port: int, bodies: Iterator[tuple[bytes, int]], sent: Sent) -> N
         writer.close()
 
 
-async def _send_all(port: int, first: int, stop: int, sent: Sent) -> None:
-    bodies = batches(first, stop)
+async def _send_all(port: int, bodies: Iterator[tuple[bytes, int]], sent: Sent) -> None:
     await asyncio.gather(*(_send(port, bodies, sent) for _ in range(CONNECTIONS)))
 
 
@@ -115,6 +120,7 @@ class Collector:
     """A service, and what is known of its processes."""
 
     data: Path
+    deployments: int = 1
     samples: list[tuple[float, dict[str, float]]] = field(default_factory=list)
 
     def start(self) -> None:
@@ -225,16 +231,18 @@ def _milliseconds(collector: Collector, paths: list[str]) -> str:
     return f"first {first:.0f}, p50 {at[0]:.1f}, p99 {at[1]:.1f}"
 
 
-def _ids(stored: int, seed: int) -> list[str]:
+def _ids(stored: int, seed: int, deployments: int = 1) -> list[str]:
     numbers = random.Random(seed).sample(range(stored), min(ASKED, stored))
-    keys = [Identity("prod", "flights", "", "predictor", request_id(n)) for n in numbers]
+    keys = [
+        Identity("prod", name_of(n, deployments), "", "predictor", request_id(n)) for n in numbers
+    ]
     return [f"/v1/inferences/{inference_id(key)}" for key in keys]
 
 
 def _pages(collector: Collector, query: str) -> str:
     paths, cursor = [], None
     for _ in range(PAGES):
-        following = f"/v1/inferences?deployment=prod/flights&limit=100{query}"
+        following = f"/v1/inferences?deployment=prod/flights-0&limit=100{query}"
         following += f"&cursor={cursor}" if cursor else ""
         answer = collector.client.get(following).json()
         paths.append(following)
@@ -260,24 +268,28 @@ def _report(collector: Collector, stored: int, sent: Sent) -> None:
     for name, size in _sizes(collector.data).items():
         each = size / stored
         print(f"  {name}: {each:.1f} bytes an inference, {each / payload:.3f} of the payloads")
-    print(f"  by id, ms: {_milliseconds(collector, _ids(stored, 1))}")
+    print(f"  by id, ms: {_milliseconds(collector, _ids(stored, 1, collector.deployments))}")
     print(f"  pages of 100, newest first, ms: {_pages(collector, '')}")
     print(f"  pages of 100 where x_1 > 2, ms: {_pages(collector, '&where=features.x_1 > 2')}")
     collector.stop()
     begun = time.perf_counter()
     collector.start()
     print(f"  ready again after {time.perf_counter() - begun:.1f} s")
-    print(f"  by id after a restart, ms: {_milliseconds(collector, _ids(stored, 2))}", flush=True)
+    print(
+        f"  by id after a restart, ms: {_milliseconds(collector, _ids(stored, 2, collector.deployments))}",
+        flush=True,
+    )
 
 
-def _measure(data: Path, marks: list[int]) -> None:
-    collector, sent, stored = Collector(data), Sent(), 0
+def _measure(data: Path, marks: list[int], deployments: int) -> None:
+    collector, sent, stored = Collector(data, deployments), Sent(), 0
     collector.start()
     try:
         for mark in marks:
             begun, before = time.perf_counter(), collector.cpu_seconds()
             with collector.sampled():
-                asyncio.run(_send_all(collector.port, stored, mark, sent))
+                bodies = batches(stored, mark, deployments)
+                asyncio.run(_send_all(collector.port, bodies, sent))
                 received = time.perf_counter() - begun
                 collector.wait(mark)
             spent = time.perf_counter() - begun
@@ -297,11 +309,12 @@ def _measure(data: Path, marks: list[int]) -> None:
 def main() -> None:
     """Print the figures at each number of inferences."""
     marks = [int(text) for text in (sys.argv[1] if len(sys.argv) > 1 else "30000").split(",")]
-    if len(sys.argv) > 2:
-        _measure(Path(sys.argv[2]), marks)
+    deployments = int(sys.argv[2]) if len(sys.argv) > 2 else 1
+    if len(sys.argv) > 3:
+        _measure(Path(sys.argv[3]), marks, deployments)
         return
     with tempfile.TemporaryDirectory() as folder:
-        _measure(Path(folder), marks)
+        _measure(Path(folder), marks, deployments)
 
 
 if __name__ == "__main__":
