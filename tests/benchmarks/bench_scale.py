@@ -3,10 +3,10 @@
     python tests/benchmarks/bench_scale.py [INFERENCES,INFERENCES,... [DEPLOYMENTS [DATA]]]
 
 Batches of 64 events (V2 JSON, one row of 20 features, of one deployment or of so many in turn) go
-to a collector over four connections. At each of these numbers it waits until everything is stored and judged, and asks: the
-memory of each process on the way (anonymous, without the pages of files), its CPU time, what
-stands on the disk for an inference, random inferences by their id before and after a restart, and
-pages. The data folder goes at the end; name DATA to keep it.
+to a collector over four connections. At each of these numbers it waits until everything is stored
+and judged, and asks: the memory of each process on the way (anonymous, without the pages of files),
+its CPU time, what stands on the disk for an inference, random inferences by their id before and
+after a restart, and pages. The data folder goes at the end; name DATA to keep it.
 """
 
 import asyncio
@@ -226,7 +226,7 @@ def _milliseconds(collector: Collector, paths: list[str]) -> str:
         answer = collector.client.get(path)
         spent.append(1000 * (time.perf_counter() - begun))
         assert answer.status_code == 200, answer.text
-    first, later = spent[0], sorted(spent[1:])
+    first, later = spent[0], sorted(spent[1:] or spent)
     at = [later[int(share * (len(later) - 1))] for share in (0.5, 0.99)]
     return f"first {first:.0f}, p50 {at[0]:.1f}, p99 {at[1]:.1f}"
 
@@ -275,10 +275,8 @@ def _report(collector: Collector, stored: int, sent: Sent) -> None:
     begun = time.perf_counter()
     collector.start()
     print(f"  ready again after {time.perf_counter() - begun:.1f} s")
-    print(
-        f"  by id after a restart, ms: {_milliseconds(collector, _ids(stored, 2, collector.deployments))}",
-        flush=True,
-    )
+    ids = _ids(stored, 2, collector.deployments)
+    print(f"  by id after a restart, ms: {_milliseconds(collector, ids)}", flush=True)
 
 
 def _measure(data: Path, marks: list[int], deployments: int) -> None:
