@@ -4,6 +4,7 @@ import base64
 import gzip
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -594,3 +595,24 @@ def test_no_payload_is_lost_whatever_it_is(bodies: list[dict[str, Any]]) -> None
         for column in batch.records.columns:
             if pa.types.is_floating(column.type):
                 assert all(value is None or math.isfinite(value) for value in column.to_pylist())
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        pytest.param(b"0.5,1", {"y": [0.5, 1.0]}, id="one line of all"),
+        pytest.param(b"0.5\n1\n", {"y": [0.5, 1.0]}, id="a line each"),
+        pytest.param(b"1,2,3", {"y0": [1, None], "y1": [2, None], "y2": [3, None]}, id="neither"),
+        pytest.param(b"0.5,a", {"y0": [0.5, None], "y1": ["a", None]}, id="of two kinds"),
+    ],
+)
+def test_an_answer_of_one_line_has_a_value_for_each_row(
+    answer: bytes, expected: dict[str, list[Any]]
+) -> None:
+    asked = replace(half("request", b"1,2\n3,4\n"), datacontenttype="text/csv")
+    answered = replace(half("response", answer), datacontenttype="text/csv")
+
+    batch = only(pair(asked, answered), pair(asked, answered))
+
+    found = {name: batch.output(name).to_pylist() for name in batch.output_names}
+    assert found == {name: values * 2 for name, values in expected.items()}

@@ -9,6 +9,7 @@ from typing import Final
 
 from sidelight.adapters._batches import Item, build_batch
 from sidelight.adapters._decoded import Decoded, Layouts
+from sidelight.adapters._decoding_answers import one_a_row
 from sidelight.adapters._decoding_columns import CONVERSION_ERRORS, arrays, registered_names
 from sidelight.adapters._decoding_incomplete import incomplete, refused
 from sidelight.adapters._known_inferences import Known, KnownInferences, Plan
@@ -111,7 +112,7 @@ class Decoder:
         if isinstance(pair, Meeting):
             self._learn(pair.asked, whole.request, request, "request")
             self._learn(pair.answered, whole.response, response, "response")
-        return Decoded(whole, request, response)
+        return Decoded(whole, request, one_a_row(request, response))
 
     def _learn(self, arrival: Arrival, event: Event | None, half: Half | None, side: Side) -> None:
         if half is not None:

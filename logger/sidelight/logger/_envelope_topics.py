@@ -22,6 +22,7 @@ _MAX_TOPIC_CHARS: Final = 249
 _KINDS: Final = {"inputs": "request", "outputs": "response"}
 _NOT_IN_NAMES: Final = re.compile(r"[^a-z0-9]")
 _MLSERVER_MODEL: Final = "mlservermodel"
+_MLSERVER_ANSWER: Final = "io.seldon.serving.inference.response"
 
 # What Core 2's headers are as attributes.
 _HEADERS: Final = (
@@ -89,8 +90,9 @@ def _core2(
         "endpoint": pipeline,
         "protocol": "v2",
     }
-    if key:
-        attributes["id"] = key
+    # The gateway gives each record a key; what took it away on the way left the header.
+    if request_id := key or headers.get("xrequestid", ""):
+        attributes["id"] = request_id
     if resource == "pipeline" and (version := headers.get("xpipelineversion")):
         attributes["modelversion"] = version
     attributes |= {to: headers[name] for name, to in _HEADERS if headers.get(name)}
@@ -102,9 +104,11 @@ def _mlserver(key: str, headers: Mapping[str, str]) -> dict[str, str] | None:
 
     The namespace is in the answers alone, so that it cannot be part of what pairs them.
     """
+    is_answer = headers.get("cetype", "") == _MLSERVER_ANSWER
+    # An answer may repeat the headers of its request.
     kind, model = "request", headers.get(_MLSERVER_MODEL, "")
-    if not model:
-        kind, model = "response", headers.get("cemodelid", "")
+    if is_answer or not model:
+        kind, model = "response", headers.get("cemodelid", "") or model
         if not model or not headers.get("cetype", "").startswith("io.seldon.serving."):
             return None
     request_id = key or headers.get("ceid", "")

@@ -28,6 +28,8 @@ _WHITE: Final = b" \t\r\n"
 _FIRST_FIELD: Final = b"\n"
 _MESSAGES: Final = OpenInferenceMessages()
 _CSV: Final = "text/csv"
+# KServe's agent labels a stream of events with what its request was.
+_EVENT_STREAM: Final = (b"data:", b"event:", b"retry:", b": ")
 _LINES: Final = ("jsonlines", "jsonl", "ndjson", "x-jsonlines", "x-ndjson")
 _NO_JSON: Final = object()
 _NO_ATTRIBUTES: Final[Mapping[str, str]] = {}
@@ -177,7 +179,7 @@ def _other(data: bytes, side: Side, event: Event | None, max_bytes: int) -> Half
         return json_lines(data)
     if media == _CSV:
         return csv_table(data)
-    if media == "text/event-stream":
+    if media == "text/event-stream" or data.startswith(_EVENT_STREAM):
         raise Undecodable("event_stream")
     return _protobuf(data, side, media, protocol, max_bytes)
 
