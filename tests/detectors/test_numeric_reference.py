@@ -4,11 +4,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from sidelight.detectors import NumericReference, SampleError, values_of
+from sidelight.detectors._locating import Locating
 
 Sample = np.ndarray[tuple[int], np.dtype[np.float64]]
 
@@ -88,3 +89,55 @@ def test_reference_without_a_value_is_refused() -> None:
         fit(np.array([np.nan]))
 
     assert caught.value.got == "none"
+
+
+# All columns at once.
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data())
+def test_points_below_are_those_of_a_search_of_each_column(data: st.DataObject) -> None:
+    numbers = st.one_of(
+        st.floats(allow_nan=False, allow_infinity=False),
+        st.floats(-5, 5).map(lambda value: round(value, 2)),
+        st.sampled_from([0.0, 5e-324, -5e-324, 1e308, -1e308, 1e-300]),
+    )
+    points = data.draw(st.lists(st.lists(numbers, min_size=1, max_size=60), min_size=1, max_size=4))
+    columns = [np.unique(np.array(each)) + 0.0 for each in points]
+    rows = data.draw(st.lists(st.integers(0, 100), min_size=1, max_size=20))
+    known = [[each[row % each.size] for row in rows] for each in columns]
+    fresh = data.draw(arrays(np.float64, (len(columns), 5), elements=numbers))
+    with np.errstate(over="ignore"):
+        above = np.nextafter(np.array(known), np.inf)
+    stream = np.concatenate([np.array(known), fresh, above], axis=1)
+    stream[np.isinf(stream)] = np.nan
+
+    below, equal = Locating(columns).below(stream)
+
+    for index, each in enumerate(columns):
+        present = ~np.isnan(stream[index])
+        expected = each.searchsorted(stream[index][present])
+        assert below[index][present].tolist() == expected.tolist()
+        upto = each.searchsorted(stream[index][present], "right")
+        assert equal[index][present].tolist() == (upto > expected).tolist()
+        assert not equal[index][~present].any()
+
+
+@pytest.mark.parametrize("n_points", [1, 2, 1000, 16_000])
+def test_points_below_are_found_whatever_the_distribution(n_points: int) -> None:
+    rng = np.random.default_rng(n_points)
+    drawn = [rng.normal(size=n_points), np.exp(5 * rng.normal(size=n_points)), np.arange(n_points)]
+    columns = [np.unique(each.astype(np.float64)) for each in drawn]
+    stream = np.stack([rng.choice(each, 3000) + rng.normal(size=3000).round() for each in columns])
+
+    below, equal = Locating(columns).below(stream)
+
+    for index, each in enumerate(columns):
+        assert (below[index] == each.searchsorted(stream[index])).all()
+        assert (equal[index] == np.isin(stream[index], each)).all()
+
+
+def test_no_columns_have_no_points_below() -> None:
+    below, equal = Locating([]).below(np.zeros((0, 7)))
+
+    assert below.shape == equal.shape == (0, 7)

@@ -182,7 +182,7 @@ def test_capitals_played_together_are_the_same_however_rows_are_cut(
         first, second = Capital.start(3, 5), Capital.start(1, 5)
         second.update(bets_on(np.full((ahead, 1), 0.5)))
         pieces = [
-            play_together(first, bets_on(p), second, bets_on(q))
+            play_together(first, second, bets_on(np.concatenate([p, q], axis=1)))
             for p, q in zip(np.split(p_values, places), np.split(others, places), strict=True)
         ]
         one, two = zip(*pieces, strict=True)

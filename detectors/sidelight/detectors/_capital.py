@@ -114,25 +114,31 @@ class Capital:
 
 
 def play_together(
-    first: Capital,
-    first_factors: NDArray[np.float64],
-    second: Capital,
-    second_factors: NDArray[np.float64],
+    first: Capital, second: Capital, factors: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return what ``update`` of both returns, from one loop where they are of one age.
 
     A row costs the same for one gambler as for twenty.
+
+    Parameters
+    ----------
+    factors : ndarray of float, shape (n_rows, n_strategies, n_gamblers of both)
+        The gamblers of the first before those of the second. Overwritten.
+
     """
-    if first.age != second.age or first.jump_rate != second.jump_rate:
-        return first.update(first_factors), second.update(second_factors)
     n = first.exponents.size
+    if first.age != second.age or first.jump_rate != second.jump_rate:
+        return (
+            first.update(np.ascontiguousarray(factors[:, :, :n])),
+            second.update(np.ascontiguousarray(factors[:, :, n:])),
+        )
     joint = Capital(
         np.concatenate([first.amounts, second.amounts], axis=1),
         np.concatenate([first.exponents, second.exponents]),
         first.age,
         first.jump_rate,
     )
-    result = joint.update(np.concatenate([first_factors, second_factors], axis=2))
+    result = joint.update(factors)
     for part, chosen in ((first, slice(None, n)), (second, slice(n, None))):
         part.amounts = np.ascontiguousarray(joint.amounts[:, chosen])
         part.exponents = joint.exponents[chosen].copy()

@@ -1,10 +1,9 @@
 """The answer of a test of one window."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
+class Comparison(NamedTuple):
     """How far a window is from the reference, and how surprising that is.
 
     Attributes

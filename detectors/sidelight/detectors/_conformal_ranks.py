@@ -43,7 +43,9 @@ class ConformalRanks:
         """Number of ranks."""
         return int(self.counts.shape[1])
 
-    def update(self, ranks: NDArray[np.int64], u: NDArray[np.float64]) -> NDArray[np.float64]:
+    def update(
+        self, ranks: NDArray[np.integer[Any]], u: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
         """Take rows of shape (n_rows, n_columns); return their p-values, same shape, in [0, 1].
 
         ``u`` are uniform numbers of the same shape. Raises ``SampleError`` for ranks that there
@@ -57,7 +59,9 @@ class ConformalRanks:
         self.counts += self._hits(self._places(0, ranks), 1)[0]
         return p_values
 
-    def _p_values(self, ranks: NDArray[np.int64], u: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _p_values(
+        self, ranks: NDArray[np.integer[Any]], u: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
         """Blocks of a few rows start from counts by rank; in a block rows are taken in pairs."""
         n_rows, n_columns = ranks.shape
         n_blocks = -(-n_rows // _BLOCK_ROWS)
@@ -88,7 +92,9 @@ class ConformalRanks:
     def _smallest_type(self) -> np.dtype[Any]:
         return np.min_scalar_type(max(self.n_ranks - 1, 0))
 
-    def _places(self, block: NDArray[np.intp] | int, ranks: NDArray[np.int64]) -> NDArray[np.int64]:
+    def _places(
+        self, block: NDArray[np.intp] | int, ranks: NDArray[np.integer[Any]]
+    ) -> NDArray[np.int64]:
         """Return the place of each row among the counts of all blocks, columns and ranks."""
         columns = np.arange(len(self.counts)) * self.n_ranks
         return ranks + (block * self.counts.size + columns)

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sidelight.detectors._categorical_reference import CategoricalReference
+from sidelight.detectors._locating import Locating
 from sidelight.detectors._numeric_reference import MISSING, NumericReference
 from sidelight.detectors._reference import Reference
 from sidelight.detectors._values import is_monitorable, values_of
@@ -37,11 +38,7 @@ class Encoding:
             else:
                 self._categorical[name] = index, column
         self._places = np.array(places, dtype=np.intp)
-        points = [column.points for column in self._numeric.values()]
-        sizes = np.array([each.size for each in points], dtype=np.int64)
-        self._points = np.concatenate([np.zeros(0), *points])
-        self._starts = (np.cumsum(sizes) - sizes)[:, np.newaxis]
-        self._last = sizes[:, np.newaxis] - 1
+        self._locating = Locating([column.points for column in self._numeric.values()])
         self._seen = reference.outlier_columns
         self._rows = {name: row for row, name in enumerate(self._numeric)}
 
@@ -91,15 +88,10 @@ class Encoding:
         return numbers
 
     def _numeric_cells(self, numbers: NDArray[np.float64]) -> NDArray[np.int64]:
-        below = np.empty(numbers.shape, dtype=np.int64)
-        for row, column in enumerate(self._numeric.values()):
-            below[row] = column.points.searchsorted(numbers[row])
         # As in `NumericReference`: two cells for each point below, one more for an equal one.
-        places = np.minimum(below, self._last)
-        places += self._starts
-        equal = self._points.take(places) == numbers
-        below *= 2
-        below += equal
-        below += 1
-        below[np.isnan(numbers)] = MISSING
-        return below
+        cells, equal = self._locating.below(numbers)
+        cells *= 2
+        cells += equal
+        cells += 1
+        cells[np.isnan(numbers)] = MISSING
+        return cells

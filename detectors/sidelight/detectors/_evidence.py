@@ -38,7 +38,7 @@ class Evidence:
         n = len(reference_ranks)
         return cls(ConformalRanks(reference_ranks.copy()), SimpleJumper(n), Rise.start(n), 0.0)
 
-    def play(self, ranks: NDArray[np.int64], u: NDArray[np.float64]) -> NDArray[np.float64]:
+    def play(self, ranks: NDArray[np.integer[Any]], u: NDArray[np.float64]) -> NDArray[np.float64]:
         """Play rows of any number of looks.
 
         Parameters
@@ -58,14 +58,15 @@ class Evidence:
 
     def play_beside(
         self,
-        ranks: NDArray[np.int64],
+        ranks: NDArray[np.integer[Any]],
         u: NDArray[np.float64],
         other: Capital,
         other_factors: NDArray[np.float64],
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Do the same, and play factors of another capital in the same loop."""
-        factors = bets_on(self.bag.update(ranks, u))
-        return play_together(self.jumper.capital, factors, other, other_factors)
+        factors = bets_on(self.bag.update(ranks, u), beside=other_factors.shape[2])
+        factors[:, :, ranks.shape[1] :] = other_factors
+        return play_together(self.jumper.capital, other, factors)
 
     def note(self, evidence: NDArray[np.float64], times: Sequence[str]) -> None:
         """Take what was played since the last look, shape (n_rows, n_columns)."""

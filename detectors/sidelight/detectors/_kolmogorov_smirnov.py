@@ -1,6 +1,7 @@
 """Kolmogorov-Smirnov test on the cells of the reference."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,56 +55,63 @@ class KolmogorovSmirnov:
     def compare(self, reference: NDArray[np.int64], window: NDArray[np.int64]) -> Comparison:
         """Compare counts of shape (n_cells,) on the same ordered cells."""
         n, m = int(reference.sum()), int(window.sum())
-        return numeric_comparison(n, m, largest_difference(reference, window) if n and m else 0.0)
+        statistic = largest_difference(reference, window) if n and m else 0.0
+        (answer,) = numeric_comparisons(n, m, [statistic])
+        return answer
 
 
-def numeric_comparison(n: int, m: int, statistic: float) -> Comparison:
-    """Return the answer for a statistic of n rows of a reference and m of a window."""
+def numeric_comparisons(n: int, m: int, statistics: Sequence[float]) -> list[Comparison]:
+    """Return the answers for statistics of n rows of a reference and m of a window."""
     if min(n, m) < _MIN_ROWS:
-        return insufficient(min(n, m), _MIN_ROWS, "window" if m < n else "reference")
+        answer = insufficient(min(n, m), _MIN_ROWS, "window" if m < n else "reference")
+        return [answer] * len(statistics)
     effective = n * m / (n + m)
-    excess = statistic * statistic - _NULL_MEAN_SQUARE / effective
-    return Comparison(
-        distance=math.sqrt(max(0.0, excess)),
-        p_value=kolmogorov_tail(round(effective), statistic),
-    )
+    chance, rows = _NULL_MEAN_SQUARE / effective, round(effective)
+    return [
+        Comparison(math.sqrt(max(0.0, each * each - chance)), kolmogorov_tail(rows, each))
+        for each in statistics
+    ]
 
 
 def largest_difference(reference: NDArray[np.int64], window: NDArray[np.int64]) -> float:
     """Return D of two non-empty samples by their counts on the same ordered cells."""
     n, m = int(reference.sum()), int(window.sum())
-    (found,) = largest_differences(reference, window, np.zeros(1, dtype=np.int64), n=n, m=m)
+    (found,) = OrderedCells([reference], n).largest_differences(window, m)
     return found
 
 
-def largest_differences(
-    reference: NDArray[np.int64],
-    window: NDArray[np.int64],
-    starts: NDArray[np.int64],
-    *,
-    n: int,
-    m: int,
-) -> list[float]:
-    """Return D of several columns by their counts on ordered cells, one column after the other.
+class OrderedCells:
+    """The cells of several columns, one column after the other.
 
     Parameters
     ----------
-    reference, window : ndarray of int, shape (n_cells,)
-        Of all columns, with the same number of rows for each.
-    starts : ndarray of int, shape (n_columns,)
-        Where the cells of each column begin.
-    n, m : int
-        Rows of the reference and of the window, at least 1.
+    reference : sequence of ndarray of int, each of shape (n_cells,)
+        Counts of each column.
+    n : int
+        Rows of the reference, the same for all columns, at least 1.
 
     """
-    # Whole numbers, so that the order of rows can change nothing; and over the cells of a column
-    # the differences add up to zero, so that the sum begins anew with the next by itself.
-    common = math.gcd(n, m)
-    small = n // common * m < _LARGEST_INT32
-    kind: np.dtype[Any] = np.dtype(np.int32 if small else np.int64)
-    difference = np.multiply(window.astype(kind), n // common, dtype=kind)
-    difference -= np.multiply(reference.astype(kind), m // common, dtype=kind)
-    np.cumsum(difference, dtype=kind, out=difference)
-    np.abs(difference, out=difference)
-    largest = np.maximum.reduceat(difference, starts).tolist()
-    return [float(value * common) / (n * m) for value in largest]
+
+    def __init__(self, reference: Sequence[NDArray[np.int64]], n: int) -> None:
+        sizes = np.array([column.size for column in reference])
+        self._starts = np.cumsum(sizes) - sizes
+        self._n = n
+        kind = np.int32 if n < _LARGEST_INT32 else np.int64
+        self._counts: NDArray[Any] = np.concatenate(reference).astype(kind)
+
+    def largest_differences(self, window: NDArray[np.int64], m: int) -> list[float]:
+        """Return D of each column for counts of a window of m rows, shape (n_cells of all,)."""
+        # Whole numbers, so that the order of rows can change nothing; and over the cells of a
+        # column the differences add up to zero, so that the sum begins anew with the next.
+        n, common = self._n, math.gcd(self._n, m)
+        small = n // common * m < _LARGEST_INT32
+        kind: np.dtype[Any] = np.dtype(np.int32 if small else np.int64)
+        difference = window.astype(kind)
+        counts = self._counts.astype(kind, copy=False)
+        if n != common:
+            difference *= kind.type(n // common)
+        difference -= counts if m == common else counts * kind.type(m // common)
+        np.cumsum(difference, dtype=kind, out=difference)
+        np.abs(difference, out=difference)
+        largest = np.maximum.reduceat(difference, self._starts).tolist()
+        return [float(value * common) / (n * m) for value in largest]

@@ -60,65 +60,59 @@ class PopulationStability:
 
     def compare(self, reference: NDArray[np.int64], window: NDArray[np.int64]) -> Comparison:
         """Compare counts of shape (B,) on the same bins."""
-        (answer,) = compare_bins([reference], window, int(window.sum()))
+        (answer,) = Bins([reference]).compare(window, int(window.sum()))
         return answer
 
 
-def compare_bins(
-    reference: Sequence[NDArray[np.int64]], window: NDArray[np.int64], rows: int
-) -> list[Comparison]:
-    """Compare several columns on their bins.
+class Bins:
+    """The bins of several columns, one column after the other.
 
     Parameters
     ----------
     reference : sequence of ndarray of int, each of shape (n_bins,)
         Counts of each column.
-    window : ndarray of int, shape (n_bins of all columns,)
-        Counts of all columns, one after the other.
-    rows : int
-        Rows of the window.
 
     """
-    n_bins = np.array([column.size for column in reference])
-    starts = np.cumsum(n_bins) - n_bins
-    flat = np.concatenate(reference)
-    n = np.add.reduceat(flat, starts)
-    used = (flat + window) > 0
-    n_used = np.add.reduceat(used, starts, dtype=np.int64)
-    of_column = np.repeat(np.arange(n_bins.size), n_bins)[used]
-    p = (flat[used] + _PSEUDO_COUNT) / (n + _PSEUDO_COUNT * n_used)[of_column]
-    q = (window[used] + _PSEUDO_COUNT) / (rows + _PSEUDO_COUNT * n_used)[of_column]
-    index = _sums((q - p) * np.log(q / p), n_used)
-    return _answers(index, n, n_used, rows)
+
+    def __init__(self, reference: Sequence[NDArray[np.int64]]) -> None:
+        sizes = np.array([column.size for column in reference])
+        self._starts = np.cumsum(sizes) - sizes
+        self._counts = np.concatenate(reference)
+        self._column = np.repeat(np.arange(sizes.size), sizes)
+        self._n = np.add.reduceat(self._counts, self._starts)
+        self._n_rows = self._n.tolist()
+        self._smoothed = self._counts + _PSEUDO_COUNT
+
+    def compare(self, window: NDArray[np.int64], rows: int) -> list[Comparison]:
+        """Compare counts of a window of so many rows, shape (n_bins of all columns,)."""
+        used = (self._counts + window) > 0
+        n_used = np.add.reduceat(used, self._starts, dtype=np.int64)
+        added = _PSEUDO_COUNT * n_used
+        column = self._column[used]
+        p = self._smoothed[used] / (self._n + added)[column]
+        q = (window[used] + _PSEUDO_COUNT) / (rows + added)[column]
+        index = _sums((q - p) * np.log(q / p), n_used)
+        needed = _ROWS_PER_BIN * np.maximum(n_used, 2)
+        enough = np.minimum(self._n, rows) >= needed
+        scale = 1 / np.maximum(self._n, 1) + 1 / max(rows, 1)
+        distances = np.maximum(0.0, index - (n_used - 1) * scale)
+        tails = chi_square_tails(np.where(enough, index / scale, 0.0), n_used - 1)
+        answers = list(map(Comparison, distances.tolist(), tails.tolist()))
+        for place in np.flatnonzero(np.logical_not(enough)).tolist():
+            n, least = self._n_rows[place], int(needed[place])
+            answers[place] = insufficient(
+                min(n, rows), least, "window" if rows < n else "reference"
+            )
+        return answers
 
 
 def _sums(terms: NDArray[np.float64], sizes: NDArray[np.int64]) -> NDArray[np.float64]:
     """Sum the terms of each column, in the order in which ``sum`` adds up those of one."""
+    first = int(sizes[0])
+    if (sizes == first).all():
+        return np.asarray(terms.reshape(sizes.size, first).sum(axis=1))
     sums = np.zeros(sizes.size)
     of_column = np.repeat(sizes, sizes)
     for size in np.unique(sizes[sizes > 0]).tolist():
         sums[sizes == size] = terms[of_column == size].reshape(-1, size).sum(axis=1)
     return sums
-
-
-def _answers(
-    index: NDArray[np.float64], n: NDArray[np.int64], n_used: NDArray[np.int64], m: int
-) -> list[Comparison]:
-    needed = _ROWS_PER_BIN * np.maximum(n_used, 2)
-    enough = np.minimum(n, m) >= needed
-    scale = 1 / np.maximum(n, 1) + 1 / max(m, 1)
-    distances = np.maximum(0.0, index - (n_used - 1) * scale)
-    tails = chi_square_tails(np.where(enough, index / scale, 0.0), n_used - 1)
-    return [
-        Comparison(distance=distance, p_value=tail)
-        if sufficient
-        else insufficient(min(rows, m), least, "window" if m < rows else "reference")
-        for distance, tail, sufficient, rows, least in zip(
-            distances.tolist(),
-            tails.tolist(),
-            enough.tolist(),
-            n.tolist(),
-            needed.tolist(),
-            strict=True,
-        )
-    ]

@@ -96,15 +96,20 @@ def average_log10(log10_evidence: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(np.log10(mean) + largest[..., 0], dtype=np.float64)
 
 
-def bets_on(p_values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the factors of the strategies, shape (n_rows, N_STRATEGIES, n_features)."""
+def bets_on(p_values: NDArray[np.float64], *, beside: int = 0) -> NDArray[np.float64]:
+    """Return the factors of the strategies, shape (n_rows, N_STRATEGIES, n_features + beside).
+
+    The last ``beside`` features are left to be filled.
+    """
+    n_rows, n_features = p_values.shape
     place = p_values - 0.5
     spread = np.abs(2 * place)
     spread -= 0.5
-    factors = np.empty((p_values.shape[0], N_STRATEGIES, p_values.shape[1]))
+    whole = np.empty((n_rows, N_STRATEGIES, n_features + beside))
+    factors = whole[:, :, :n_features]
     factors[:, 0] = 1.0
     np.add(1.0, place, out=factors[:, 1])
     np.subtract(1.0, place, out=factors[:, 2])
     np.add(1.0, spread, out=factors[:, 3])
     np.subtract(1.0, spread, out=factors[:, 4])
-    return factors
+    return whole

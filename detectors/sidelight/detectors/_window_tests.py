@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from sidelight.detectors._chi_square import ChiSquare
 from sidelight.detectors._comparison import Comparison
-from sidelight.detectors._kolmogorov_smirnov import largest_differences, numeric_comparison
+from sidelight.detectors._kolmogorov_smirnov import OrderedCells, numeric_comparisons
 from sidelight.detectors._numeric_reference import NumericReference
-from sidelight.detectors._population_stability import compare_bins
+from sidelight.detectors._population_stability import Bins
 from sidelight.detectors._reference import ColumnReference
 from sidelight.detectors._settings import DetectionSettings
 
@@ -69,11 +69,12 @@ class WindowTests:
         self.n_cells = int(sizes.sum())
         self.offsets = np.empty(len(placed), dtype=np.int64)
         self.offsets[self._order] = starts
-        self._starts = starts[: self._n_numeric]
+        numeric_counts = [column.counts for column in placed[: self._n_numeric]]
         self._numeric_cells = int(sizes[: self._n_numeric].sum())
-        counts = [column.counts for column in placed[: self._n_numeric]]
-        self._numeric_counts = np.concatenate([np.zeros(0, dtype=np.int64), *counts])
-        self._bins = [column.bin_counts for column in placed]
+        # Missing values count, so that all numeric columns have the rows of the reference.
+        self._n = int(numeric_counts[0].sum()) if numeric_counts else 0
+        self._numeric = OrderedCells(numeric_counts, self._n) if numeric_counts else None
+        self._bins = Bins([column.bin_counts for column in placed])
         # Bins are numbered along the cells: each is a run of them.
         first = [np.flatnonzero(np.diff(column.bins, prepend=-1)) for column in placed]
         self._bin_starts = np.concatenate(
@@ -86,22 +87,19 @@ class WindowTests:
         cells = window + self.offsets
         counts = np.bincount(cells.ravel(), minlength=self.n_cells)
         bins = np.add.reduceat(counts, self._bin_starts)
-        shift = self._numeric(counts[: self._numeric_cells], rows)
+        shift: list[Comparison] = []
+        if self._numeric is not None:
+            numeric = counts[: self._numeric_cells]
+            found = self._numeric.largest_differences(numeric, rows)
+            shift += numeric_comparisons(self._n, rows, found)
         for index in self._order[self._n_numeric :]:
             column, start = self._columns[index], int(self.offsets[index])
             own = counts[start : start + column.n_cells]
             shift.append(self._chi_square.compare(column.counts, own))
         return Effects(
-            stability=self._by_column(compare_bins(self._bins, bins, rows)),
+            stability=self._by_column(self._bins.compare(bins, rows)),
             shift=self._by_column(shift),
         )
-
-    def _numeric(self, counts: NDArray[np.int64], rows: int) -> list[Comparison]:
-        if not self._n_numeric:
-            return []
-        n = int(self._columns[self._order[0]].counts.sum())
-        found = largest_differences(self._numeric_counts, counts, self._starts, n=n, m=rows)
-        return [numeric_comparison(n, rows, statistic) for statistic in found]
 
     def _by_column(self, placed: list[Comparison]) -> list[Comparison]:
         result = placed.copy()
