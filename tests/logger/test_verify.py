@@ -63,6 +63,22 @@ def test_every_flipped_byte_is_found_and_named(archive: Path, mark: str) -> None
     assert verify(archive).ok
 
 
+@pytest.mark.parametrize("size", [(1 << 20) - 60, 1 << 20, (1 << 20) + 60, 5 << 19])
+def test_a_long_group_is_checked_to_its_last_byte(tmp_path: Path, size: int) -> None:
+    writer = SegmentWriter(tmp_path)
+    write(writer, [[bytes(size), b"x"], [b"y"]])
+    writer.close()
+    assert verify(tmp_path).ok
+
+    (path,) = (tmp_path / "raw").glob("*.seg")
+    content = bytearray(path.read_bytes())
+    for place in (size // 2, size, content.rindex(b"x")):
+        content[place] ^= 1
+        path.write_bytes(content)
+        assert not verify(tmp_path).ok
+        content[place] ^= 1
+
+
 def test_a_finding_names_byte_and_record(archive: Path) -> None:
     path = archive / "raw" / segment_name(3)
     content = bytearray(path.read_bytes())

@@ -31,7 +31,7 @@ HEAD_LENGTH = struct.Struct("<I")
 SEGMENT_HEADER_BYTES = _SEGMENT.size
 GROUP_HEADER_BYTES = _GROUP.size + 32
 
-_CHUNK_BYTES = 1 << 20
+CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +115,9 @@ def encode_group(
     lengths = struct.pack(
         f"<{len(records)}I", *[4 + len(head) + len(body) for head, body, _ in records]
     )
-    payloads = b"".join([part for head, body, _ in records for part in (pack(len(head)), head, body)])
+    payloads = b"".join(
+        [part for head, body, _ in records for part in (pack(len(head)), head, body)]
+    )
     header = _GROUP.pack(GROUP_MAGIC, len(records), first, len(payloads), time_ns)
     chain = hashlib.sha256(previous + header + lengths)
     chain.update(payloads)
@@ -179,17 +181,19 @@ def checked_groups(file: BinaryIO, *, seed: bytes, first: int, size: int) -> Ite
 def _checked_digest(
     file: BinaryIO, header: bytes, group: Group, payload: int, *, previous: bytes
 ) -> bytes:
-    lengths = file.read(4 * group.n)
-    chain = hashlib.sha256(previous + header[: _GROUP.size] + lengths)
-    left = payload
-    while left and (chunk := file.read(min(left, _CHUNK_BYTES))):
+    left = 4 * group.n + payload
+    # Most groups are one piece. A long one is read in several, the lengths whole in the first.
+    first = chunk = file.read(min(left, max(4 * group.n, CHUNK_BYTES)))
+    chain = hashlib.sha256(previous + header[: _GROUP.size])
+    while chunk:
         chain.update(chunk)
         left -= len(chunk)
+        chunk = file.read(min(left, CHUNK_BYTES))
     if left or chain.digest() != group.digest:
         raise BadBytes(
             "a group does not have its digest", offset=group.offset, position=group.first
         )
-    if sum(struct.unpack(f"<{group.n}I", lengths)) != payload:
+    if sum(struct.unpack_from(f"<{group.n}I", first)) != payload:
         raise BadBytes("lengths and payload differ", offset=group.offset, position=group.first)
     return group.digest
 

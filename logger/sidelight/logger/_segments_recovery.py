@@ -10,6 +10,7 @@ from pathlib import Path
 from sidelight.logger._segments_folder import Checkpoint, DurableMark, SealedSegment, sync_folder
 from sidelight.logger._segments_format import (
     CHAIN_START,
+    CHUNK_BYTES,
     SEGMENT_HEADER_BYTES,
     BadBytes,
     Group,
@@ -89,7 +90,7 @@ def scan_segment(path: Path, *, first: int, previous: bytes | None) -> Scan:
 
     ``previous`` is the last digest of the segment before, None when that is not known.
     """
-    with path.open("rb") as file:
+    with path.open("rb", buffering=CHUNK_BYTES) as file:
         size = os.fstat(file.fileno()).st_size
         data = file.read(SEGMENT_HEADER_BYTES)
         good, position, digest, time_ns = 0, first, previous or CHAIN_START, 0
