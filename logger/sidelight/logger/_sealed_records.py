@@ -1,7 +1,6 @@
 """Records of the archive as they came, sealed or not."""
 
 import logging
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -84,7 +83,7 @@ class SealedRecords:
                 extra={"position": record.position, "reason": str(error)},
             )
             head, body = ERASED_HEAD, b""
-        return replace(record, head=head, body=body)
+        return EventRecord(record.partition, record.position, record.received_ns, head, body)
 
 
 def are_apart(data: Path) -> bool:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Final, Protocol
@@ -34,7 +34,6 @@ from sidelight.logger._key_ring import KeySource
 from sidelight.logger._sealed_body import Piece, seal_batch, seal_request
 from sidelight.logger._sealed_erasure import ERASURE_TYPE
 from sidelight.logger._segments import Deliver, Done
-from sidelight.logger._segments_archive import journal_error
 from sidelight.logger._segments_folder import seal_folder
 from sidelight.logger.errors import JournalError, JournalFull
 from sidelight.payloads import Event
@@ -144,6 +143,7 @@ class SealingJournal:
         self._settings = settings
         self._deliver = deliver
         self._keys = KeyWriter(data, settings.source)
+        self._frame = request_digest(self._keys.digest_key, "", _FRAME_ID)
         self._keys.seal_since(settings.deployments, position)
         # Who cannot open them must not take sealed events for payloads.
         seal_folder(data)
@@ -201,7 +201,7 @@ class SealingJournal:
         try:
             made = iter(self._keys.make(list(_digests(plans))))
         except (OSError, JournalError) as error:
-            failure = error if isinstance(error, JournalError) else journal_error(error)
+            failure = error if isinstance(error, JournalError) else _unwritten(error)
             log.error("keys could not be made", extra={"reason": str(error)})  # noqa: TRY400 - the senders are told
             self._fail([plan.done for plan in plans if plan.digests is not None], failure)
             plans, made = [plan for plan in plans if plan.digests is None], iter(())
@@ -231,8 +231,8 @@ class SealingJournal:
             return _Plan(head, body, done)
         digest = partial(request_digest, self._keys.digest_key)
         digests = {of: [digest(*item) for item in found] for of, found in requests.items()}
-        frame = [digest("", _FRAME_ID)]
-        if not _is_batch(read_head(head)) or not events:
+        frame = [self._frame]
+        if not events or _BATCH.encode() not in head.lower() or not _is_batch(read_head(head)):
             return _Plan(head, body, done, digests=[digests.get(0, frame)])
         head, body = self._inflated(head, body)
         pieces = list(_pieces(body, digests))
@@ -273,6 +273,11 @@ def _unwritten(error: OSError) -> JournalError:
     return JournalError(f"keys: expected to write and sync, got {error.strerror}; send again")
 
 
+@lru_cache(maxsize=8)
+def _as_bytes(names: frozenset[str]) -> frozenset[bytes]:
+    return frozenset(name.encode("latin-1", "replace") for name in names)
+
+
 def readable_head(head: bytes, headers: Collection[str]) -> bytes:
     r"""Return what stays readable of a head: the route, and some headers.
 
@@ -282,16 +287,13 @@ def readable_head(head: bytes, headers: Collection[str]) -> bytes:
     b'POST / HTTP/1.1\r\nCe-Type: t\r\n\r\n'
 
     """
+    wanted = _as_bytes(frozenset(headers))
     lines = head.split(b"\r\n")
     words = lines[0].split(b" ")
     if len(words) > 1:
         words[1] = words[1].partition(b"?")[0]
-    kept = [b" ".join(words)]
-    for line in lines[1:]:
-        name = line.partition(b":")[0].strip().lower().decode("latin-1")
-        if name in headers:
-            kept.append(line)
-    return b"\r\n".join([*kept, b"", b""])
+    kept = [line for line in lines[1:] if line.partition(b":")[0].strip().lower() in wanted]
+    return b"\r\n".join([b" ".join(words), *kept, b"", b""])
 
 
 def _digests(plans: list[_Plan]) -> Iterator[bytes]:

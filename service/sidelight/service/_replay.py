@@ -4,7 +4,7 @@ import json
 import re
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Final
@@ -169,7 +169,10 @@ def _without_erased(record: EventRecord, report: ReplayReport) -> EventRecord | 
     members = split_array(record.body)
     kept = [member for member in members if member != ERASED_MEMBER]
     report.erased += len(members) - len(kept)
-    return replace(record, body=b"[" + b",".join(kept) + b"]") if kept else None
+    if not kept:
+        return None
+    body = b"[" + b",".join(kept) + b"]"
+    return EventRecord(record.partition, record.position, record.received_ns, record.head, body)
 
 
 def _request(head: bytes) -> tuple[str, list[tuple[bytes, bytes]]]:
