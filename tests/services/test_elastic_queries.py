@@ -1,30 +1,40 @@
 """The ten queries of the guide, on real servers, against what the same rows say in Python.
 
-Where ``sidelight query`` can ask the same, the lake gives the same rows.
+The commands of the guide give the same inferences, from the server and from the lake.
 """
 
 import json
 import re
+import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 from tests.adapters.conftest import EPOCH, Store, batch, labelled, row
 from tests.services.elastic_server import ElasticServer
+from typer.testing import CliRunner, Result
 
 from sidelight.adapters import (
     AlarmSpan,
     ElasticConnection,
     ElasticStore,
+    EmbeddedDocuments,
+    EmbeddedJournals,
     IndexOptions,
     Joined,
     Scores,
     connect_elastic,
 )
+from sidelight.service._cli import app
 
 _GUIDE = Path(__file__).parents[2] / "docs" / "elasticsearch.md"
 _QUERY = re.compile(r"^### (\d+)\. [^\n]+\n\n```json\n(.*?)```$", re.MULTILINE | re.DOTALL)
+_COMMAND = re.compile(
+    r"^### (\d+)\. (?:(?!^###).)*?^```console\n\$ (.*?)```$", re.MULTILINE | re.DOTALL
+)
+_SQL = re.compile(r"^```sql\n(.*?)```$", re.MULTILINE | re.DOTALL)
 _PATTERN = "sidelight-inferences-prod-flights-*"
 _START_US = int(EPOCH.timestamp()) * 1_000_000
 _MINUTE_US = 60_000_000
@@ -68,14 +78,6 @@ _EXPECTED: dict[int, Callable[[Row], bool]] = {
     7: lambda item: bool(item["status"] >= 500 or item["latency_ms"] > 1000),
     8: lambda item: bool(item["number"] >= 25),
     9: lambda item: item["label"] is None and item["number"] < 10 and not item["orphan"],
-}
-
-# The same questions to the lake; the others ask what `where` does not know.
-_WHERE = {
-    3: "features.carrier = 'UA' and features.distance >= 1000 and features.distance < 2000",
-    5: "outlier_score > 1",
-    6: "outputs.late >= 0.5 and labels.late = 0 or outputs.late < 0.5 and labels.late = 1",
-    7: "status >= 500 or latency_ms > 1000",
 }
 
 
@@ -178,20 +180,87 @@ def test_aggregations_are_those_of_the_rows(stored: ElasticServer) -> None:
     assert len(answer["aggregations"]["versions"]["buckets"]) == 2
 
 
-@pytest.mark.parametrize("number", sorted(_WHERE))
-def test_the_lake_has_the_same_answer(number: int, tmp_path: Path) -> None:
-    lake = Store(tmp_path)
+@pytest.fixture(scope="module")
+def folder(stored: ElasticServer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with the same rows in a lake, and configurations that ask either store."""
+    folder = tmp_path_factory.mktemp("queries")
+    data = folder / "data"
+    EmbeddedJournals(data, groups=()).close()
+    documents = EmbeddedDocuments(data)
+    lake = Store(data, documents)
     batches = _batches()
-    rows = [_OUTLIERS.get(item["number"], 0.5) for item in _ROWS]
-    scores = Scores.of(batches[0], outlier_score=rows, p_value=rows, outlier=[False] * len(rows))
-    lake.documents.put(lake.lake.stage(batches, first=0, last=0))
-    lake.documents.put(lake.lake.stage_scores([scores], first=0, last=0))
+    values = [_OUTLIERS.get(item["number"], 0.5) for item in _ROWS]
+    scores = Scores.of(
+        batches[0], outlier_score=values, p_value=values, outlier=[False] * len(values)
+    )
+    documents.put(lake.lake.stage(batches, first=0, last=0))
+    documents.put(lake.lake.stage_scores([scores], first=0, last=0))
     for item in _ROWS:
         if item["label"] is not None:
             label = {"late": item["label"]}
-            place = item["place"]
-            lake.documents.put([labelled("prod/flights", f"request-{_name(item)}", place, label)])
+            documents.put(
+                [labelled("prod/flights", f"request-{_name(item)}", item["place"], label)]
+            )
+    lake.close()
+    documents.close()
+    server = {"url": stored.url, "flavour": stored.flavour}
+    for answers in ("lake", "elasticsearch"):
+        store = {"queries": answers, "elasticsearch": server}
+        content = json.dumps({"data": str(data), "store": store})
+        (folder / f"{answers}.yaml").write_text(content)
+    return folder
 
-    found = lake.ids(where=_WHERE[number])
 
-    assert sorted(found) == sorted({_name(item) for item in _ROWS if _EXPECTED[number](item)})
+def _commands() -> dict[int, list[str]]:
+    found = _COMMAND.findall(_GUIDE.read_text())
+    return {int(number): shlex.split(line.replace("\\\n", " "))[1:] for number, line in found}
+
+
+def _run(folder: Path, answers: str, words: list[str]) -> Result:
+    done = CliRunner().invoke(app, [*words, "--config", str(folder / f"{answers}.yaml")])
+    assert done.exit_code == 0, done.output
+    return done
+
+
+def test_each_query_has_a_command() -> None:
+    assert sorted(_commands()) == list(range(1, 11))
+
+
+@pytest.mark.parametrize("number", sorted(_EXPECTED))
+def test_the_command_gives_the_same_from_the_server_and_from_the_lake(
+    folder: Path, number: int
+) -> None:
+    answers = [
+        [json.loads(line) for line in _run(folder, store, _commands()[number]).stdout.splitlines()]
+        for store in ("elasticsearch", "lake")
+    ]
+
+    expected = sorted({_name(item) for item in _ROWS if _EXPECTED[number](item)})
+    assert sorted(item["id"] for item in answers[0]) == expected
+    # One row of one inference has no score in the server.
+    assert [item["id"] for item in answers[0]] == [item["id"] for item in answers[1]]
+
+
+@pytest.mark.parametrize("store", ["elasticsearch", "lake"])
+def test_what_is_exported_aggregates_as_the_server_does(
+    stored: ElasticServer, folder: Path, store: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    answer = _ask(stored, _queries()[10])["aggregations"]["versions"]["buckets"]
+
+    _run(folder, store, _commands()[10])
+    (sql,) = _SQL.findall(_GUIDE.read_text())
+    relation = duckdb.sql(sql)
+    assert relation is not None
+    rows = relation.fetchall()
+
+    assert rows == [
+        (
+            bucket["key"],
+            bucket["doc_count"],
+            bucket["distance"]["min"],
+            pytest.approx(bucket["distance"]["sum"]),
+            pytest.approx(bucket["late"]["value"]),
+        )
+        for bucket in sorted(answer, key=lambda bucket: str(bucket["key"]))
+    ]
