@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 _PARTITION: Final = 0
 _KEYS_A_STATEMENT: Final = 500
 _SCAN_ROWS: Final = 1000
+# A commit of a hundred deployments changes some 1,500 pages; 2 MiB of cache write many twice.
+_CACHE_KIB: Final = 64 << 10
 # Consumed records are deleted this many at a time, inside a commit that is under way anyway; long
 # ones earlier, so that their room is used again.
 _DELETE_RECORDS: Final = 64
@@ -57,7 +59,7 @@ class EmbeddedJournals:
         self._groups = frozenset(groups)
         self._lock = FolderLock(data, "state")
         try:
-            self._database = Database(data)
+            self._database = Database(data, cache_kib=_CACHE_KIB)
         except BaseException:
             self._lock.close()
             raise

@@ -56,6 +56,8 @@ class Database:
     ----------
     data : Path
         The data folder; the database is made when it is missing.
+    cache_kib : int, default 2048
+        Pages that each connection keeps. A transaction that changes more writes pages twice.
 
     Raises
     ------
@@ -66,7 +68,8 @@ class Database:
 
     """
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, *, cache_kib: int = 2048) -> None:
+        self._cache_kib = cache_kib
         self._path = data / "state.db"
         self._idle: LifoQueue[sqlite3.Connection] = LifoQueue()
         self._closed = False
@@ -133,6 +136,7 @@ class Database:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES}")
+            connection.execute(f"PRAGMA cache_size = -{self._cache_kib}")
         except BaseException:
             connection.close()
             raise

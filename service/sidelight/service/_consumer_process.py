@@ -20,6 +20,7 @@ from sidelight.logger import Journals
 from sidelight.logger.errors import FolderInUse, JournalError
 from sidelight.service._deployments import put_all_settings
 from sidelight.service._erasing import through_door
+from sidelight.service._freed_memory import keep_freed_memory
 from sidelight.service._gauges import gauges_document
 from sidelight.service._lake_place import open_mover
 from sidelight.service._metrics import Labels
@@ -57,6 +58,7 @@ def run_consumer(settings: Settings) -> None:
     """Work on what the door stored until SIGTERM."""
     stopping = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())
+    keep_freed_memory()
     try:
         journals = _open(settings, stopping)
     except JournalError as error:
