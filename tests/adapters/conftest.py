@@ -1,6 +1,6 @@
 """Material for the tests of the lake: documents in memory, batches from plain rows."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,6 +25,9 @@ class MemoryDocuments:
     def get(self, collection: str, key: str) -> dict[str, Any] | None:
         found = self.stored.get((collection, key))
         return dict(found.value) if found is not None and found.value is not None else None
+
+    def present(self, collection: str, keys: Collection[str]) -> set[str]:
+        return {key for key in keys if self.get(collection, key) is not None}
 
     def find(
         self,

@@ -146,7 +146,7 @@ class Read:
         decoder = Decoder()
         self.completed = sum(outcome.completed.values())
         self.duplicates = sum(outcome.duplicates.values())
-        self.pairs: list[Pair] = [*outcome.pairs, *pairing.expire(10**9).pairs]
+        self.pairs: list[Pair] = [*outcome.whole(), *pairing.expire(10**9).whole()]
         self.decoded = decoder.decode(self.pairs)
         self.labels = [label for event in outcome.feedback for label in decoder.labels(event)[0]]
         self.replies = [reply for event in outcome.others if (reply := detector_reply(event))]

@@ -7,7 +7,7 @@ import hashlib
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,9 @@ class MemoryDocuments:
     def get(self, collection: str, key: str) -> dict[str, Any] | None:
         found = self.files.get(key) if collection == "lake_files" else None
         return dict(found.value) if found is not None and found.value is not None else None
+
+    def present(self, collection: str, keys: Collection[str]) -> set[str]:
+        return {key for key in keys if self.get(collection, key) is not None}
 
     def find(
         self,

@@ -78,7 +78,7 @@ def check(data: bytes) -> None:
 
 def _pairs(events: list[Event]) -> list[Pair]:
     """Return every half alone, and what meets among them."""
-    paired = Pairing(lambda _: None).step(events, lambda _: {}).pairs
+    paired = Pairing(lambda _: None).step(events, lambda _: {}).whole()
     alone = []
     for event in events:
         key = identity(event)

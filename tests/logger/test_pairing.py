@@ -78,7 +78,7 @@ def facts(outcome: Outcome) -> list[Found]:
             pair.orphan,
             pair.revision,
         )
-        for pair in outcome.pairs
+        for pair in outcome.whole()
     ]
 
 
@@ -98,7 +98,7 @@ def test_ids_are_those_of_the_identity() -> None:
 
     outcome = store.step(half("request", "1"), half("response", "1"))
 
-    assert outcome.pairs[0].id == inference_id(Identity("prod", "m", "", "", "1"))
+    assert outcome.whole()[0].id == inference_id(Identity("prod", "m", "", "", "1"))
 
 
 def test_the_same_bytes_again_change_nothing() -> None:
@@ -192,7 +192,7 @@ def test_memory_of_waiting_halves_is_bounded() -> None:
     assert store.pairing.n_waiting == 50
     assert store.pairing.held_bytes <= 10_000
     outcome = store.step(*[half("response", str(n), position=50 + n) for n in range(50)])
-    assert [pair.request and len(pair.request.data) for pair in outcome.pairs] == [1000] * 50
+    assert [pair.request and len(pair.request.data) for pair in outcome.whole()] == [1000] * 50
 
 
 def test_events_that_are_no_halves_are_passed_on() -> None:

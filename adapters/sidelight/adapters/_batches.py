@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from sidelight.adapters._batches_fixed import fixed_columns
+from sidelight.adapters._batches_fixed import constant, fixed_columns
 from sidelight.adapters._decoded import Decoded, Layouts
 from sidelight.adapters._decoding_columns import arrays, column_names
 from sidelight.adapters._known_inferences import Known
@@ -48,7 +48,7 @@ def build_batch(deployment: str, items: Sequence[Item], layouts: Layouts, names:
         if layout is not None:
             columns += _side(items, side, layout, targets)
     schema = _schema(deployment, layouts, names, tuple([column.type for column in columns]))
-    return Batch(pa.RecordBatch.from_arrays(columns, schema=schema))
+    return Batch.of(columns, schema)
 
 
 @lru_cache(maxsize=1024)
@@ -104,6 +104,9 @@ def _row_numbers(targets: NDArray[np.int64]) -> NDArray[np.int64]:
 
 def _fixed(items: Sequence[Item], targets: NDArray[np.int64]) -> list[pa.Array]:
     columns = fixed_columns(items)
+    if (targets == 1).all():
+        columns["row"] = constant(0, pa.int32(), len(items))
+        return [columns[field.name] for field in _FIXED]
     rows = _row_numbers(targets)
     if len(rows) != len(items) or rows.any():
         repeats = pa.array(np.repeat(np.arange(len(items)), targets))

@@ -1,6 +1,7 @@
 """The columns that every batch has: who was asked, when, and what became of it."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import chain
 from typing import Any, Final
 
@@ -18,6 +19,7 @@ Columns = dict[str, pa.Array]
 
 _TYPES: Final = {field.name: field.type for field in ROW_SCHEMA if field.name != "row"}
 _ID_CHARS: Final = 32
+_SHARED: Final = 256
 
 
 def fixed_columns(items: Sequence[Decoded | Known]) -> Columns:
@@ -90,7 +92,7 @@ def _of_known(plan: Plan, items: Sequence[Known]) -> Columns:
     )
     columns: dict[str, Any] = {
         "id": _ids(asked),
-        "revision": np.zeros(n, dtype=np.int16),
+        "revision": 0,
         "request_id": [arrival.request_id for arrival in asked],
         "time": time,
         "version": plan.version,
@@ -108,11 +110,25 @@ def _of_known(plan: Plan, items: Sequence[Known]) -> Columns:
     return {name: _array(columns[name], kind, n) for name, kind in _TYPES.items()}
 
 
+def constant(value: str | int | None, kind: pa.DataType, n: int) -> pa.Array:
+    """Return the same value so many times; most batches are short, and share it."""
+    if n > _SHARED:
+        return pa.nulls(n, kind) if value is None else pa.repeat(pa.scalar(value, kind), n)
+    return _shared(type(value), value, kind).slice(0, n)
+
+
+@lru_cache(maxsize=4096)
+def _shared(
+    _: type,  # 0 and False are one key, but not one value
+    value: str | int | None,
+    kind: pa.DataType,
+) -> pa.Array:
+    return pa.nulls(_SHARED, kind) if value is None else pa.repeat(pa.scalar(value, kind), _SHARED)
+
+
 def _array(values: Any, kind: pa.DataType, n: int) -> pa.Array:
-    if values is None:
-        return pa.nulls(n, kind)
-    if isinstance(values, str | int):
-        return pa.repeat(pa.scalar(values, kind), n)
+    if values is None or isinstance(values, str | int):
+        return constant(values, kind, n)
     return values if isinstance(values, pa.Array) else pa.array(values, type=kind)
 
 

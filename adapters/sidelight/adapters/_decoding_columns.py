@@ -68,8 +68,16 @@ def arrays(tensor: Tensor, parts: Sequence[list[Any]]) -> list[pa.Array]:
     if n == 0:
         return []
     if values.null_count == 0 and pa.types.is_primitive(values.type):
-        table = values.to_numpy(zero_copy_only=False).reshape(-1, n)
-        return [pa.array(column) for column in np.ascontiguousarray(table.T)]
+        table = np.ascontiguousarray(values.to_numpy(zero_copy_only=False).reshape(-1, n).T)
+        if table.dtype == bool:
+            return [pa.array(column) for column in table]
+        rows = table.shape[1]
+        # One buffer for all columns.
+        buffers = [None, pa.py_buffer(table)]
+        return [
+            pa.Array.from_buffers(values.type, rows, buffers, null_count=0, offset=place * rows)
+            for place in range(n)
+        ]
     return [values.take(pa.array(np.arange(place, len(values), n))) for place in range(n)]
 
 

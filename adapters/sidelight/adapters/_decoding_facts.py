@@ -22,6 +22,7 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _YEARS: Final = ("1678", "2261")  # whole years that 64 bits of nanoseconds hold
 _NANOSECONDS: Final = pa.timestamp("ns", tz="UTC")
 _MICROSECONDS: Final = pa.timestamp("us", tz="UTC")
+_REFUSES_YEARS: Final = int(pa.__version__.partition(".")[0]) >= 23  # noqa: PLR2004 - see below
 _MILLISECOND: Final = np.timedelta64(1, "ms")
 
 Text = str | bytes | None
@@ -126,6 +127,8 @@ def _parsed(texts: Sequence[Text]) -> Any:
 
 def _can_be_held(strings: pa.Array) -> bool:
     """Return whether nanoseconds hold all years: pyarrow before 23 makes other times of them."""
+    if _REFUSES_YEARS:
+        return True
     years = pc.min_max(pc.utf8_slice_codeunits(strings, 0, 4)).as_py()
     return years["min"] is None or _YEARS[0] <= years["min"] <= years["max"] <= _YEARS[1]
 

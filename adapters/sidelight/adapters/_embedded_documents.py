@@ -3,7 +3,7 @@
 import json
 import sqlite3
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
@@ -13,6 +13,8 @@ import orjson
 from sidelight.adapters._sqlite import Database
 from sidelight.logger._journal import Document
 from sidelight.logger._segments_folder import open_folder
+
+_KEYS_A_STATEMENT = 500
 
 Counters = Mapping[tuple[str, tuple[tuple[str, str], ...]], float]
 
@@ -51,6 +53,22 @@ class EmbeddedDocuments:
                 "SELECT value FROM documents WHERE collection = ? AND key = ?", (collection, key)
             ).fetchone()
         return None if row is None else _loaded(row[0])
+
+    def present(self, collection: str, keys: Collection[str]) -> set[str]:
+        """Return which of some keys have a document."""
+        wanted = list(keys)
+        found: set[str] = set()
+        with self._database.read() as connection:
+            for begin in range(0, len(wanted), _KEYS_A_STATEMENT):
+                some = wanted[begin : begin + _KEYS_A_STATEMENT]
+                marks = ",".join("?" * len(some))
+                rows = connection.execute(
+                    # Only question marks are put into the text.
+                    f"SELECT key FROM documents WHERE collection = ? AND key IN ({marks})",  # noqa: S608
+                    (collection, *some),
+                )
+                found.update(key for (key,) in rows)
+        return found
 
     def find(
         self,

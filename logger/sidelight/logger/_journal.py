@@ -6,9 +6,11 @@ appends to the ``inferences`` journal, and the documents that it publishes. The 
 does that in one SQLite transaction, Kafka in one producer transaction.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, Literal, Protocol, TypeVar
+
+import msgspec
 
 from sidelight.payloads import RawRef
 
@@ -23,9 +25,11 @@ Positions = Mapping[int, int]
 """Partition -> the next position to read."""
 
 
-@dataclass(frozen=True, slots=True)
-class EventRecord:
+class EventRecord(msgspec.Struct, frozen=True, gc=False):
     """One record of the ``events`` journal: a request to the door, byte for byte.
+
+    There are tens of thousands a second: it is made in a fifth of a dataclass's time, and the
+    garbage collector passes it by.
 
     Parameters
     ----------
@@ -181,6 +185,10 @@ class Documents(Protocol):
 
     def get(self, collection: str, key: str) -> dict[str, Any] | None:
         """Return one document's value."""
+        ...
+
+    def present(self, collection: str, keys: Collection[str]) -> set[str]:
+        """Return which of some keys have a document."""
         ...
 
     def find(

@@ -138,6 +138,10 @@ class Outcome:
     key_reused: Counter[str] = field(default_factory=Counter)
     unreadable: Counter[str] = field(default_factory=Counter)
 
+    def whole(self) -> list[Pair]:
+        """Return the pairs with the events of their halves."""
+        return [item.pair() if isinstance(item, Meeting) else item for item in self.pairs]
+
 
 class Pairing:
     """The halves that wait, and the rules by which they meet.

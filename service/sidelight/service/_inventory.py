@@ -1,17 +1,20 @@
 """What traffic tells of each deployment: versions, columns, how many rows, when."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
-from sidelight.logger import Document
+from sidelight.logger import Document, Documents
 from sidelight.payloads import Batch, Schema, infer_schema
 from sidelight.service._layouts import layouts_of, with_layout
 
 _COLLECTION = "deployments"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(slots=True)
@@ -22,6 +25,8 @@ class _Entry:
     rows_seen: int = 0
     first_seen: str = ""
     last_seen: str = ""
+    noted: pa.Schema | None = None
+    """Of the last batch; of another one with the same there is nothing new to say."""
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -50,25 +55,28 @@ class Inventory:
 
     Parameters
     ----------
-    read : callable of name to dict or None
-        Returns the committed document of a deployment.
+    documents : Documents
+        Has what was committed.
 
     """
 
-    def __init__(self, read: Callable[[str], dict[str, Any] | None]) -> None:
-        self._read = read
+    def __init__(self, documents: Documents) -> None:
+        self._documents = documents
         self._entries: dict[str, _Entry] = {}
 
     def note(self, batches: Iterable[Batch]) -> list[Document]:
         """Take decoded rows into account; return the documents of what changed."""
         changed: dict[str, _Entry] = {}
-        for batch in map(_without_synthetic, batches):
-            if len(batch):
-                name = batch.deployment
-                # Once for all batches of a step: a new deployment has no document in between.
-                entry = changed.get(name) or self._entry(name)
-                _note(entry, batch)
-                changed[batch.deployment] = entry
+        named = [
+            (batch.deployment, batch) for batch in map(_without_synthetic, batches) if len(batch)
+        ]
+        # Asked again each time: people may have deleted a deployment meanwhile.
+        present = self._documents.present(_COLLECTION, {name for name, _ in named})
+        for name, batch in named:
+            # Once for all batches of a step: a new deployment has no document in between.
+            entry = changed.get(name) or self._entry(name, is_present=name in present)
+            _note(entry, batch)
+            changed[name] = entry
         return [
             Document(
                 collection=_COLLECTION,
@@ -80,14 +88,12 @@ class Inventory:
             for name, entry in changed.items()
         ]
 
-    def _entry(self, name: str) -> _Entry:
-        # Read again each time: people may have deleted the deployment meanwhile.
-        value = self._read(name)
-        if value is None:
-            self._entries[name] = _Entry()
-        elif name not in self._entries:
-            self._entries[name] = _Entry.from_json(value)
-        return self._entries[name]
+    def _entry(self, name: str, *, is_present: bool) -> _Entry:
+        if is_present and name in self._entries:
+            return self._entries[name]
+        value = self._documents.get(_COLLECTION, name) if is_present else None
+        entry = self._entries[name] = _Entry() if value is None else _Entry.from_json(value)
+        return entry
 
 
 def _without_synthetic(batch: Batch) -> Batch:
@@ -99,18 +105,22 @@ def _without_synthetic(batch: Batch) -> Batch:
 
 def _note(entry: _Entry, batch: Batch) -> None:
     records = batch.records
-    entry.schema = infer_schema(batch, entry.schema)
-    if batch.feature_names and batch.layout:
-        entry.layouts = with_layout(entry.layouts, batch.layout.get("request"))
+    schema = records.schema
+    if entry.noted is None or not schema.equals(entry.noted, check_metadata=True):
+        entry.noted = schema
+        entry.schema = infer_schema(batch, entry.schema)
+        if batch.feature_names and batch.layout:
+            entry.layouts = with_layout(entry.layouts, batch.layout.get("request"))
     for version in pc.unique(records.column("version")).to_pylist():
         if version is not None and version not in entry.versions:
             entry.versions.append(version)
-    entry.rows_seen += pc.sum(pc.equal(records.column("revision"), 0)).as_py()
-    bounds = pc.min_max(records.column("time")).as_py()
-    first, last = _text(bounds["min"]), _text(bounds["max"])
+    entry.rows_seen += int(np.count_nonzero(records.column("revision").to_numpy() == 0))
+    moments = records.column("time").cast(pa.int64()).to_numpy()
+    first, last = _text(int(moments.min())), _text(int(moments.max()))
     entry.first_seen = min(entry.first_seen or first, first)
     entry.last_seen = max(entry.last_seen, last)
 
 
-def _text(moment: datetime) -> str:
+def _text(microseconds: int) -> str:
+    moment = _EPOCH + timedelta(microseconds=microseconds)
     return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")

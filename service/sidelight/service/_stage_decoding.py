@@ -38,7 +38,7 @@ from sidelight.service._suspicion import Suspicion
 
 log = logging.getLogger(__name__)
 
-_MAX_RECORDS = 8192
+_MAX_RECORDS = 32768
 _MAX_BYTES = 16 << 20
 # Each commit waits for the disk. Records that come one by one are gathered this long.
 _GATHER_NS = 50_000_000
@@ -102,13 +102,10 @@ class DecodingStage:
             self._journals.scan(DECODING, WAITING_PREFIX),
             orphan_after_ns=self._orphan_after_ns,
         )
-        self._inventory = self._new_inventory()
+        self._inventory = Inventory(self._documents)
         self._committed_ns = 0
         self._gather_ns = _GATHER_NS
         self._idle_since_ns = 0
-
-    def _new_inventory(self) -> Inventory:
-        return Inventory(lambda name: self._documents.get("deployments", name))
 
     def step(self, now_ns: int) -> bool:
         """Decode what has arrived; give up halves that waited too long."""
@@ -238,7 +235,7 @@ class DecodingStage:
         """Take out of an outcome what cannot be worked on; return what it was."""
         rejected: list[Rejected] = []
         # What is only tried is not noted: rows would count twice.
-        inventory = self._new_inventory()
+        inventory = Inventory(self._documents)
         for pair in list(outcome.pairs):
             try:
                 decoded = self._decoder.decode([pair])
