@@ -401,7 +401,7 @@ def test_erasure_is_written_down_without_the_values_it_was_found_by(eraser: Eras
 def test_order_without_a_reason_or_a_subject_is_refused() -> None:
     with pytest.raises(ValueError, match="reason"):
         ErasureOrder(deployment=_NAME, by="me", reason=" ", where="x = 1")
-    with pytest.raises(ValueError, match="where, or ids"):
+    with pytest.raises(ValueError, match="where, a subject"):
         ErasureOrder(deployment=_NAME, by="me", reason="r")
     with pytest.raises(ValueError, match="NAMESPACE/NAME"):
         ErasureOrder(deployment="flights", by="me", reason="r", where="x = 1")

@@ -6,7 +6,7 @@ from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Final
 
-from sidelight.adapters import Lake
+from sidelight.adapters import Lake, place_of
 from sidelight.logger._segments import SegmentWriter
 from sidelight.logger._segments_folder import Checkpoint, FolderLock
 from sidelight.logger.errors import FolderInUse, JournalError
@@ -75,6 +75,11 @@ def _erased_here(settings: Settings, order: ErasureOrder, orders: ErasureOrders)
     # Imported here: whoever asks a running service needs none of it.
     from sidelight.service._consumer_process import open_stages  # noqa: PLC0415
 
+    if place_of(settings.data / "lake") is not None:
+        raise ConfigurationError(
+            "--data: the lake of this folder is in a bucket, which only the service empties",
+            hint="start the service, and erase while it runs",
+        )
     with ExitStack() as open_things:
         writer = _writer(settings)
         open_things.callback(writer.close)

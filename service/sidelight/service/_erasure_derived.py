@@ -13,8 +13,10 @@ from sidelight.adapters._erasure import (
     unnamed_files,
 )
 from sidelight.logger import Commit, Document, Documents, Journals
+from sidelight.service._archive_copies import every
 from sidelight.service._erasure_finding import Found
 from sidelight.service._erasure_references import Values, without_rows
+from sidelight.service._lake_moving import OBJECTS
 from sidelight.service._stage import DETECTION, ERASING, LABEL_CHANGES
 
 log = logging.getLogger(__name__)
@@ -80,8 +82,15 @@ class ErasureDerived:
 
     def is_tidy(self) -> bool:
         """Whether no file is there that nobody names: a merge may have read what is erased."""
-        named = {file.entry for table in _TABLES for file in self._manifest.files(table)}
-        return not unnamed_files(self._lake, named | self._manifest.removed())
+        return not unnamed_files(self._lake, self._named() | self._manifest.removed())
+
+    def is_bucket_done(self) -> bool:
+        """Whether the bucket of the lake, if it has one, has no file that nobody names."""
+        named = self._named()
+        return all(path in named for path, _ in every(self._documents, OBJECTS))
+
+    def _named(self) -> set[str]:
+        return {file.entry for table in _TABLES for file in self._manifest.files(table)}
 
     def results(self, deployment: str, found: Found) -> Iterator[None]:
         """Delete labels, explanations, replies, and notes about them."""

@@ -239,6 +239,8 @@ class ErasingStage:
                 while not self._derived.is_search_done():
                     yield False
             self._forget_memory()
+            while not self._derived.is_bucket_done():
+                yield False
             for _ in range(_TIDY_STEPS):
                 if self._derived.is_tidy():
                     break
