@@ -21,7 +21,7 @@ from hypothesis.stateful import (
 
 from sidelight.adapters import _identities, _identities_records, _identities_run
 from sidelight.adapters._embedded import EmbeddedJournals
-from sidelight.logger import move_old_identities
+from sidelight.logger import _pairing_upgrade, move_old_identities
 from sidelight.logger._journal import REMEMBERED_BYTES, Commit
 from sidelight.logger._pairing_state import Half, PairState
 from sidelight.logger.errors import JournalError
@@ -196,6 +196,34 @@ def test_old_identities_move_and_are_what_they_were(tmp_path: Path) -> None:
     whole_again = PairState.recall(found[digest(1)])
     assert [half and half.digest for half in whole_again[:2]] == [asked.digest, answered.digest]
     journals.close()
+
+
+def test_a_move_that_was_cut_off_goes_on(
+    journals: EmbeddedJournals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_pairing_upgrade, "_KEYS_A_COMMIT", 7)
+    half = Half(b"12345678", RawRef(partition=0, position=5))
+    orphan = PairState(half, None, is_stored=True, revision=1, received_ns=9)
+    old = {b"s" + digest(n): orphan.pack() for n in range(50)}
+    journals.commit(Commit(group="g", journal="events", state=old))
+    commit, left = journals.commit, 3
+
+    def failing(step: Commit) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise JournalError("no room")
+        commit(step)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(journals, "commit", failing)
+        with pytest.raises(JournalError):
+            move_old_identities(journals, "g")
+    assert len(dict(journals.scan("g", b"s"))) == 50 - 21
+    assert len(journals.remembered("g", map(digest, range(50)))) == 21
+
+    assert move_old_identities(journals, "g") == 29
+    assert len(journals.remembered("g", map(digest, range(50)))) == 50
 
 
 def test_a_database_of_the_first_version_is_upgraded_when_it_is_opened(tmp_path: Path) -> None:
