@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidelight.logger._segments import SegmentWriter
-from sidelight.logger._segments_folder import FOLDER_VERSION, Checkpoint, folder_version
+from sidelight.logger._segments_folder import (
+    FOLDER_VERSION,
+    Checkpoint,
+    SealedSegment,
+    folder_version,
+)
 from sidelight.logger._segments_signature import Signer, is_signed, read_public_key
 from sidelight.logger._verify import verify
 from sidelight.logger.errors import JournalDamaged, SigningKeyError
@@ -148,6 +154,52 @@ def test_what_is_no_key_is_said(tmp_path: Path, content: bytes) -> None:
         Signer.load(tmp_path / "missing.pem")
     with pytest.raises(SigningKeyError, match="64 hexadecimal digits"):
         read_public_key(str(path))
+
+
+words = st.text(max_size=5) | st.sampled_from(['\n "segments": []', '"', "\\", "\x00", "é"])
+numbers = st.integers(0, 1 << 62)
+segments = st.builds(
+    SealedSegment,
+    name=words,
+    bytes=numbers,
+    records=numbers,
+    first=numbers,
+    digest=words,
+    time_ns=numbers,
+    damaged=st.booleans(),
+    retired_ns=st.just(0) | numbers,
+    why=words,
+)
+
+
+@given(
+    listed=st.lists(segments, max_size=3),
+    findings=st.lists(words, max_size=3),
+    closed=st.booleans(),
+    signed=st.booleans(),
+)
+def test_a_checkpoint_is_written_as_sorted_json(
+    listed: list[SealedSegment], findings: list[str], *, closed: bool, signed: bool
+) -> None:
+    plain = Checkpoint(segments=tuple(listed), findings=tuple(findings), closed=closed)
+    checkpoint = replace(plain, key="k", signature="s") if signed else plain
+    written = checkpoint.encode()
+
+    content = json.loads(written)
+    assert written == json.dumps(content, sort_keys=True, indent=1).encode() + b"\n"
+    assert content["findings"] == findings
+    for segment, said in zip(listed, content["segments"], strict=True):
+        fields = {name: getattr(segment, name) for name in said}
+        assert said == fields
+        assert ("why" in said) == ("retired_ns" in said) == segment.is_retired
+    digest = content.pop("digest")
+    content.pop("signature", None)
+    text = json.dumps(content, sort_keys=True, indent=1).encode()
+    assert digest == hashlib.sha256(text).hexdigest()
+    if not signed:
+        # Why one is retired is said of those that are.
+        again = Checkpoint.decode(written)
+        assert again.encode() == written
 
 
 def test_another_kind_of_checkpoint_is_damaged(tmp_path: Path) -> None:

@@ -10,20 +10,21 @@ import json
 import mmap
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from sidelight.logger._segments_signature import Signer, is_signed
 from sidelight.logger.errors import FolderInUse, FolderTooNew, JournalDamaged
 
 # Since 2 every checkpoint is signed, since 3 it may say that segments were deleted; an older
-# folder becomes a newer one when its writer signs. Only a folder with sealed events is of version 4.
+# folder becomes a newer one when its writer signs. Only one with sealed events is of version 4.
 FOLDER_VERSION = 3
 SIGNED_VERSION = 2
 SEALED_VERSION = 4
 _UNSIGNED_VERSION = 1
 _CHECKPOINT_FORMAT = 1
+
+_NO_SEGMENTS = '\n "segments": []'
 
 _MARK_BYTES = 8
 
@@ -173,6 +174,8 @@ class SealedSegment:
         When it was deleted on purpose, nanoseconds since 1970 UTC; 0 when it was not.
     why : str
         Why it was deleted.
+    text : str
+        What stands of it in the checkpoint; one that is there looks as it always did.
 
     """
 
@@ -185,6 +188,7 @@ class SealedSegment:
     damaged: bool = False
     retired_ns: int = 0
     why: str = ""
+    text: str = field(default="", init=False, repr=False, compare=False)
 
     @property
     def next_position(self) -> int:
@@ -196,12 +200,20 @@ class SealedSegment:
         """Whether it was deleted on purpose."""
         return self.retired_ns > 0
 
-    def to_json(self) -> dict[str, Any]:
-        """Return its form in the checkpoint; a segment that is there looks as it always did."""
-        value = asdict(self)
-        if not self.is_retired:
-            del value["retired_ns"], value["why"]
-        return value
+    def __post_init__(self) -> None:
+        """Make its text once: a checkpoint of a large archive has thousands of them."""
+        retired = ""
+        if self.is_retired:
+            retired = f',\n   "retired_ns": {self.retired_ns}'
+        text = (
+            f'  {{\n   "bytes": {self.bytes},\n   "damaged": {json.dumps(self.damaged)},'
+            f'\n   "digest": {json.dumps(self.digest)},\n   "first": {self.first},'
+            f'\n   "name": {json.dumps(self.name)},\n   "records": {self.records}{retired},'
+            f'\n   "time_ns": {self.time_ns}'
+        )
+        if self.is_retired:
+            text += f',\n   "why": {json.dumps(self.why)}'
+        object.__setattr__(self, "text", text + "\n  }")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,28 +241,33 @@ class Checkpoint:
 
     def encode(self) -> bytes:
         """Return the one byte form of it, which carries its own digest and signature."""
-        content = self._content()
-        digest = hashlib.sha256(_canonical(content)).hexdigest()
+        digest = hashlib.sha256(self._canonical()).hexdigest()
         signed = {"signature": self.signature} if self.key else {}
-        return _canonical({**content, **signed, "digest": digest}) + b"\n"
+        return self._canonical(digest=digest, **signed) + b"\n"
 
     def signed_by(self, signer: Signer) -> "Checkpoint":
         """Return the same with a signature over all of it."""
         named = replace(self, key=signer.public_key, signature="")
-        return replace(named, signature=signer.sign(_canonical(named._content())))  # noqa: SLF001 - of this class
+        return replace(named, signature=signer.sign(named._canonical()))  # noqa: SLF001 - of this class
 
-    def _content(self) -> dict[str, Any]:
-        return {
+    def _canonical(self, **further: str) -> bytes:
+        content = {
             "format": _CHECKPOINT_FORMAT,
             "closed": self.closed,
             "findings": list(self.findings),
-            "segments": [segment.to_json() for segment in self.segments],
+            "segments": [],
             **({"key": self.key} if self.key else {}),
+            **further,
         }
+        text = json.dumps(content, sort_keys=True, indent=1)
+        if self.segments:
+            # Within a string of JSON no quote stands like this.
+            listed = ",\n".join([segment.text for segment in self.segments])
+            text = text.replace(_NO_SEGMENTS, f'\n "segments": [\n{listed}\n ]', 1)
+        return text.encode()
 
     def _is_signed(self) -> bool:
-        text = _canonical(self._content())
-        return is_signed(text, public_key=self.key, signature=self.signature)
+        return is_signed(self._canonical(), public_key=self.key, signature=self.signature)
 
     @classmethod
     def decode(cls, data: bytes) -> "Checkpoint":
@@ -286,10 +303,6 @@ class Checkpoint:
     def store(self, data: Path) -> None:
         """Replace the checkpoint of a data folder, durably."""
         replace_file(data / "raw" / "checkpoint.json", self.encode(), scratch=data / "run")
-
-
-def _canonical(content: object) -> bytes:
-    return json.dumps(content, sort_keys=True, indent=1).encode()
 
 
 def replace_file(path: Path, content: bytes, *, scratch: Path) -> None:
