@@ -27,10 +27,10 @@ from sidelight.logger._journal import REMEMBERED_BYTES
 Runs = tuple[Run, ...]
 
 _RATIO: Final = 8
-# A commit moves at most so many records, which takes some 10 ms, and enough that merges keep up:
-# each level has on average as much to do as comes.
+# A commit moves at most so many records, some 20 ms, and enough that merges keep up: on average
+# each level has as much to do as comes, and levels are few where commits are long.
 _MOVED: Final = 32768
-_MOVED_A_RECORD: Final = 8
+_MOVED_A_RECORD: Final = 4
 
 
 class Identities:
