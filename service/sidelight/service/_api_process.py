@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import socket
+import threading
 from collections.abc import Callable
 
 import uvicorn
@@ -23,6 +24,8 @@ from sidelight.service._settings import Settings
 
 log = logging.getLogger(__name__)
 
+_PREPARED_WITHIN_S = 2.0
+
 
 class _Server(uvicorn.Server):
     """Says when it listens and is prepared for questions."""
@@ -33,7 +36,10 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        await asyncio.get_running_loop().run_in_executor(None, self._prepare)
+        # A store that does not answer holds up neither the start nor the end.
+        preparing = threading.Thread(target=self._prepare, daemon=True)
+        preparing.start()
+        await asyncio.to_thread(preparing.join, _PREPARED_WITHIN_S)
         say_ready()
 
 

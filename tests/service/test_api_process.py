@@ -1,0 +1,75 @@
+"""The API's process prepares itself for questions, and waits for no store that is silent."""
+
+import asyncio
+import threading
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import uvicorn
+
+from sidelight.adapters import LakeError
+from sidelight.service import _api_process
+
+
+class Inferences:
+    """A store that notes what it is asked."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.asked: list[str] = []
+        self.error = error
+
+    def find(self, *, limit: int) -> tuple[list[Any], None]:
+        """Note the question."""
+        self.asked.append(f"find {limit}")
+        if self.error is not None:
+            raise self.error
+        return [self], None
+
+    id = "newest"
+
+    def get(self, inference_id: str) -> None:
+        """Note the question."""
+        self.asked.append(f"get {inference_id}")
+
+
+def context(inferences: Inferences) -> Any:
+    """Return as much of a context as the preparation takes."""
+    return SimpleNamespace(inferences=inferences)
+
+
+def test_the_newest_inference_is_asked_for_before_anybody_asks() -> None:
+    inferences = Inferences()
+
+    _api_process._ask_once(context(inferences))
+
+    assert inferences.asked == ["find 1", "get newest"]
+
+
+def test_a_store_that_fails_does_not_keep_the_api_from_starting() -> None:
+    inferences = Inferences(LakeError("no file"))
+
+    _api_process._ask_once(context(inferences))
+
+    assert inferences.asked == ["find 1"]
+
+
+def test_a_store_that_does_not_answer_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    said, answering = threading.Event(), threading.Event()
+    monkeypatch.setattr(_api_process, "say_ready", said.set)
+    monkeypatch.setattr(_api_process, "_PREPARED_WITHIN_S", 0.0)
+
+    async def started(self: Any, sockets: Any = None) -> None:
+        del self, sockets
+
+    monkeypatch.setattr(uvicorn.Server, "startup", started)
+
+    def prepare() -> None:
+        answering.wait(60)
+
+    server = _api_process._Server(uvicorn.Config(lambda: None), prepare)
+
+    asyncio.run(server.startup())
+
+    assert said.is_set()
+    answering.set()
