@@ -1,5 +1,6 @@
 """What the detectors said: verdicts and alarms."""
 
+from functools import cache, partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query
@@ -9,8 +10,10 @@ from sidelight.service._access import Caller
 from sidelight.service._api_access import caller_of
 from sidelight.service._context import Context, context_of
 from sidelight.service._cursors import list_documents
+from sidelight.service._deployments import deployment_json
 from sidelight.service._detection_results import ALARMS, LOOKS, verdicts_of
 from sidelight.service._names import DeploymentName
+from sidelight.service._reply_verdicts import REPLIES, reply_verdicts
 from sidelight.service.errors import NotFound
 
 router = APIRouter(prefix="/v1", tags=["detection"])
@@ -31,9 +34,18 @@ def list_verdicts(
     limit: Limit = 100,
     cursor: str | None = None,
 ) -> dict[str, Any]:
-    """Answers of the detectors, look by look."""
+    """Answers of our detectors, look by look, and replies of other detectors beside them."""
     wanted = {"detector": detector, "feature": feature, "state": state}
     wanted = {name: value for name, value in wanted.items() if value is not None}
+    names = cache(partial(_feature_names, context))
+
+    def chosen(verdicts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [
+            verdict
+            for verdict in verdicts
+            if all(verdict[name] == value for name, value in wanted.items())
+        ]
+
     return list_documents(
         context.documents,
         LOOKS,
@@ -41,11 +53,8 @@ def list_verdicts(
         order=order,
         limit=limit,
         cursor=cursor,
-        items_of=lambda look: [
-            verdict
-            for verdict in verdicts_of(look)
-            if all(verdict[name] == value for name, value in wanted.items())
-        ],
+        items_of=lambda look: chosen(verdicts_of(look)),
+        beside={REPLIES: lambda reply: chosen(reply_verdicts(reply, names(reply["deployment"])))},
     )
 
 
@@ -95,3 +104,9 @@ def shown_alarm(context: Context, alarm: dict[str, Any]) -> dict[str, Any]:
     if alarm["state"] == "open" and acknowledged:
         return {**alarm, "state": "acknowledged"}
     return alarm
+
+
+def _feature_names(context: Context, deployment: str) -> tuple[str, ...]:
+    schema = deployment_json(context.documents, deployment)["schema"]
+    columns = schema["columns"]
+    return tuple(column["name"] for column in columns if column["role"] == "feature")

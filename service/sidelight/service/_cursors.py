@@ -2,7 +2,8 @@
 
 import base64
 import binascii
-from collections.abc import Callable, Iterator
+import heapq
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
@@ -12,6 +13,7 @@ from sidelight.logger import Documents
 from sidelight.service.errors import BadRequest
 
 Item = dict[str, Any]
+ItemsOf = Callable[[Item], list[Item]]
 _Place = tuple[str, str, int]
 
 _PAGE = 200
@@ -25,9 +27,10 @@ def list_documents(
     order: str,
     limit: int,
     cursor: str | None,
-    items_of: Callable[[Item], list[Item]] = lambda value: [value],
+    items_of: ItemsOf = lambda value: [value],
+    beside: Mapping[str, ItemsOf] | None = None,
 ) -> dict[str, Any]:
-    """Return one page ``{"items", "next"}`` of a collection.
+    """Return one page ``{"items", "next"}`` of a collection, or of several in one order.
 
     Parameters
     ----------
@@ -35,6 +38,8 @@ def list_documents(
         Oldest or newest first.
     items_of : callable
         Returns what one document adds to the list: itself, nothing, or several items.
+    beside : mapping of str to callable, optional
+        Further collections, whose keys are none of the first one's, with theirs.
 
     Raises
     ------
@@ -45,7 +50,15 @@ def list_documents(
     if order not in {"time", "-time"}:
         raise BadRequest("order: unknown", expected="time or -time", got=order)
     start = None if cursor is None else _decode(cursor)
-    found = _items(documents, collection, deployment, order == "-time", start, items_of)
+    descending = order == "-time"
+    found = heapq.merge(
+        *(
+            _items(documents, name, deployment, descending, start, of)
+            for name, of in {collection: items_of, **(beside or {})}.items()
+        ),
+        key=lambda item: item[0][:2],
+        reverse=descending,
+    )
     page = list(islice(found, limit + 1))
     more = len(page) > limit
     return {
@@ -60,7 +73,7 @@ def _items(
     deployment: str | None,
     descending: bool,  # noqa: FBT001 - private, and named by its only caller's expression
     start: _Place | None,
-    items_of: Callable[[Item], list[Item]],
+    items_of: ItemsOf,
 ) -> Iterator[tuple[_Place, Item]]:
     if start is not None:
         value = documents.get(collection, start[1]) or {}

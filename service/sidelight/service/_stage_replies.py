@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from sidelight.adapters import detector_reply
 from sidelight.logger import Document
 from sidelight.payloads import Event
+from sidelight.service._reply_verdicts import REPLIES
 
 
 def reply_documents(events: Iterable[Event]) -> list[Document]:
@@ -20,7 +21,7 @@ def reply_documents(events: Iterable[Event]) -> list[Document]:
         names = ("deployment", "request_id", "endpoint", "component", "kind", "source")
         documents.append(
             Document(
-                collection="replies",
+                collection=REPLIES,
                 key="|".join(str(reply[name]) for name in names),
                 deployment=reply["deployment"],
                 order=reply["time"] or "",
