@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from sidelight.adapters import LakeError, QueryError
 from sidelight.adapters._query_export import EXPORTS, Export
-from sidelight.adapters._query_stream import walk
+from sidelight.adapters._query_stream import portion, walk
 from sidelight.payloads import Inference, InferenceRow
 
 _FIELD = re.compile(r'("(?:[^"]|"")*"|[^",\r\n]*)(,|\r\n)')
@@ -237,7 +237,7 @@ def inference(name: str, features: dict[str, Any], rows: int = 1) -> Inference:
     ("features", "rows", "expected"),
     [
         pytest.param({"x": 1.0}, 1, 1000, id="small"),
-        pytest.param({f"x{n}": 1.0 for n in range(20)}, 1000, 12, id="many rows"),
+        pytest.param({f"x{n}": 1.0 for n in range(20)}, 1000, 23, id="many rows"),
         pytest.param({"x": [1.0] * 100_000}, 8, 1, id="long lists"),
     ],
 )
@@ -256,6 +256,27 @@ def test_pages_shrink_where_inferences_are_large(
 
     assert sizes[0] == 100
     assert sizes[-1] == pytest.approx(expected, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("cells", "expected"),
+    [
+        pytest.param(1, [50, 200, 750], id="small"),
+        pytest.param(4_000, [50, 200, 249, 1], id="large"),
+        pytest.param(100_000, [50], id="too large"),
+    ],
+)
+def test_a_page_ends_where_it_is_too_much(cells: int, expected: list[int]) -> None:
+    sizes: list[int] = []
+
+    def read(hits: Sequence[int]) -> list[Inference]:
+        sizes.append(len(hits))
+        return [inference("a", dict.fromkeys(map(str, range(cells)), 1.0)) for _ in hits]
+
+    items, n_read = portion(read, range(1000))
+
+    assert sizes == expected
+    assert len(items) == n_read == sum(expected)
 
 
 def test_parquet_leaves_in_row_groups() -> None:

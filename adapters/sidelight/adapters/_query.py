@@ -23,7 +23,7 @@ from sidelight.adapters._query_question import (
     checked_question,
 )
 from sidelight.adapters._query_search import Search
-from sidelight.adapters._query_stream import walk
+from sidelight.adapters._query_stream import portion, walk
 from sidelight.adapters._where import ColumnName
 from sidelight.adapters.errors import LakeError, QueryError
 from sidelight.logger._journal import Documents
@@ -224,10 +224,10 @@ class Inferences:
     ) -> tuple[list[Inference], Cursor | None]:
         """Return one page, and its end unless it is the last."""
         hits = search.page(descending=descending, after=after, limit=limit + 1)
-        items = self._pages.assemble(hits[:limit], snapshot)
-        if len(hits) <= limit:
+        items, n_read = portion(lambda some: self._pages.assemble(some, snapshot), hits[:limit])
+        if n_read == len(hits):
             return items, None
-        last = hits[limit - 1]
+        last = hits[n_read - 1]
         return items, Cursor(time_us=last.time_us, id=last.id)
 
     def _snapshot(self, deployment: str | None, *, fresh: bool) -> Snapshot:

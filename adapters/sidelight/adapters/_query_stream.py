@@ -1,7 +1,7 @@
-"""One walk over everything that matches, some inferences at a time."""
+"""Reading what matches some at a time, so that large inferences do not fill the memory."""
 
-from collections.abc import Callable, Iterator
-from typing import Final
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, TypeVar
 
 from sidelight.adapters._query_cursor import Cursor
 from sidelight.adapters._query_question import MAX_LIMIT
@@ -10,9 +10,14 @@ from sidelight.payloads import Inference
 Page = Callable[[Cursor | None, int], tuple[list[Inference], Cursor | None]]
 """From the end of the page before and a size to a page and its end, which is None at the last."""
 
+Hit = TypeVar("Hit")
+
 _FIRST: Final = 100
 # Values on a page, as Python holds them about 50 MB.
 _CELLS: Final = 500_000
+# Values of one answer, beyond which its page ends.
+_MOST_CELLS: Final = 2_000_000
+_FIRST_PORTION: Final = 50
 
 
 def walk(page: Page, *, limit: int | None = None) -> Iterator[list[Inference]]:
@@ -40,6 +45,32 @@ def walk(page: Page, *, limit: int | None = None) -> Iterator[list[Inference]]:
         size = max(1, min(most, _CELLS * len(items) // max(n_cells, 1)))
 
 
+def portion(
+    read: Callable[[Sequence[Hit]], list[Inference]], hits: Sequence[Hit]
+) -> tuple[list[Inference], int]:
+    """Read the inferences of a page, until they are all or too much for one answer.
+
+    Returns
+    -------
+    items : list of Inference
+        In the order of the hits.
+    n_read : int
+        How many of the hits they are; at least one unless there is none.
+
+    """
+    items: list[Inference] = []
+    n_cells = n_read = 0
+    size = _FIRST_PORTION
+    while n_read < len(hits) and n_cells < _MOST_CELLS:
+        some = read(hits[n_read : n_read + size])
+        items += some
+        n_read = min(n_read + size, len(hits))
+        n_cells += sum(_cells(item) for item in some)
+        room = (_MOST_CELLS - n_cells) * n_read // max(n_cells, 1)
+        size = max(1, min(4 * size, room))
+    return items, n_read
+
+
 def _cells(item: Inference) -> int:
     if not item.rows:
         return 1
@@ -51,10 +82,10 @@ def _cells(item: Inference) -> int:
 def _weight(values: object) -> int:
     match values:
         case dict():
-            return sum(map(_weight, values.values())) + len(values)
+            return sum(map(_weight, values.values()))
         case list():
             return len(values) * (_weight(values[0]) or 1) if values else 1
         case str():
-            return len(values) // 64
+            return 1 + len(values) // 64
         case _:
             return 1
