@@ -83,6 +83,7 @@ def test_the_manifest_entry_says_what_the_file_holds(store: Any, samples: Simple
     assert value.pop("bytes") == (store.folder / "lake" / document.key).stat().st_size
     assert value.pop("columns")["time"] == "timestamp[us, tz=UTC]"
     assert len(value.pop("layout")) == 16
+    assert value.pop("ids")
     assert value == {
         "table": "inferences",
         "deployment": "prod/flights",

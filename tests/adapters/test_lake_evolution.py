@@ -1,5 +1,6 @@
 """Columns come, go, change their type and their order: every file answers as what it holds."""
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -51,7 +52,7 @@ def _is_number(value: Any) -> bool:
 
 
 # A value of another type, and a column that is not there, is unknown: neither equal nor unequal.
-_QUESTIONS = {
+_QUESTIONS: dict[str, Callable[[], list[str]]] = {
     "features.x > 2": lambda: _expected(
         "features.x", lambda value: _is_number(value) and value > 2
     ),

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -22,6 +23,7 @@ from sidelight.adapters._lake_file import (
     quote_folder,
 )
 from sidelight.adapters._lake_hot import HotRows, Owner, layout_of, read_stream, write_hot
+from sidelight.adapters._lake_ids import FILTERS, Hashes, filter_of, hashes, noted
 from sidelight.adapters._lake_kinds import Kind, Kinds, digest
 from sidelight.adapters._lake_manifest import Manifest
 from sidelight.adapters._lake_place import place_of
@@ -211,6 +213,7 @@ class Lake:
             bytes=size,
             min_us=rest.min_us,
             max_us=rest.max_us,
+            ids="",
         )
         return self._replaced(file, smaller)
 
@@ -225,7 +228,7 @@ class Lake:
         documents = []
         for path in paths:
             self._path(path).unlink(missing_ok=True)
-            documents.append(Document(collection=COLLECTION, key=path))
+            documents += _forgotten(path)
         return documents
 
     def discard(self, compaction: Compaction) -> None:
@@ -252,7 +255,7 @@ class Lake:
         if place_of(self.folder) is None:
             for path in sorted(named - found):
                 log.error("lake file is missing", extra={"path": path})
-        return [Document(collection=COLLECTION, key=path) for path in sorted(removed)]
+        return [document for path in sorted(removed) for document in _forgotten(path)]
 
     def local(self, path: str) -> Path:
         """Return where a visible file can be opened; it is fetched when it is in a bucket alone.
@@ -330,7 +333,11 @@ class Lake:
             raise LakeError(
                 error.errno, f"cannot write {place}: {error.strerror or error}"
             ) from error
-        return [file.document(self._order()) for file in written]
+        return [
+            document
+            for file, beside in written
+            for document in (file.document(self._order()), *beside)
+        ]
 
     def _settled(self, files: list[LakeFile]) -> Compaction:
         """Write the rows of hot files, which are given whole, by deployment and day."""
@@ -342,7 +349,7 @@ class Lake:
         for file in files:
             groups.setdefault((file.deployment, file.layout, file.columns), []).append(file)
         streams: dict[tuple[str, int], pa.Table] = {}
-        written: list[LakeFile] = []
+        written: list[tuple[LakeFile, list[Document]]] = []
         try:
             for (deployment, layout, columns), parts in groups.items():
                 tables = [self._part(part, streams) for part in parts]
@@ -351,19 +358,21 @@ class Lake:
                     deployment=deployment,
                     layout=layout_of(tables[0], layout),
                     columns=columns,
+                    # Parquet takes each chunk of each column by itself, and here they are short.
                     rows=pa.concat_tables(
                         [table.replace_schema_metadata(None) for table in tables]
-                    ),
+                    ).combine_chunks(),
                 )
                 own = digest(name, layout, columns)
                 written += write_rows(
                     self.folder, rows, positions=positions, name=own, compression=HOT
                 )
         except (OSError, pa.ArrowInvalid) as error:
-            for file in written:
+            for file, _ in written:
                 self._path(file.path).unlink(missing_ok=True)
             raise LakeError(f"cannot move rows of hot files: {error}") from error
-        return self._compaction(sources, files, written)
+        beside = [document for _, more in written for document in more]
+        return self._compaction(sources, files, [file for file, _ in written], beside)
 
     def _part(self, part: LakeFile, streams: dict[tuple[str, int], pa.Table]) -> pa.Table:
         key = part.entry, part.place.offset
@@ -378,17 +387,19 @@ class Lake:
         positions = (newest.partition, first, last)
         name = digest(*(file.path for file in files))
         path = file_path(newest.table, newest.deployment, min_us, positions, name)
+        found: list[Hashes] = []
         try:
             schema = pq.read_schema(self.local(newest.path))
             size = write_file(
                 self._path(path),
                 schema,
-                self._tables(files),
+                self._tables(files, found),
                 n_rows=sum(file.rows for file in files),
                 compression=COLD,
             )
         except (OSError, pa.ArrowInvalid) as error:
             raise LakeError(f"cannot merge into {path}: {error}") from error
+        ids, beside = noted(path, filter_of(np.concatenate(found))) if found else ("", [])
         merged = replace(
             newest,
             path=path,
@@ -400,15 +411,21 @@ class Lake:
             last=last,
             max_revision=max(file.max_revision for file in files),
             versions=_union(files),
+            ids=ids,
         )
-        return self._compaction([file.entry for file in files], files, [merged])
+        return self._compaction([file.entry for file in files], files, [merged], beside)
 
     def _compaction(
-        self, sources: Sequence[str], files: Sequence[LakeFile], written: Sequence[LakeFile]
+        self,
+        sources: Sequence[str],
+        files: Sequence[LakeFile],
+        written: Sequence[LakeFile],
+        beside: Sequence[Document] = (),
     ) -> Compaction:
         one_each = {file.entry: file for file in files}
         documents = [one_each[entry].removal(self._order()) for entry in sources]
         documents += [file.document(self._order()) for file in written]
+        documents += beside
         return Compaction(
             documents=tuple(documents),
             obsolete=tuple(sources),
@@ -416,12 +433,15 @@ class Lake:
             rows=sum(file.rows for file in written),
         )
 
-    def _tables(self, files: list[LakeFile]) -> Iterator[pa.Table]:
+    def _tables(self, files: list[LakeFile], found: list[Hashes]) -> Iterator[pa.Table]:
         # One row group at a time: what is merged does not stand in memory.
         for file in files:
             with pq.ParquetFile(self.local(file.path)) as parquet:
                 for group in range(parquet.num_row_groups):
-                    yield parquet.read_row_group(group, use_threads=False)
+                    rows = parquet.read_row_group(group, use_threads=False)
+                    if file.table == "inferences":
+                        found.append(np.unique(hashes(rows.column("id"))))
+                    yield rows
 
     def _order(self) -> str:
         with self._lock:
@@ -466,6 +486,10 @@ def _is_shared(scores: JoinedScores) -> bool:
     """Whether all of them go into a hot file: many deployments, and none with many rows."""
     most = max((n_rows for _, n_rows in scores.owners), default=0)
     return len({name for name, _ in scores.owners}) > _OWN_FILES and most < _OWN_FILE_ROWS
+
+
+def _forgotten(path: str) -> list[Document]:
+    return [Document(collection=collection, key=path) for collection in (COLLECTION, FILTERS)]
 
 
 def _union(files: list[LakeFile]) -> tuple[str | None, ...] | None:

@@ -60,6 +60,8 @@ class LakeFile:
         Every model version in it; None when there are too many to list.
     layout : str
         Digest of the payloads' layout; the layout itself is in the file's metadata.
+    ids : str, default ""
+        Filter of the ids in it (``_lake_ids.py``); empty when there is none.
     hot : HotPlace or None
         Where a part of a hot file stands; None for a Parquet file.
 
@@ -79,6 +81,7 @@ class LakeFile:
     max_revision: int
     versions: tuple[str | None, ...] | None
     layout: str = ""
+    ids: str = ""
     hot: HotPlace | None = None
 
     @property
@@ -114,6 +117,7 @@ class LakeFile:
             "max_revision": self.max_revision,
             "versions": None if self.versions is None else list(self.versions),
             "layout": self.layout,
+            **({"ids": self.ids} if self.ids else {}),
         }
         return Document(
             collection=COLLECTION,
@@ -159,6 +163,7 @@ class LakeFile:
             max_revision=value["max_revision"],
             versions=None if versions is None else tuple(versions),
             layout=value["layout"],
+            ids=value.get("ids", ""),
         )
 
 

@@ -11,8 +11,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from sidelight.adapters._lake_file import LakeFile, TableName, file_path
+from sidelight.adapters._lake_ids import filter_of, hashes, noted
 from sidelight.adapters._lake_kinds import digest
 from sidelight.adapters._lake_writing import span, versions, write_file
+from sidelight.logger._journal import Document
 
 LAYOUT: Final = b"sidelight.layout"
 DEPLOYMENT: Final = b"sidelight.deployment"
@@ -46,8 +48,10 @@ class Rows:
 
 def write_rows(
     folder: Path, rows: Rows, *, positions: tuple[int, int, int], name: str, compression: str
-) -> list[LakeFile]:
+) -> list[tuple[LakeFile, list[Document]]]:
     """Write rows as one Parquet file for each day, durably.
+
+    What is published beside the manifest entry of a file comes with it.
 
     Parameters
     ----------
@@ -76,24 +80,27 @@ def write_rows(
             n_rows=part.num_rows,
             compression=compression,
         )
-        written.append(
-            LakeFile(
-                path=path,
-                deployment=rows.deployment,
-                table=rows.table,
-                rows=part.num_rows,
-                bytes=size,
-                min_us=min_us,
-                max_us=max_us,
-                columns=rows.columns,
-                partition=partition,
-                first=first,
-                last=last,
-                max_revision=pc.max(part.column("revision")).as_py(),
-                versions=versions(part),
-                layout=digest(rows.layout),
-            )
+        # Scores are found by the time of their rows.
+        known = hashes(part.column("id")) if rows.table == "inferences" else None
+        ids, beside = ("", []) if known is None else noted(path, filter_of(known))
+        file = LakeFile(
+            path=path,
+            deployment=rows.deployment,
+            table=rows.table,
+            rows=part.num_rows,
+            bytes=size,
+            min_us=min_us,
+            max_us=max_us,
+            columns=rows.columns,
+            partition=partition,
+            first=first,
+            last=last,
+            max_revision=pc.max(part.column("revision")).as_py(),
+            versions=versions(part),
+            layout=digest(rows.layout),
+            ids=ids,
         )
+        written.append((file, beside))
     return written
 
 

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sidelight.adapters._lake_file import LakeFile
+from sidelight.adapters._lake_ids import IdIndex
 from sidelight.adapters._lake_manifest import overlapping
 from sidelight.adapters._lake_reading import LakeReader, pattern
 from sidelight.adapters._query_columns import grouped
@@ -57,6 +58,7 @@ class Pages:
         self._engine = engine
         self._lock = threading.Lock()
         self._revised: OrderedDict[str, pa.Table] = OrderedDict()
+        self._index = IdIndex(documents)
 
     def revised(self, snapshot: Snapshot) -> pa.Table:
         """Return ``id, revision`` of every inference that replaced an older one."""
@@ -65,7 +67,8 @@ class Pages:
 
     def get(self, inference_id: str, snapshot: Snapshot) -> Inference | None:
         """Return one inference, or None."""
-        found = winners(self._locate([inference_id], snapshot.files, ""))
+        files = self._index.candidates([inference_id], snapshot.files)
+        found = winners(self._locate([inference_id], files, ""))
         built = self._build(found, snapshot)
         return built.get(inference_id)
 
@@ -80,7 +83,8 @@ class Pages:
         changed = self._changed(ids, snapshot)
         places = self._locate([item for item in ids if item not in changed], near, during)
         # Another revision may have another time, so these are looked for everywhere.
-        places += self._locate(sorted(changed), snapshot.files, "")
+        everywhere = self._index.candidates(changed, snapshot.files) if changed else []
+        places += self._locate(sorted(changed), everywhere, "")
         built = self._build(winners(places), snapshot)
         return [built[item] for item in ids if item in built]
 
