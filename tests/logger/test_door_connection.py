@@ -410,15 +410,20 @@ def test_a_journal_that_fails_to_take_an_event_costs_its_sender_500_and_nobody_e
     assert stored == response(200)
 
 
-def test_few_heads_are_kept_and_those_that_never_come_again_cost_little() -> None:
-    async def run() -> LearnedHeads:
+def test_few_heads_are_kept_and_those_are_the_ones_that_come_again() -> None:
+    async def run() -> tuple[int, bool]:
         side = Side(short=True)
-        for number in range(200):
-            side.teach(request({**EVENT, f"X-{number}": ""}))
         assert side.heads is not None
-        return side.heads
+        side.teach(PLAIN)
+        known = side.heads.heads[0]
+        for number in range(300):
+            other = request({**EVENT, f"X-{number}": ""})
+            side.teach(*[PLAIN] * 8, *[other] * 4)
+        return len(side.heads.heads), known in side.heads.heads
 
-    assert 0 < len(asyncio.run(run()).heads) <= 8
+    kept, is_known = asyncio.run(run())
+    assert kept == 16
+    assert is_known
 
 
 @pytest.mark.parametrize(

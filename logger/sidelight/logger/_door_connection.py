@@ -90,6 +90,7 @@ class DoorConnection(Connection):
             taken = True
             respond(problem(500, "the request could not be handled"))
         if taken:
+            learned.hits += 1
             self._touched = True
             self.connections.requests += 1
         else:

@@ -31,7 +31,7 @@ _SOME_VALUE: Final = rb" ?[\x21-\x7e\x80-\xff]" + _VALUE
 _LENGTH: Final = rb" ?([0-9]{1,9}+)"
 _TOKEN: Final = rb"(/events/[A-Za-z0-9_-]{1,256}+)"
 
-_MAX_HEADS: Final = 8
+_MAX_HEADS: Final = 16
 _MAX_SEEN: Final = 64
 # When more kinds of heads come than can be kept, most of them are not worth a lesson.
 _RELUCTANCE: Final = 64
@@ -51,21 +51,31 @@ class LearnedHead:
         the target and the length.
     target : bytes
         Of the request; empty when it has a token in it and may be another each time.
+    hits : int
+        How often it was found lately.
 
     """
 
-    __slots__ = ("head", "length_group", "match", "target")
+    __slots__ = ("head", "hits", "length_group", "match", "target")
 
     def __init__(self, head: RequestHead) -> None:
         has_token = _TOKEN_TARGET.fullmatch(head.target) is not None
         self.head = head
+        self.hits = 0
         self.target = b"" if has_token else head.target
         self.length_group = 2 if has_token else 1
         self.match: Callable[[bytes], re.Match[bytes] | None] = re.compile(_pattern(head)).match
 
 
 class LearnedHeads:
-    """The heads that one door has learned; a few, since a sender has one or two."""
+    """The heads that one door has learned: a few, since a sender has one or two.
+
+    Attributes
+    ----------
+    heads : list of LearnedHead
+        To be looked through in this order.
+
+    """
 
     def __init__(self) -> None:
         self.heads: list[LearnedHead] = []
@@ -92,11 +102,18 @@ class LearnedHeads:
                 self._seen.clear()
             self._seen.add(shape)
             return
+        self._seen.discard(shape)
         if len(self.heads) >= _MAX_HEADS:
-            self.heads.clear()
-            self._seen.clear()
             self._reluctance = _RELUCTANCE
+            self._forget_one()
         self.heads.append(LearnedHead(head))
+
+    def _forget_one(self) -> None:
+        """Forget what came least; what comes most is looked for first."""
+        self.heads.sort(key=lambda known: known.hits, reverse=True)
+        self.heads.pop()
+        for known in self.heads:
+            known.hits //= 2
 
 
 def _is_plain(head: RequestHead) -> bool:
