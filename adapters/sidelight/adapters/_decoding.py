@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Final
@@ -29,6 +29,8 @@ from sidelight.logger import Arrival, Meeting, Pair, Rejected
 from sidelight.payloads import Batch, Event, Schema
 
 log = logging.getLogger(__name__)
+
+_FEW: Final = 32
 
 _INTERNAL: Final = (*CONVERSION_ERRORS, LookupError, AttributeError, RecursionError)
 
@@ -79,12 +81,7 @@ class Decoder:
 
     def decode(self, pairs: Iterable[Pair | Meeting]) -> Decoding:
         """Return batches that hold every pair, whatever its payloads are."""
-        listed = list(pairs)
-        found, n_learned = self._known.found(listed), self._known.n_learned
-        items: list[Item] = [
-            known or self._read_now(pair, n_learned)
-            for pair, known in zip(listed, found, strict=True)
-        ]
+        items = list(self._items(list(pairs)))
         batches: list[Batch] = []
         undecoded: Counter[tuple[str, str]] = Counter()
         for layouts, group in _grouped(items):
@@ -97,13 +94,16 @@ class Decoder:
         """Return the labels of a feedback event, and what of it is none; see ``labels``."""
         return labels(event, self._schema, max_inflated_bytes=self._max_inflated_bytes)
 
-    def _read_now(self, pair: Pair | Meeting, n_learned: int) -> Item:
-        """Return an inference that was not recognised; what was learned since may be tried."""
-        if self._known.n_learned > n_learned:
-            (known,) = self._known.found([pair])
-            if known is not None:
-                return known
-        return self._decoded(pair)
+    def _items(self, pairs: Sequence[Pair | Meeting]) -> Iterator[Item]:
+        """Yield what inferences say, recognised or read; what few taught serves the others."""
+        begin, size = 0, _FEW
+        while begin < len(pairs):
+            some = pairs[begin : begin + size]
+            n_learned = self._known.n_learned
+            for pair, known in zip(some, self._known.found(some), strict=True):
+                yield known or self._decoded(pair)
+            begin += size
+            size = 2 * size if self._known.n_learned > n_learned else len(pairs)
 
     def _decoded(self, pair: Pair | Meeting) -> Decoded:
         whole = pair.pair() if isinstance(pair, Meeting) else pair

@@ -23,6 +23,7 @@ _YEARS: Final = ("1678", "2261")  # whole years that 64 bits of nanoseconds hold
 _NANOSECONDS: Final = pa.timestamp("ns", tz="UTC")
 _MICROSECONDS: Final = pa.timestamp("us", tz="UTC")
 _REFUSES_YEARS: Final = int(pa.__version__.partition(".")[0]) >= 23  # noqa: PLR2004 - see below
+_NOT_A_TIME: Final = np.iinfo(np.int64).min
 _MILLISECOND: Final = np.timedelta64(1, "ms")
 
 Text = str | bytes | None
@@ -122,7 +123,11 @@ def _parsed(texts: Sequence[Text]) -> Any:
         array = strings.cast(_NANOSECONDS) if _can_be_held(strings) else _one_by_one(texts)
     except (pa.ArrowInvalid, UnicodeEncodeError):
         array = _one_by_one(texts)
-    return array.cast(pa.timestamp("ns")).to_numpy(zero_copy_only=False)
+    # As numbers: of times Arrow makes NumPy's with pandas alone, which takes a while to load.
+    numbers = array.cast(pa.int64())
+    if numbers.null_count:
+        numbers = numbers.fill_null(_NOT_A_TIME)
+    return numbers.to_numpy().view("datetime64[ns]")
 
 
 def _can_be_held(strings: pa.Array) -> bool:
