@@ -14,6 +14,7 @@ from sidelight.logger._key_files import (
     request_digest,
 )
 from sidelight.logger._key_ring import KeyRing, KeySource
+from sidelight.logger._sealed_since import note_sealed, note_unsealed, sealed_since
 from sidelight.logger.errors import SealingKeyError
 
 _OWN = KeySource()
@@ -182,12 +183,11 @@ def test_lost_key_file_hides_its_keys_and_no_others(tmp_path: Path) -> None:
 
 
 def test_time_from_which_on_events_are_sealed_stays_while_they_are(tmp_path: Path) -> None:
-    writer = KeyWriter(tmp_path, _OWN)
-    writer.seal_since(["a/b", "c/d"], 5)
-    writer.seal_since(["a/b"], 7)
-    writer.seal_since(["a/b", "c/d"], 9)
-    writer.close()
-    ring = KeyRing(tmp_path).load()
+    (tmp_path / "keys").mkdir()
+    note_sealed(tmp_path, ["a/b", "c/d"], 5)
+    note_sealed(tmp_path, ["a/b"], 7)
+    note_sealed(tmp_path, ["a/b", "c/d"], 9)
 
-    assert ring is not None
-    assert ring.sealed_since == {"a/b": 5, "c/d": 9}
+    assert sealed_since(tmp_path) == {"a/b": 5, "c/d": 9}
+    note_unsealed(tmp_path)
+    assert sealed_since(tmp_path) == {}

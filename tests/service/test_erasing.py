@@ -21,6 +21,7 @@ from sidelight.service._erasing_remote import erase_remotely
 from sidelight.service._erasure_orders import ErasureAnswer, ErasureOrders
 from sidelight.service._holds import Holds
 from sidelight.service._replay import replay_into
+from sidelight.service._sealing import sealing
 from sidelight.service._settings import Settings
 from sidelight.service._signing import signer_of
 from sidelight.service.errors import BadRequest, ConfigurationError, OnHold, ServiceError
@@ -151,6 +152,18 @@ def test_command_names_plain_segments_and_ends_1(tmp_path: Path) -> None:
     assert "raw/00000000000000000000.seg stays for ever" in result.stderr
     assert _files_with(tmp_path, _MARKER) == ["raw/00000000000000000000.seg"]
     assert _ids(tmp_path) == ["r1"]
+
+
+def test_events_that_came_while_erasure_was_not_configured_are_named(tmp_path: Path) -> None:
+    _store(tmp_path)
+    # A start without `erasure`, and later one with it again.
+    assert sealing(Settings(data=tmp_path)) is None
+    _store(tmp_path, is_sealed=False, ids=("r0",))
+    _store(tmp_path, ids=("r5",))
+    result = _erase(tmp_path, "--request-id", "r0")
+
+    assert result.exit_code == 1
+    assert result.stderr.count("stays for ever") == 1
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """What was ordered to be erased is nowhere any more, whatever happened in between."""
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
@@ -9,14 +9,18 @@ from typing import Any
 
 import pytest
 
-from sidelight.adapters import Inferences, Lake
-from sidelight.logger import Document, verify
+from sidelight.adapters import Decoder, Inferences, Lake
+from sidelight.logger import Commit, Document, EventLimits, verify
 from sidelight.logger._sealed_verify import verify_sealed
 from sidelight.logger._sealing import SealingJournal, SealingSettings
+from sidelight.logger._segments_folder import Checkpoint
 from sidelight.service._deployments import put_settings
 from sidelight.service._erasure_orders import COLLECTION, ErasureAnswer, ErasureOrder, ErasureOrders
 from sidelight.service._holds import Holds
+from sidelight.service._segment_contents import SegmentContents
+from sidelight.service._segment_scan import scanned
 from sidelight.service._settings import AuditSettings, DeploymentSettings, Settings
+from sidelight.service._stage import INDEXING
 from sidelight.service._stage_erasing import ErasingStage
 
 _NAME = "prod/flights"
@@ -310,6 +314,71 @@ def test_what_came_before_the_sealing_is_named_and_what_came_after_is_gone(folde
     assert sealed.plain == ()
     assert (sealed.keys, plain.keys) == (2, 0)
     assert [item["until"] for item in plain.plain] == ["for ever: audit.raw_retention is not set"]
+
+
+def test_keys_that_cannot_be_opened_refuse_the_erasure(eraser: Eraser) -> None:
+    (eraser.folder.data / "keys" / "wrapping.key").unlink()
+    answer = eraser.order(**_by_marker())
+
+    assert answer.state == "failed"
+    assert "64 hexadecimal digits" in answer.detail
+    assert len(eraser.ids()) == 7
+
+
+def test_search_server_forgets_too_before_it_is_done(eraser: Eraser) -> None:
+    documents = eraser.folder.documents
+    eraser.settings = Settings.model_validate(
+        {"data": eraser.folder.data, "store": {"elasticsearch": {"url": "http://127.0.0.1:1"}}}
+    )
+    eraser.begin()
+    asked: list[str] = []
+
+    class Indexing:
+        """The stage of a search server that does what it is asked, some steps later."""
+
+        name = INDEXING
+
+        def step(self, now_ns: int) -> bool:
+            end = eraser.folder.journals.ends("inferences")
+            eraser.folder.journals.commit(
+                Commit(group=INDEXING, journal="inferences", positions=end)
+            )
+            for _, key, value in documents.find("search_erasures"):
+                asked.append(value["id"])
+                documents.put([Document(collection="search_erasures", key=key)])
+            return now_ns < 0
+
+        def reset(self) -> None:
+            """Nothing is kept."""
+
+    eraser.folder.stages.append(Indexing())
+    answer = eraser.order(**_by_marker())
+
+    assert answer.state == "done"
+    assert len(set(asked)) == 2
+    assert not documents.find("search_erasures")
+
+
+def test_many_ids_are_looked_for_together(eraser: Eraser) -> None:
+    answer = eraser.order(ids=tuple(f"{number:032x}" for number in range(1200)), dry_run=True)
+
+    assert (answer.inferences, answer.unknown) == (0, 1200)
+
+
+def test_erased_events_keep_no_segment_from_its_retirement(eraser: Eraser) -> None:
+    eraser.order(**_by_marker())
+    eraser.folder.writer.close()
+    (segment,) = (Checkpoint.load(eraser.folder.data) or Checkpoint()).segments
+    steps = scanned(eraser.folder.data, segment, Decoder(), EventLimits())
+
+    def contents_of() -> Generator[None, None, None]:
+        found.append((yield from steps))
+
+    found: list[SegmentContents] = []
+    list(contents_of())
+    (contents,) = found
+    assert set(contents.spans) == {_NAME}
+    assert not contents.has_unknown
 
 
 class _Killed(BaseException):

@@ -1,6 +1,6 @@
 """Erasing what the embedded engine keeps of inferences: rows of the lake, results, old bytes."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -83,20 +83,22 @@ def unnamed_files(lake: Lake, named: Collection[str]) -> list[str]:
 
 
 def documents_beginning(
-    data: Path, collection: str, prefix: str
+    data: Path, collection: str, prefixes: Iterable[str]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield key and value of the documents whose key begins with a text."""
+    """Yield key and value of the documents whose key begins with one of these texts."""
     database = Database(data)
     try:
-        with database.read() as connection:
-            rows = connection.execute(
-                "SELECT key, value FROM documents WHERE collection = ? AND key >= ? AND key < ?",
-                (collection, prefix, prefix + "\U0010ffff"),
-            ).fetchall()
+        for prefix in prefixes:
+            with database.read() as connection:
+                rows = connection.execute(
+                    "SELECT key, value FROM documents "
+                    "WHERE collection = ? AND key >= ? AND key < ?",
+                    (collection, prefix, prefix + "\U0010ffff"),
+                ).fetchall()
+            for key, value in rows:
+                yield key, _loaded(value)
     finally:
         database.close()
-    for key, value in rows:
-        yield key, _loaded(value)
 
 
 def scrub(data: Path) -> None:

@@ -90,14 +90,6 @@ class KeyWriter:
             os.close(self._file)
             self._file = -1
 
-    def seal_since(self, deployments: Collection[str], position: int) -> None:
-        """Note from where on events of deployments are sealed; of others that ends here."""
-        with self._keyring.locked():
-            ring = self._ring()
-            since = {name: ring.sealed_since.get(name, position) for name in deployments}
-            if since != dict(ring.sealed_since):
-                self._keyring.store(replace(ring, sealed_since=since))
-
     def make(self, digests: Sequence[bytes]) -> list[Key]:
         """Return a new key for each digest; they are on the disk when this returns.
 

@@ -111,8 +111,6 @@ class Ring:
         Key files by their number.
     current : int
         The one that the door appends to; -1 when it must begin another one.
-    sealed_since : mapping of str to int
-        By deployment the position of the archive from which on its events are sealed.
 
     """
 
@@ -120,7 +118,6 @@ class Ring:
     digest_key: bytes
     files: Mapping[int, KeyFile] = field(default_factory=dict)
     current: int = -1
-    sealed_since: Mapping[str, int] = field(default_factory=dict)
 
 
 class KeyRing:
@@ -223,7 +220,6 @@ def _encoded(ring: Ring, folder: Path) -> bytes:
         "digest_key": ring.digest_key.hex(),
         "files": {str(of): [file.generation, file.secret.hex()] for of, file in ring.files.items()},
         "current": ring.current,
-        "sealed_since": dict(ring.sealed_since),
     }
     nonce = secrets.token_bytes(_NONCE_BYTES)
     box = AESGCM(ring.source.load(folder)).encrypt(nonce, json.dumps(content).encode(), _CONTEXT)
@@ -249,7 +245,6 @@ def _decoded(data: bytes, folder: Path, source: KeySource | None = None) -> Ring
             digest_key=bytes.fromhex(content["digest_key"]),
             files=files,
             current=content["current"],
-            sealed_since=content["sealed_since"],
         )
     except InvalidTag:
         raise SealingKeyError(

@@ -16,7 +16,7 @@ ERASURE_TYPE: Final = "io.sidelight.erasure"
 _TYPE: Final = ERASURE_TYPE.encode()
 _END: Final = b"\r\n\r\n"
 # As many fit into the smallest body that a door may be bounded to.
-KEYS_A_TOMBSTONE: Final = 20_000
+KEYS_A_TOMBSTONE: Final = 2_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

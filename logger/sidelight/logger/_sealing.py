@@ -33,6 +33,7 @@ from sidelight.logger._key_files import NEVER_KEPT, KeyWriter, request_digest
 from sidelight.logger._key_ring import KeySource
 from sidelight.logger._sealed_body import Piece, seal_batch, seal_request
 from sidelight.logger._sealed_erasure import ERASURE_TYPE
+from sidelight.logger._sealed_since import note_sealed
 from sidelight.logger._segments import Deliver, Done
 from sidelight.logger._segments_folder import seal_folder
 from sidelight.logger.errors import JournalError, JournalFull
@@ -144,7 +145,7 @@ class SealingJournal:
         self._deliver = deliver
         self._keys = KeyWriter(data, settings.source)
         self._frame = request_digest(self._keys.digest_key, "", _FRAME_ID)
-        self._keys.seal_since(settings.deployments, position)
+        note_sealed(data, settings.deployments, position)
         # Who cannot open them must not take sealed events for payloads.
         seal_folder(data)
         self._waiting: SimpleQueue[tuple[bytes, bytes, Done] | None] = SimpleQueue()

@@ -13,10 +13,11 @@ from typing import Final
 
 from sidelight.logger import EventLimits, parse
 from sidelight.logger._key_files import KeyEraser, request_digest
-from sidelight.logger._key_ring import KeyRing, Ring
+from sidelight.logger._key_ring import KeyRing
 from sidelight.logger._sealed_body import SealedBody, SealedBodyError
 from sidelight.logger._sealed_erasure import tombstones
 from sidelight.logger._sealed_marks import is_sealed
+from sidelight.logger._sealed_since import sealed_since
 from sidelight.logger._sealing import SealingSettings, requests_of
 from sidelight.logger._segments import SegmentReader
 from sidelight.logger._segments_folder import Checkpoint
@@ -70,6 +71,10 @@ class ErasureArchive:
         self._append = append
         self._limits = limits
         self._raw_retention_s = raw_retention_s
+
+    def check(self) -> None:
+        """Raise ``SealingKeyError`` when the keys cannot be opened."""
+        KeyRing(self._data).load()
 
     def destroy(
         self, sentence: Sentence, request_ids: Collection[str], refs: Collection[str]
@@ -142,11 +147,9 @@ class ErasureArchive:
 
     def _sealed_since(self, deployment: str) -> int | None:
         """Return the position from which on a deployment is sealed; None when it is not."""
-        ring: Ring | None = KeyRing(self._data).load()
-        since = {} if ring is None else ring.sealed_since
         covering = [
             position
-            for name, position in since.items()
+            for name, position in sealed_since(self._data).items()
             if SealingSettings(deployments=(name,)).covers(deployment)
         ]
         return min(covering, default=None)

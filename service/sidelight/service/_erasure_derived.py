@@ -95,23 +95,25 @@ class ErasureDerived:
     def results(self, deployment: str, found: Found) -> Iterator[None]:
         """Delete labels, explanations, replies, and notes about them."""
         gone: list[Document] = []
-        for request_id in sorted(found.request_ids):
+        prefixes = [f"{deployment}|{request_id}|" for request_id in sorted(found.request_ids)]
+        for start in range(0, len(prefixes), _PAGE):
             for collection in ("labels", "replies"):
-                prefix = f"{deployment}|{request_id}|"
+                # The id of another request may begin with one of these and a stroke.
                 gone += [
                     Document(collection=collection, key=key)
-                    for key, value in documents_beginning(self._data, collection, prefix)
-                    if value.get("request_id") == request_id
+                    for key, value in documents_beginning(
+                        self._data, collection, prefixes[start : start + _PAGE]
+                    )
+                    if value.get("request_id") in found.request_ids
                 ]
-            if len(gone) > _PAGE:
-                self._commit(gone)
-                gone = []
+            self._commit(gone)
+            gone = []
             yield
         gone += self._explanations(deployment, found)
         labels = {f"{deployment}|{request_id}" for request_id in found.request_ids}
         gone += [
             Document(collection=LABEL_CHANGES, key=key)
-            for key, value in documents_beginning(self._data, LABEL_CHANGES, "")
+            for key, value in documents_beginning(self._data, LABEL_CHANGES, [""])
             if str(value.get("key", "")).rpartition("|")[0] in labels
         ]
         self._commit(gone)

@@ -9,17 +9,16 @@ from typing import Any, Final
 from sidelight.adapters import WhereError
 from sidelight.adapters._query_columns import OWN_COLUMNS
 from sidelight.adapters._query_time import parse_time
+from sidelight.adapters._where import MAX_LENGTH
 from sidelight.payloads import Inference
 from sidelight.service._erasure_orders import ErasureOrder
 from sidelight.service._holds import Hold, refuse_held
 from sidelight.service.errors import OnHold
 
 _PAGE: Final = 1000
-_IDS_A_QUERY: Final = 200
 _SECTIONS: Final = frozenset({"features", "outputs", "labels"})
 
 Find = Callable[..., tuple[list[Inference], str | None]]
-Get = Callable[[str], Inference | None]
 
 
 @dataclass(slots=True)
@@ -38,7 +37,7 @@ class Found:
         How many rows they have.
     refs : set of str
         Where their halves stand in the archive.
-    values : set of frozenset
+    values : set of int
         What ``row_values`` makes of each row.
     unknown : int
         Ids that no inference of the deployment has.
@@ -50,7 +49,7 @@ class Found:
     known: set[str] = field(default_factory=set)
     rows: int = 0
     refs: set[str] = field(default_factory=set)
-    values: set[frozenset[tuple[str, Any]]] = field(default_factory=set)
+    values: set[int] = field(default_factory=set)
     unknown: int = 0
 
     def add(self, inference: Inference) -> None:
@@ -66,25 +65,25 @@ class Found:
             self.values.add(row_values(row.features, row.outputs))
 
 
-def row_values(features: Any, outputs: Any) -> frozenset[tuple[str, Any]]:
-    """Return the values of a row, so that two rows with the same values are equal.
+def row_values(features: Any, outputs: Any) -> int:
+    """Return a number that two rows share which have the same values, within this process.
 
     Floats are compared as 32 bits: a column that was joined with another one may have become wider.
     """
     named = [(f"features.{name}", value) for name, value in features.items()]
     named += [(f"outputs.{name}", value) for name, value in outputs.items()]
-    return frozenset((name, _comparable(value)) for name, value in named if value is not None)
+    return hash(frozenset((name, _comparable(value)) for name, value in named if value is not None))
 
 
-def find(order: ErasureOrder, find_page: Find, get: Get) -> Iterator[Found | None]:
+def find(order: ErasureOrder, find_page: Find) -> Iterator[Found | None]:
     """Look for what an order means, piece by piece; the last is what was found.
 
     Parameters
     ----------
     order : ErasureOrder
         By expression, by ids of inferences or by ids of requests.
-    find_page, get : callable
-        ``find`` and ``get`` of the lake.
+    find_page : callable
+        ``find`` of the lake.
 
     Raises
     ------
@@ -93,24 +92,19 @@ def find(order: ErasureOrder, find_page: Find, get: Get) -> Iterator[Found | Non
 
     """
     found = Found()
-    for inference_id in order.ids:
-        inference = get(inference_id)
-        if inference is None or inference.deployment != order.deployment:
-            found.unknown += 1
-        else:
-            found.add(inference)
+    ids = sorted(set(order.ids))
+    for page in _pages(find_page, order.deployment, _any_of("id", ids)):
+        for item in page:
+            found.add(item)
         yield None
+    found.unknown = len(ids) - len(found.inferences)
     for page in _matching(order, find_page):
         for item in page:
             found.add(item)
         yield None
     # Other nodes of a graph, and a request id that was used twice, belong to the same request.
     found.request_ids.update(order.request_ids)
-    wanted = sorted(found.request_ids)
-    expressions = [
-        "request_id in (" + ", ".join(map(_quoted, wanted[start : start + _IDS_A_QUERY])) + ")"
-        for start in range(0, len(wanted), _IDS_A_QUERY)
-    ]
+    expressions = _any_of("request_id", sorted(found.request_ids))
     for page in _pages(find_page, order.deployment, expressions):
         for item in page:
             found.add(item)
@@ -190,6 +184,23 @@ def _pages(
             yield items
             if cursor is None:
                 break
+
+
+def _any_of(column: str, values: Sequence[str]) -> list[str]:
+    """Return expressions that are as long as one may be; what is longer alone is found by id."""
+    room = MAX_LENGTH - len(f"{column} in ()")
+    groups: list[list[str]] = []
+    left = 0
+    for literal in map(_quoted, values):
+        size = len(literal) + len(", ")
+        if size > room:
+            continue
+        if size > left:
+            groups.append([])
+            left = room
+        groups[-1].append(literal)
+        left -= size
+    return [f"{column} in ({', '.join(group)})" for group in groups]
 
 
 def _quoted(text: str) -> str:

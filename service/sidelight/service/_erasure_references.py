@@ -33,7 +33,7 @@ from sidelight.service._watched import Watched, detection_settings
 
 _FEWEST_ROWS: Final = 50
 
-Values = Collection[frozenset[tuple[str, Any]]]
+Values = Collection[int]
 
 
 @dataclass(slots=True)
@@ -113,7 +113,7 @@ def _stays(table: pa.Table, values: Values) -> Any:
     return np.array(stays, dtype=np.bool_)
 
 
-def _rows(table: pa.Table) -> Iterator[frozenset[tuple[str, Any]]]:
+def _rows(table: pa.Table) -> Iterator[int]:
     sections = []
     for prefix in (FEATURE_PREFIX, OUTPUT_PREFIX):
         names = [name for name in table.schema.names if name.startswith(prefix)]

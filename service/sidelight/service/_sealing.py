@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from sidelight.logger import EventLimits
+from sidelight.logger._sealed_since import note_unsealed
 from sidelight.logger._segments import SegmentWriter
 from sidelight.service._settings import Settings
 
@@ -37,6 +38,7 @@ def sealing(
     """Return what puts a sealing journal before the journal of a door; None for nothing."""
     sealed = sealing_settings(settings)
     if sealed is None:
+        note_unsealed(settings.data)
         return None
     from sidelight.logger._sealing import SealingJournal  # noqa: PLC0415 - see above
 

@@ -8,6 +8,7 @@ from typing import Final
 
 from sidelight.adapters import Decoder
 from sidelight.logger import EventLimits, identity, kind_of, parse
+from sidelight.logger._sealed_marks import ERASED_TYPE
 from sidelight.logger._segments import SegmentReader
 from sidelight.logger._segments_folder import SealedSegment
 from sidelight.logger._segments_format import (
@@ -44,6 +45,8 @@ def scanned(
                 events, rejected = parse(record, limits)
                 has_unknown |= bool(rejected)
                 for event in events:
+                    if event.type == ERASED_TYPE:
+                        continue  # nobody's any more
                     names = _names(event, decoder)
                     has_unknown |= not names
                     for name in names:

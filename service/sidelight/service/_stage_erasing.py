@@ -18,7 +18,7 @@ from sidelight.adapters import (
     QueryStore,
 )
 from sidelight.logger import Commit, Document, EventLimits, Journals
-from sidelight.logger.errors import JournalError
+from sidelight.logger.errors import JournalError, SealingKeyError
 from sidelight.service._erasure_archive import Append, ErasureArchive, Sentence
 from sidelight.service._erasure_derived import ErasureDerived
 from sidelight.service._erasure_finding import Found, find, refuse_if_held
@@ -137,6 +137,11 @@ class ErasingStage:
 
     def _order(self, order: ErasureOrder) -> _Steps:
         """Find what is meant, and decide; what is decided is done whatever happens."""
+        try:
+            self._archive.check()
+        except SealingKeyError as error:
+            self._orders.close(_refusal(order.id, "failed", error))
+            return
         yield from self._caught_up()
         try:
             found = yield from self._found(order)
@@ -174,7 +179,7 @@ class ErasingStage:
     def _found(self, order: ErasureOrder) -> Generator[bool, None, Found]:
         store = self._open_store()
         try:
-            for found in find(order, store.find, store.get):
+            for found in find(order, store.find):
                 if found is not None:
                     return found
                 yield True
