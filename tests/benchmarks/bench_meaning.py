@@ -62,8 +62,8 @@ def _single(n: int, rows: int, deployments: int = 1) -> list[EventRecord]:
     records: list[EventRecord] = []
     for number in range(n):
         for kind, body in zip(("request", "response"), _bodies(number, rows, rng), strict=True):
-            lines = [
-                XX
+            attributes = _attributes(number, kind, deployments)
+            lines = [f"Ce-{name.title()}: {text}" for name, text in attributes.items()]
             lines += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
             lines += ["Host: collector.monitoring.svc", "User-Agent: Go-http-client/1.1"]
             head = "POST / HTTP/1.1\r\n" + "\r\n".join(lines) + "\r\n\r\n"
