@@ -39,8 +39,12 @@ class Encoding:
                 self._categorical[name] = index, column
         self._places = np.array(places, dtype=np.intp)
         self._locating = Locating([column.points for column in self._numeric.values()])
-        self._seen = reference.outlier_columns
-        self._rows = {name: row for row, name in enumerate(self._numeric)}
+        rows = {name: row for row, name in enumerate(self._numeric)}
+        seen = reference.outlier_columns
+        self._n_seen = len(seen)
+        numeric = [(row, rows[name]) for row, name in enumerate(seen) if name in rows]
+        self._seen_rows = np.array(numeric, dtype=np.intp).reshape(-1, 2).T
+        self._seen_words = {row: name for row, name in enumerate(seen) if name not in rows}
 
     def encode(
         self, columns: Mapping[str, NDArray[Any]], part: slice
@@ -64,15 +68,19 @@ class Encoding:
             if name in columns and is_monitorable(columns[name]):
                 cells[:, index] = column.cells(values_of(columns[name][part]))
                 present.add(name)
+        return cells, self._matrix(numbers, cells, present)
+
+    def _matrix(
+        self, numbers: NDArray[np.float64], cells: NDArray[np.uint16], present: set[str]
+    ) -> NDArray[np.float64]:
         # Written and scored column after column.
-        matrix = np.full((len(self._seen), n_rows), np.nan)
-        for row, name in enumerate(self._seen):
-            if name in self._rows:
-                matrix[row] = numbers[self._rows[name]]
-            elif name in present:
-                index, column = self._categorical[name]
-                matrix[row] = column.surprises[cells[:, index]]
-        return cells, matrix.T
+        to, of = self._seen_rows
+        matrix = np.empty((self._n_seen, len(cells)))
+        matrix[to] = numbers[of]
+        for row, name in self._seen_words.items():
+            index, column = self._categorical[name]
+            matrix[row] = column.surprises[cells[:, index]] if name in present else np.nan
+        return matrix.T
 
     def _numbers(self, columns: Mapping[str, NDArray[Any]], part: slice) -> NDArray[np.float64]:
         numbers = np.full((len(self._numeric), part.stop - part.start), np.nan)

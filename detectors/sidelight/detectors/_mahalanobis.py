@@ -105,14 +105,15 @@ class FittedMahalanobis:
         return scores, np.asarray(p_values, dtype=np.float64)
 
     def _distances(self, sample: NDArray[np.float64]) -> NDArray[np.float64]:
-        z = np.ascontiguousarray(_standardise(sample, self.mean, self.scale).T)
+        z = _standardised_columns(sample.T, self.mean, self.scale)
         # One column after the other, element by element: a matrix product would round differently
         # for another number of rows, and scores must not depend on how rows are batched.
         white, product = np.zeros_like(z), np.empty_like(z)
         for column in np.flatnonzero(self.scale > 0).tolist():
             part = product[column:]
             np.multiply(self.factor[column:, column, np.newaxis], z[column], out=part)
-            white[column:] += part
+            below = white[column:]
+            np.add(below, part, out=below)
         np.multiply(white, white, out=white)
         scores = np.zeros(len(sample))
         for squares in white:
@@ -147,15 +148,23 @@ def _location(train: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[
 def _standardise(
     sample: NDArray[np.float64], mean: NDArray[np.float64], scale: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    unit = np.where(scale > 0, scale, 1.0)
+    return np.ascontiguousarray(_standardised_columns(sample.T, mean, scale).T)
+
+
+def _standardised_columns(
+    columns: NDArray[np.float64], mean: NDArray[np.float64], scale: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Standardise columns, shape (d, n); 0 where a value is missing or its column constant."""
+    unit = np.where(scale > 0, scale, 1.0)[:, np.newaxis]
+    z = np.empty(columns.shape)
     # Dividing first: the difference of two huge values would overflow.
     with np.errstate(over="ignore"):
-        z = sample / unit
-        z -= mean / unit
-    np.clip(z, -_LARGEST, _LARGEST, out=z)
-    z[np.isnan(z)] = 0.0
-    z[:, scale == 0] = 0.0
-    return np.asarray(z, dtype=np.float64)
+        np.divide(columns, unit, out=z)
+        z -= mean[:, np.newaxis] / unit
+    np.minimum(np.maximum(z, -_LARGEST, out=z), _LARGEST, out=z)
+    np.copyto(z, 0.0, where=np.isnan(z))
+    z[scale == 0] = 0.0
+    return z
 
 
 def _shrunk_covariance(z: NDArray[np.float64], used: NDArray[np.bool_]) -> NDArray[np.float64]:

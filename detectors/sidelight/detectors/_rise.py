@@ -47,9 +47,10 @@ class Rise:
         self.peaks = np.maximum(self.peaks, evidence.max(axis=0))
         self.lows = np.minimum(self.lows + _RISE, evidence.min(axis=0))
         last = len(evidence) - 1
-        low = evidence <= self.lows + _NEAR
-        columns = np.flatnonzero(low.any(axis=0))
-        low_rows = last - np.argmax(low[::-1, columns], axis=0)
+        # Newest first, so that the first low row found is the last one.
+        low = np.ascontiguousarray((evidence[::-1] <= self.lows + _NEAR).T)
+        columns = np.flatnonzero(low.any(axis=1))
+        low_rows = last - low.argmax(axis=1)[columns]
         # The low row itself is still unchanged; its successor may be in the next block.
         began = said(times, np.minimum(low_rows + 1, last))
         for column, time in zip(columns.tolist(), began, strict=True):
