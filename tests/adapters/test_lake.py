@@ -5,6 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -455,3 +456,20 @@ def test_a_sweep_says_which_files_are_missing(
 
     assert store.lake.sweep(Manifest(store.documents)) == []
     assert [record.message for record in caplog.records] == ["lake file is missing"]
+
+
+def test_files_are_read_directly_with_changing_columns(
+    store: Any, samples: SimpleNamespace
+) -> None:
+    store.add(samples.batch([samples.row("a", 1, **{"features.x": 1})]))
+    store.add(samples.batch([samples.row("b", 2, **{"features.y": "u", "features.x": 2.5})]))
+    pattern = store.folder / "lake/inferences/prod%2Fflights/2013-01-*/*.parquet"
+
+    with duckdb.connect() as connection:
+        rows = connection.execute(
+            'SELECT id, "features.x", "features.y" FROM read_parquet(?, union_by_name = true)'
+            " ORDER BY id",
+            [str(pattern)],
+        ).fetchall()
+
+    assert rows == [("a", 1.0, None), ("b", 2.5, "u")]
