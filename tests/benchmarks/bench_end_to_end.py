@@ -1,12 +1,13 @@
 """One process tree on two cores: events a second made durable, inferences stored and judged.
 
-    python tests/benchmarks/bench_end_to_end.py [SECONDS [DEPLOYMENTS]]
+    python tests/benchmarks/bench_end_to_end.py [SECONDS [DEPLOYMENTS [ROWS [BATCH]]]]
 
-``wrk`` sends pairs of single events (V2 JSON, one row of 20 features) from 64 connections for some
-seconds; then the time until everything is stored and judged is measured, and the CPU time that each
-process took for an inference. The floor beside it is the same load on a server of 20 lines that
-answers without storing anything. wrk shares the two cores. Inferences are of one deployment, or
-of so many in turn.
+``wrk`` sends pairs of events (V2 JSON, ROWS rows of 20 features, one unless told) for some seconds:
+single events from 64 connections as KServe's agent does, or BATCH events a request from four as the
+proxy does. Then the time until everything is stored and judged is measured, and the CPU time that
+each process took for an inference. The floor beside it is the same load on a server of 20 lines
+that answers without storing anything. wrk shares the two cores. Inferences are of one deployment,
+or of so many in turn.
 """
 
 import asyncio
@@ -18,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import httpx
@@ -25,6 +27,23 @@ from prometheus_client.parser import text_string_to_metric_families
 
 HERE = Path(__file__).parent
 CONNECTIONS = 64
+BATCH_CONNECTIONS = 4
+
+
+@dataclass(frozen=True)
+class Load:
+    """What is sent."""
+
+    seconds: float = 8.0
+    deployments: int = 1
+    rows: int = 1
+    batch: int = 1
+
+    @classmethod
+    def of(cls, arguments: list[str]) -> "Load":
+        """Read the command line."""
+        given = dict(zip(("deployments", "rows", "batch"), map(int, arguments[1:]), strict=False))
+        return cls(seconds=float(arguments[0]) if arguments else cls.seconds, **given)
 
 
 class _Floor(asyncio.Protocol):
@@ -38,20 +57,13 @@ class _Floor(asyncio.Protocol):
         self._transport.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")  # type: ignore[attr-defined]
 
 
-def _load(port: int, seconds: float, deployments: int = 1) -> float:
-    """Return requests a second that were answered with 200."""
+def _load(port: int, load: Load) -> float:
+    """Return events a second that were answered with 200."""
+    connections = CONNECTIONS if load.batch == 1 else BATCH_CONNECTIONS
+    shape = (f"{time.time():.0f}", *map(str, (load.deployments, load.rows, load.batch)))
+    script = ("-s", str(HERE / "pairs.lua"), f"http://127.0.0.1:{port}/", "--", *shape)
     done = subprocess.run(
-        [
-            *("wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds:g}s", "--latency"),
-            *(
-                "-s",
-                str(HERE / "pairs.lua"),
-                f"http://127.0.0.1:{port}/",
-                "--",
-                f"{time.time():.0f}",
-                str(deployments),
-            ),
-        ],
+        ["wrk", "-t1", f"-c{connections}", f"-d{load.seconds:g}s", "--latency", *script],
         capture_output=True,
         text=True,
         check=True,
@@ -59,7 +71,7 @@ def _load(port: int, seconds: float, deployments: int = 1) -> float:
     for line in done.stdout.splitlines():
         if re.search(r"50%|99%|Non-2xx|Socket errors", line):
             print("   ", line.strip())
-    return float(re.search(r"Requests/sec:\s+([\d.]+)", done.stdout)[1])  # type: ignore[index]
+    return load.batch * float(re.search(r"Requests/sec:\s+([\d.]+)", done.stdout)[1])  # type: ignore[index]
 
 
 def _total(port: int, name: str) -> float:
@@ -93,7 +105,7 @@ def _serve(data: Path) -> "tuple[subprocess.Popen[str], int]":
     return process, int(re.search(r":(\d+)/", line)[1])  # type: ignore[index]
 
 
-def _measure_floor(seconds: float) -> float:
+def _measure_floor(load: Load) -> float:
     code = (
         "import asyncio, uvloop, sys; sys.path.insert(0, sys.argv[1]); "
         "from bench_end_to_end import run_floor; uvloop.run(run_floor())"
@@ -103,7 +115,7 @@ def _measure_floor(seconds: float) -> float:
     )
     try:
         assert process.stdout is not None
-        return _load(int(process.stdout.readline()), seconds)
+        return _load(int(process.stdout.readline()), load)
     finally:
         process.terminate()
         process.wait()
@@ -121,18 +133,17 @@ def main() -> None:
     if shutil.which("wrk") is None:
         print("wrk is not installed: apt-get install wrk")
         return
-    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 8.0
-    deployments = int(sys.argv[2]) if len(sys.argv) > 2 else 1
-    floor = _measure_floor(min(seconds, 3.0))
-    print(f"floor, nothing stored: {floor:,.0f} requests/s")
+    load = Load.of(sys.argv[1:])
+    floor = _measure_floor(replace(load, seconds=min(load.seconds, 3.0)))
+    print(f"floor, nothing stored: {floor:,.0f} events/s")
     with tempfile.TemporaryDirectory() as folder:
         process, port = _serve(Path(folder))
         try:
             before = _cpu_seconds(process.pid)
             started = time.perf_counter()
-            rate = _load(port, seconds, deployments)
+            rate = _load(port, load)
             loaded = time.perf_counter() - started
-            print(f"door: {rate:,.0f} single events/s durable, {rate / floor:.2f} of the floor")
+            print(f"door: {rate:,.0f} events/s durable, {rate / floor:.2f} of the floor")
             during = _total(port, "inferences_total")
             print(f"stored while the load ran: {during / loaded:,.0f} inferences/s")
             while _total(port, "journal_lag_events"):
@@ -141,7 +152,7 @@ def main() -> None:
             stored = _total(port, "inferences_total")
             print(
                 f"end to end: {stored:,.0f} inferences stored and judged in {seconds_all:.1f} s: "
-                f"{stored / seconds_all:,.0f}/s"
+                f"{stored / seconds_all:,.0f}/s, {load.rows * stored / seconds_all:,.0f} rows/s"
             )
             for role, spent in _cpu_seconds(process.pid).items():
                 each = (spent - before.get(role, 0.0)) / stored

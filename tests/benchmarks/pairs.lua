@@ -1,12 +1,33 @@
--- Requests and responses of inferences as KServe's agent sends them: V2 JSON, one row of 20 features.
+-- Requests and responses of inferences in V2 JSON, rows of 20 features: one event a request as KServe's
+-- agent sends them, or batches as our proxy does. Arguments: prefix of ids, deployments, rows, events a batch.
 local thread_number = 0
 function setup(thread) thread:set("number", thread_number); thread_number = thread_number + 1 end
 function init(args)
   counter = 0
   prefix = (args[1] or "w") .. "-" .. number .. "-"
   deployments = tonumber(args[2] or "1")
+  rows = tonumber(args[3] or "1")
+  batch = tonumber(args[4] or "1")
   response_half = false
   math.randomseed(number + 7)
+  -- Numbers are made once: what is measured is not how fast Lua writes them.
+  asked, answered = {}, {}
+  for place = 1, 256 do
+    local values, totals = {}, {}
+    for row = 1, rows do
+      local total = 0
+      for _ = 1, 20 do
+        local v = math.random(0, 9999) / 1000
+        values[#values + 1] = v
+        total = total + v
+      end
+      totals[row] = total
+    end
+    asked[place] = ',"inputs":[{"name":"x","shape":[' .. rows .. ',20],"datatype":"FP64","data":[' ..
+      table.concat(values, ",") .. ']}]}'
+    answered[place] = ',"outputs":[{"name":"y","shape":[' .. rows .. '],"datatype":"FP64","data":[' ..
+      table.concat(totals, ",") .. ']}]}'
+  end
 end
 local function headers(kind, id)
   return {
@@ -17,25 +38,29 @@ local function headers(kind, id)
     ["Ce-Endpoint"] = "", ["Ce-Metadata"] = "{}", ["Content-Type"] = "application/json",
   }
 end
+local function body(kind, id)
+  local place = counter % 256 + 1
+  if kind == "request" then return '{"id":"' .. id .. '"' .. asked[place] end
+  return '{"model_name":"bench","model_version":"1","id":"' .. id .. '"' .. answered[place]
+end
+local function member(kind, id)
+  return '{"specversion":"1.0","id":"' .. id .. '","source":"http://proxy:9081/","type":"org.kubeflow.serving.inference.' ..
+    kind .. '","time":"2026-05-01T10:00:00.123456Z","datacontenttype":"application/json","namespace":"prod","inferenceservicename":"bench' ..
+    counter % deployments .. '","component":"predictor","requestpath":"/v2/models/bench/infer","requestmethod":"POST","statuscode":"200","latencyms":"1.234","data":' ..
+    body(kind, id) .. '}'
+end
 function request()
-  if response_half then
-    response_half = false
-    local id = prefix .. counter
-    local body = '{"model_name":"bench","model_version":"1","id":"' .. id ..
-      '","outputs":[{"name":"y","shape":[1],"datatype":"FP64","data":[' .. total .. ']}]}'
-    return wrk.format("POST", "/", headers("response", id), body)
+  if batch > 1 then
+    local members = {}
+    for place = 1, batch, 2 do
+      counter = counter + 1
+      local id = prefix .. counter
+      members[place], members[place + 1] = member("request", id), member("response", id)
+    end
+    return wrk.format("POST", "/", {["Content-Type"] = "application/cloudevents-batch+json"}, "[" .. table.concat(members, ",") .. "]")
   end
-  counter = counter + 1
-  response_half = true
-  local id = prefix .. counter
-  local values = {}
-  total = 0
-  for i = 1, 20 do
-    local v = math.random(0, 9999) / 1000
-    values[i] = v
-    total = total + v
-  end
-  local body = '{"id":"' .. id .. '","inputs":[{"name":"x","shape":[1,20],"datatype":"FP64","data":[' ..
-    table.concat(values, ",") .. ']}]}'
-  return wrk.format("POST", "/", headers("request", id), body)
+  response_half = not response_half
+  if response_half then counter = counter + 1 end
+  local kind, id = response_half and "request" or "response", prefix .. counter
+  return wrk.format("POST", "/", headers(kind, id), body(kind, id))
 end
