@@ -6,7 +6,7 @@ from typing import Any, Final, Protocol
 
 import pyarrow as pa
 
-from sidelight.adapters._lake_scores import Scores
+from sidelight.adapters._lake_scores import JoinedScores, Scores
 from sidelight.logger._journal import Document, Documents
 
 COLLECTION: Final = "waiting_scores"
@@ -17,7 +17,12 @@ class ScoreTable(Protocol):
     """Where detectors leave the scores of rows: the lake, or ``WaitingScores``."""
 
     def stage_scores(
-        self, scores: Sequence[Scores], *, first: int, last: int, partition: int = 0
+        self,
+        scores: Sequence[Scores | JoinedScores],
+        *,
+        first: int,
+        last: int,
+        partition: int = 0,
     ) -> list[Document]:
         """Keep scores; return what is to be committed with the positions of their rows."""
         ...
@@ -27,24 +32,30 @@ class WaitingScores:
     """Scores as documents, until the rows that they belong to are in the search server."""
 
     def stage_scores(
-        self, scores: Sequence[Scores], *, first: int, last: int, partition: int = 0
+        self,
+        scores: Sequence[Scores | JoinedScores],
+        *,
+        first: int,
+        last: int,
+        partition: int = 0,
     ) -> list[Document]:
         """Return documents with the scores of rows, to be committed with their positions."""
+        parts = (part for item in scores for part in item.by_deployment())
         return [
             Document(
                 collection=COLLECTION,
                 key=f"{partition}-{first}-{number}",
-                deployment=item.deployment,
+                deployment=deployment,
                 order=_order(partition, last),
                 value={
                     "partition": partition,
                     "first": first,
                     "last": last,
-                    "records": base64.b64encode(_ipc(item.records)).decode(),
+                    "records": base64.b64encode(_ipc(records)).decode(),
                 },
             )
-            for number, item in enumerate(scores)
-            if len(item.records)
+            for number, (deployment, records) in enumerate(parts)
+            if len(records)
         ]
 
 

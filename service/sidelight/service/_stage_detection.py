@@ -5,6 +5,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from numpy.typing import ArrayLike
+
 from sidelight.adapters import Scores, ScoreTable
 from sidelight.detectors import (
     DeploymentMonitor,
@@ -95,7 +97,10 @@ class DetectionStage:
         for name, batches in by_deployment.items():
             work.add(self._judged(name, batches))
         documents = work.documents + self._scores.stage_scores(
-            work.scores, first=part.first, last=part.last, partition=part.partition
+            [Scores.joined(work.scores)],
+            first=part.first,
+            last=part.last,
+            partition=part.partition,
         )
         self._journals.commit(
             Commit(
@@ -188,7 +193,7 @@ class _Work:
         self.state: dict[bytes, bytes | None] = {}
         self.documents: list[Document] = []
         self.looks: list[Look] = []
-        self.scores: list[Scores] = []
+        self.scores: list[tuple[Batch, ArrayLike, ArrayLike, ArrayLike]] = []
         self.counts = Counts()
 
     def add(self, other: "_Work") -> None:
@@ -257,14 +262,8 @@ def _note(watched: Watched, batch: Batch, step: Step, work: _Work, data: Path) -
     work.counts.add("detector_rows_total", labels, len(batch))
     work.counts.add("outlier_rows_total", labels, float(step.outliers.sum()))
     if watched.monitor.reference is not None:
-        work.scores.append(
-            Scores.of(
-                batch,
-                outlier_score=step.outlier_scores,
-                p_value=step.outlier_p_values,
-                outlier=step.outliers,
-            )
-        )
+        found = batch, step.outlier_scores, step.outlier_p_values, step.outliers
+        work.scores.append(found)
 
 
 def _ended_alarms(watched: Watched, batch: Batch) -> list[Document]:
