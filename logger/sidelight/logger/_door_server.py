@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 
 COUNTERS_ROUTE: Final = b"/door"
 _WATCH_S: Final = 0.5
+# What a kill leaves without a signature; a checkpoint costs some milliseconds.
+_SIGN_S: Final = 10.0
 _GRACE_S: Final = 10.0
 
 
@@ -138,6 +140,7 @@ class DoorServer:
             raise
         self._timers = [
             loop.create_task(_every(_WATCH_S, self._watch_disk)),
+            loop.create_task(_every(_SIGN_S, self._writer.sign_progress)),
             loop.create_task(_every(self._connection_limits.idle_s, self._connections.sweep)),
         ]
 

@@ -84,6 +84,8 @@ class Archive:
         self._closed = False
         self._file, self._first, self._size = -1, 0, 0
         self._digest = CHAIN_START
+        # What was signed of the segment that is written to.
+        self._progress: SealedSegment | None = None
         self.is_seal_wanted = False
         self.begun_ns = 0
         self.sync_seconds = 0.0
@@ -148,6 +150,30 @@ class Archive:
         self._digest, self._time_ns = digest, time_ns
         self.end += len(group)
         self._mark.value = self.end
+
+    def sign_progress(self) -> None:
+        """Have the checkpoint cover what is durable by now, unless it does already.
+
+        Only a clean end covers the last segment otherwise: after a kill whoever can write to the
+        folder could make anew what was acknowledged since that segment was begun.
+
+        Raises
+        ------
+        OSError
+            When the checkpoint cannot be stored; the former one stays.
+
+        """
+        if self._signer is None or self._file < 0 or self.end == self._first:
+            return
+        if self._progress is not None and self._progress.next_position == self.end:
+            return
+        with self._listing:
+            before, self._progress = self._progress, self._as_sealed()
+            try:
+                self._checkpoint(closed=False)
+            except OSError:
+                self._progress = before
+                raise
 
     def roll(self) -> None:
         """Seal this segment and begin the next one."""
@@ -243,6 +269,7 @@ class Archive:
             return
         os.close(self._file)
         self._file = -1
+        self._progress = None
         if self.end == self._first:
             # Nothing of it is durable, and the next segment will have its name.
             with suppress(OSError):
@@ -256,6 +283,7 @@ class Archive:
             return
         os.close(self._file)
         self._file = -1
+        self._progress = None
         if self.end == self._first:
             (self._data / "raw" / segment_name(self._first)).unlink()
             sync_folder(self._data / "raw")
@@ -264,7 +292,9 @@ class Archive:
 
     def _checkpoint(self, *, closed: bool) -> None:
         findings = self.recovery.findings
-        checkpoint = Checkpoint(segments=self._sealed, closed=closed, findings=findings)
+        checkpoint = Checkpoint(
+            segments=self._sealed, closed=closed, findings=findings, open=self._progress
+        )
         if self._signer is not None:
             checkpoint = checkpoint.signed_by(self._signer)
         checkpoint.store(self._data)

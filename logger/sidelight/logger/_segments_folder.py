@@ -228,6 +228,8 @@ class Checkpoint:
         Whether these are all; otherwise newer ones may stand behind them.
     findings : tuple of str
         What starts found changed; it stays written down.
+    open : SealedSegment or None
+        The segment that is written to, as far as it was durable then; it has more by now.
     key, signature : str
         Public key and signature, hexadecimal; empty when it is not signed.
 
@@ -236,6 +238,7 @@ class Checkpoint:
     segments: tuple[SealedSegment, ...] = ()
     closed: bool = False
     findings: tuple[str, ...] = ()
+    open: SealedSegment | None = None
     key: str = ""
     signature: str = ""
 
@@ -256,6 +259,7 @@ class Checkpoint:
             "closed": self.closed,
             "findings": list(self.findings),
             "segments": [],
+            **({"open": _progress(self.open)} if self.open else {}),
             **({"key": self.key} if self.key else {}),
             **further,
         }
@@ -276,10 +280,12 @@ class Checkpoint:
             content = json.loads(data)
             segments = tuple(SealedSegment(**segment) for segment in content["segments"])
             findings = tuple(content["findings"])
+            begun = content.get("open")
             checkpoint = cls(
                 segments=segments,
                 closed=content["closed"],
                 findings=findings,
+                open=None if begun is None else SealedSegment(**begun),
                 key=content.get("key", ""),
                 signature=content.get("signature", ""),
             )
@@ -303,6 +309,11 @@ class Checkpoint:
     def store(self, data: Path) -> None:
         """Replace the checkpoint of a data folder, durably."""
         replace_file(data / "raw" / "checkpoint.json", self.encode(), scratch=data / "run")
+
+
+def _progress(segment: SealedSegment) -> dict[str, object]:
+    names = ("name", "bytes", "records", "first", "digest", "time_ns")
+    return {name: getattr(segment, name) for name in names}
 
 
 def replace_file(path: Path, content: bytes, *, scratch: Path) -> None:

@@ -43,6 +43,8 @@ class Scan:
         What stands at ``good_bytes`` instead of the end of the file.
     after : Group or None
         Something behind the bad bytes that looks like a later group.
+    signed : bytes or None
+        The chain at the byte that was asked for; None when no good group ends there.
 
     """
 
@@ -52,6 +54,7 @@ class Scan:
     time_ns: int
     bad: BadBytes | None = None
     after: Group | None = None
+    signed: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,11 +88,13 @@ class Recovery:
     findings: tuple[str, ...] = ()
 
 
-def scan_segment(path: Path, *, first: int, previous: bytes | None) -> Scan:
+def scan_segment(path: Path, *, first: int, previous: bytes | None, signed_bytes: int = 0) -> Scan:
     """Check one segment from its first byte on; it is not changed.
 
-    ``previous`` is the last digest of the segment before, None when that is not known.
+    ``previous`` is the last digest of the segment before, None when that is not known;
+    ``signed_bytes`` is where a checkpoint says what the chain was.
     """
+    signed: bytes | None = None
     with path.open("rb", buffering=CHUNK_BYTES) as file:
         size = os.fstat(file.fileno()).st_size
         data = file.read(SEGMENT_HEADER_BYTES)
@@ -100,6 +105,8 @@ def scan_segment(path: Path, *, first: int, previous: bytes | None) -> Scan:
             for group in checked_groups(file, seed=digest, first=first, size=size):
                 good, position = group.end, group.next_position
                 digest, time_ns = group.digest, group.time_ns
+                if group.end == signed_bytes:
+                    signed = digest
         except BadBytes as bad:
             after = _later_group(path, size, behind=good + 1, position=position - 1)
             return Scan(
@@ -109,8 +116,21 @@ def scan_segment(path: Path, *, first: int, previous: bytes | None) -> Scan:
                 time_ns=time_ns,
                 bad=bad,
                 after=after,
+                signed=signed,
             )
-    return Scan(good_bytes=good, next_position=position, digest=digest, time_ns=time_ns)
+    return Scan(
+        good_bytes=good, next_position=position, digest=digest, time_ns=time_ns, signed=signed
+    )
+
+
+def signed_finding(begun: SealedSegment, scan: Scan | None) -> str | None:
+    """Return what is wrong with the segment that a checkpoint signed while it was written to."""
+    name, last = f"raw/{begun.name}", begun.next_position - 1
+    if scan is None:
+        return f"{name}: is missing, with records {begun.first} to {last}"
+    if scan.signed is None or scan.signed.hex() != begun.digest:
+        return f"{name}: records {begun.first} to {last} are not what was signed"
+    return None
 
 
 def _checked_header(data: bytes, *, first: int, previous: bytes | None) -> bytes:
@@ -141,11 +161,17 @@ def recover(data: Path, mark: DurableMark, *, trusted: Container[str] | None = N
         Public keys of which one must have signed the checkpoint; None where none is signed.
 
     """
-    recovery = _checkpointed(data, trusted)
+    recovery, begun = _checkpointed(data, trusted)
     sealed = {segment.name for segment in recovery.segments}
     left = [(first, path) for first, path in segment_paths(data / "raw") if path.name not in sealed]
     for first, path in left:
-        recovery = _seal(recovery, path, first=first, is_last=path == left[-1][1], mark=mark.value)
+        is_last = path == left[-1][1]
+        signed = begun if begun is not None and begun.name == path.name else None
+        recovery = _seal(
+            recovery, path, first=first, is_last=is_last, mark=mark.value, signed=signed
+        )
+    if begun is not None and begun.name not in {path.name for _, path in left}:
+        recovery = _noted(recovery, signed_finding(begun, None))
     if recovery.next_position < mark.value:
         log.error(
             "acknowledged records are missing at the end of the journal",
@@ -156,20 +182,22 @@ def recover(data: Path, mark: DurableMark, *, trusted: Container[str] | None = N
     return recovery
 
 
-def _checkpointed(data: Path, trusted: Container[str] | None) -> Recovery:
+def _checkpointed(
+    data: Path, trusted: Container[str] | None
+) -> tuple[Recovery, SealedSegment | None]:
     try:
         checkpoint = Checkpoint.load(data)
     except JournalDamaged:
         # The segments still say everything but that none is missing, so that stays on record.
         log.exception("the checkpoint was changed; all segments are checked again")
         finding = "raw/checkpoint.json: had been changed before a start and was made anew"
-        return Recovery(findings=(finding,))
+        return Recovery(findings=(finding,)), None
     if checkpoint is None:
         if not segment_paths(data / "raw"):
-            return Recovery()
+            return Recovery(), None
         log.error("the checkpoint is missing; all segments are checked again")
         finding = "raw/checkpoint.json: was missing at a start and was made anew"
-        return Recovery(findings=(finding,))
+        return Recovery(findings=(finding,)), None
     findings = checkpoint.findings
     if trusted is not None and checkpoint.key not in trusted:
         # What is signed from now on must not vouch for what somebody else put there.
@@ -179,15 +207,16 @@ def _checkpointed(data: Path, trusted: Container[str] | None) -> Recovery:
     elif trusted is not None:
         _finish_retirement(data, checkpoint)
     if not checkpoint.segments:
-        return Recovery(findings=findings)
+        return Recovery(findings=findings), checkpoint.open
     last = checkpoint.segments[-1]
-    return Recovery(
+    recovery = Recovery(
         segments=checkpoint.segments,
         next_position=last.next_position,
         digest=bytes.fromhex(last.digest),
         time_ns=last.time_ns,
         findings=findings,
     )
+    return recovery, checkpoint.open
 
 
 def _finish_retirement(data: Path, checkpoint: Checkpoint) -> None:
@@ -197,9 +226,31 @@ def _finish_retirement(data: Path, checkpoint: Checkpoint) -> None:
             (data / "raw" / segment.name).unlink(missing_ok=True)
 
 
-def _seal(recovery: Recovery, path: Path, *, first: int, is_last: bool, mark: int) -> Recovery:
+def _noted(recovery: Recovery, finding: str | None) -> Recovery:
+    if finding is None or finding in recovery.findings:
+        return recovery
+    log.error("the last segment is not what was signed", extra={"finding": finding})
+    return replace(recovery, findings=(*recovery.findings, finding))
+
+
+def _seal(  # one keyword for each thing that is known of it
+    recovery: Recovery,
+    path: Path,
+    *,
+    first: int,
+    is_last: bool,
+    mark: int,
+    signed: SealedSegment | None,
+) -> Recovery:
     known = bool(recovery.segments)
-    scan = scan_segment(path, first=first, previous=recovery.digest if known else None)
+    scan = scan_segment(
+        path,
+        first=first,
+        previous=recovery.digest if known else None,
+        signed_bytes=0 if signed is None else signed.bytes,
+    )
+    if signed is not None:
+        recovery = _noted(recovery, signed_finding(signed, scan))
     position, damaged = scan.next_position, False
     if scan.bad is not None:
         # One group is in flight at a time: bytes of a torn one were never acknowledged, so they

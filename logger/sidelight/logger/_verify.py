@@ -11,7 +11,7 @@ from sidelight.logger._segments_folder import (
     folder_version,
 )
 from sidelight.logger._segments_format import CHAIN_START, segment_first, segment_paths
-from sidelight.logger._segments_recovery import Scan, scan_segment
+from sidelight.logger._segments_recovery import Scan, scan_segment, signed_finding
 from sidelight.logger.errors import JournalDamaged
 
 _CHECKPOINT = "checkpoint.json"
@@ -36,6 +36,9 @@ class VerifyReport:
         Public key that signed the checkpoint, hexadecimal; empty when it is not signed.
     retired : int
         Records that were deleted on purpose, as the checkpoint says.
+    unsigned : int
+        Records behind the last one that the checkpoint covers: the chain holds them, but whoever
+        can write to the folder could have made it anew.
 
     """
 
@@ -47,6 +50,7 @@ class VerifyReport:
     findings: tuple[str, ...]
     key: str = ""
     retired: int = 0
+    unsigned: int = 0
 
 
 def verify(data: Path, *, public_key: str | None = None) -> VerifyReport:
@@ -86,7 +90,9 @@ class _Verification:
         listed = checkpoint.segments if checkpoint else ()
         for segment in listed:
             self._check_sealed(segment, present=paths.pop(segment.name, None) is not None)
-        self._check_unsealed(paths, closed=checkpoint is not None and checkpoint.closed)
+        begun = checkpoint.open if checkpoint else None
+        signed_end = begun.next_position if begun else self._position
+        self._check_unsealed(paths, begun, closed=checkpoint is not None and checkpoint.closed)
         if self._position < mark:
             self._found("raw", f"records {self._position} to {mark - 1} are missing at the end")
         return VerifyReport(
@@ -98,6 +104,7 @@ class _Verification:
             findings=tuple(self._findings),
             key=checkpoint.key if checkpoint else "",
             retired=self._retired,
+            unsigned=max(0, self._position - signed_end),
         )
 
     def _found(self, name: str, what: str) -> None:
@@ -179,7 +186,11 @@ class _Verification:
             for item in newer.segments
         )
 
-    def _check_unsealed(self, paths: dict[str, int], *, closed: bool) -> None:
+    def _check_unsealed(
+        self, paths: dict[str, int], begun: SealedSegment | None, *, closed: bool
+    ) -> None:
+        if begun is not None and begun.name not in paths:
+            self._check_signed(begun, None)
         for name, first in sorted(paths.items()):
             if closed or first < self._position:
                 self._found(f"raw/{name}", "was added, the checkpoint does not list it")
@@ -188,7 +199,12 @@ class _Verification:
             path = self._path(f"raw/{name}")
             if not path.exists():
                 continue  # an empty segment, deleted by a clean stop since it was listed
-            scan = scan_segment(path, first=first, previous=self._previous)
+            signed_bytes = begun.bytes if begun is not None and begun.name == name else 0
+            scan = scan_segment(
+                path, first=first, previous=self._previous, signed_bytes=signed_bytes
+            )
+            if begun is not None and signed_bytes:
+                self._check_signed(begun, scan)
             is_last = name == max(paths)
             if scan.bad is not None and not (is_last and scan.after is None):
                 self._found(f"raw/{name}", f"was changed, {_place(scan)}")
@@ -196,6 +212,11 @@ class _Verification:
                 self._tail_bytes = path.stat().st_size - scan.good_bytes
             self._count(scan, first)
             self._position, self._previous = scan.next_position, scan.digest
+
+    def _check_signed(self, begun: SealedSegment, scan: Scan | None) -> None:
+        finding = signed_finding(begun, scan)
+        if finding is not None:
+            self._findings.append(finding)
 
     def _expect_position(self, name: str, first: int) -> None:
         if first != self._position:

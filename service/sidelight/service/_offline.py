@@ -33,12 +33,17 @@ def run_verify(data: Path, public_key: str | None = None) -> int:
     ok = report.ok and not (access.findings or sealed.findings)
     word = "intact" if ok else "NOT INTACT"
     retired = f"{report.retired} records retired, " if report.retired else ""
+    unsigned = (
+        f"{report.unsigned} records since the last signature, "
+        if report.key and report.unsigned
+        else ""
+    )
     erased = (
         f"{sealed.sealed} events sealed, {sealed.erased} of them erased, " if sealed.sealed else ""
     )
     sys.stdout.write(
         f"{word}: {report.records} records, {report.bytes} bytes in {report.segments} segments, "
-        f"{retired}{erased}{access.entries} entries of the access log, "
+        f"{unsigned}{retired}{erased}{access.entries} entries of the access log, "
         f"{f'signed by {report.key}' if report.key else 'not signed'}\n"
     )
     return 0 if ok else 1
