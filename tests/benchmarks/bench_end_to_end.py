@@ -57,8 +57,8 @@ class _Floor(asyncio.Protocol):
         self._transport.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")  # type: ignore[attr-defined]
 
 
-def _load(port: int, load: Load) -> float:
-    """Return events a second that were answered with 200."""
+def _load(port: int, load: Load) -> tuple[float, int]:
+    """Return events a second that were answered with 200, and how many they were."""
     connections = CONNECTIONS if load.batch == 1 else BATCH_CONNECTIONS
     shape = (f"{time.time():.0f}", *map(str, (load.deployments, load.rows, load.batch)))
     script = ("-s", str(HERE / "pairs.lua"), f"http://127.0.0.1:{port}/", "--", *shape)
@@ -71,7 +71,11 @@ def _load(port: int, load: Load) -> float:
     for line in done.stdout.splitlines():
         if re.search(r"50%|99%|Non-2xx|Socket errors", line):
             print("   ", line.strip())
-    return load.batch * float(re.search(r"Requests/sec:\s+([\d.]+)", done.stdout)[1])  # type: ignore[index]
+    each_second = re.search(r"Requests/sec:\s+([\d.]+)", done.stdout)
+    requests = re.search(r"(\d+) requests in", done.stdout)
+    assert each_second
+    assert requests
+    return load.batch * float(each_second[1]), load.batch * int(requests[1])
 
 
 def _total(port: int, name: str) -> float:
@@ -115,7 +119,7 @@ def _measure_floor(load: Load) -> float:
     )
     try:
         assert process.stdout is not None
-        return _load(int(process.stdout.readline()), load)
+        return _load(int(process.stdout.readline()), load)[0]
     finally:
         process.terminate()
         process.wait()
@@ -141,12 +145,15 @@ def main() -> None:
         try:
             before = _cpu_seconds(process.pid)
             started = time.perf_counter()
-            rate = _load(port, load)
+            rate, sent = _load(port, load)
             loaded = time.perf_counter() - started
             print(f"door: {rate:,.0f} events/s durable, {rate / floor:.2f} of the floor")
             during = _total(port, "inferences_total")
             print(f"stored while the load ran: {during / loaded:,.0f} inferences/s")
-            while _total(port, "journal_lag_events"):
+            # What was sent last is known when it was taken; until then nobody says that it waits.
+            while _total(port, "events_received_total") < sent or _total(
+                port, "journal_lag_events"
+            ):
                 time.sleep(0.2)
             seconds_all = time.perf_counter() - started
             stored = _total(port, "inferences_total")
