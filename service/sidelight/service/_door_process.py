@@ -3,7 +3,6 @@
 import asyncio
 import errno
 import logging
-import ssl
 import sys
 import time
 from typing import NoReturn
@@ -13,6 +12,7 @@ import uvloop
 from sidelight.logger import DoorLimits, DoorServer, serve_door
 from sidelight.logger.errors import FolderInUse, JournalError
 from sidelight.service._access import tokens_required
+from sidelight.service._door_tls import DoorTls
 from sidelight.service._ingest_gate import IngestGate
 from sidelight.service._process import say_ready
 from sidelight.service._retirement import retire_when_asked
@@ -49,6 +49,7 @@ def run_door(settings: Settings) -> None:
 async def _serve(settings: Settings) -> None:
     folder = RunFolder(settings.data)
     limits = settings.limits
+    tls = _tls(settings.listen.tls)
     server = DoorServer(
         settings.data,
         settings.listen.host,
@@ -62,7 +63,7 @@ async def _serve(settings: Settings) -> None:
             min_free_bytes=limits.disk_free,
         ),
         gate=_gate(settings),
-        tls=_tls(settings.listen.tls),
+        tls=None if tls is None else tls.context,
         signer=signer_of(settings),
         sealing=sealing(settings),
     )
@@ -71,6 +72,8 @@ async def _serve(settings: Settings) -> None:
 
     def ready() -> None:
         say_ready(host=settings.listen.host, port=server.port, scheme=scheme)
+        if tls is not None:
+            keeping.append(asyncio.create_task(tls.follow()))
         raw_retention_s = settings.audit.raw_retention
         if raw_retention_s is not None:
             work = retire_when_asked(settings.data, server, raw_retention_s=raw_retention_s)
@@ -87,20 +90,13 @@ def _gate(settings: Settings) -> IngestGate | None:
     return IngestGate(settings) if tokens_required(settings) or settings.quotas else None
 
 
-def _tls(settings: ListenTlsSettings | None) -> ssl.SSLContext | None:
+def _tls(settings: ListenTlsSettings | None) -> DoorTls | None:
     if settings is None:
         return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
-        context.load_cert_chain(settings.certificate, settings.key)
-        if settings.clients is not None:
-            context.load_verify_locations(settings.clients)
-            context.verify_mode = ssl.CERT_REQUIRED
-    except OSError as error:
-        # An SSLError is one as well.
-        _give_up(ConfigurationError(f"listen.tls: cannot be used: {error.strerror or error}"))
-    return context
+        return DoorTls(settings)
+    except ConfigurationError as error:
+        _give_up(error)
 
 
 def _may_pass(error: Exception) -> bool:
