@@ -1,5 +1,7 @@
 """Heads that were recognised give the events that thorough reading gives."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -108,7 +110,35 @@ def test_a_sender_that_never_repeats_itself_is_bounded(templates: HeadTemplates)
     for number in range(5000):
         parse(_record(b"Ce-Id: 1", b"Ce-Counter: %d" % number))
     (shape,) = templates._shapes
-    assert len(shape.templates) <= 4096
+    assert len(shape.compiled.senders) <= 4096
+    assert templates._reluctance > 1
+
+
+def test_heads_that_are_never_alike_are_soon_not_worth_a_lesson(templates: HeadTemplates) -> None:
+    for number in range(200):
+        parse(_record(b"Ce-Id: 1", b"X-%d: 1" % number))
+    assert len(templates._shapes) <= 16
+    assert templates._reluctance >= 4
+
+
+def test_a_sender_that_is_known_stays_so_beside_many_others(templates: HeadTemplates) -> None:
+    for number in range(500):
+        parse(_record(b"Ce-Id: 1", b"Ce-Time: 2"))
+        parse(_record(b"Ce-Id: 1", b"X-%d: 1" % number))
+    known = templates.arrival(_record(b"Ce-Id: 7", b"Ce-Time: 8"), EventLimits())
+    assert known is not None
+
+
+def test_threads_read_what_another_one_learns() -> None:
+    records = [
+        _record(b"Ce-Id: %d" % number, b"Ce-Component: %d" % (number % 7), *extra)
+        for number in range(300)
+        for extra in ((), (b"Ce-Latencyms: 1",), (b"Ce-Endpoint: %d" % (number % 3),))
+    ]
+    expected = [_thoroughly(record) for record in records]
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(lambda _: [parse(record) for record in records], range(4)):
+            assert found == expected
 
 
 def test_events_do_not_share_their_extensions() -> None:

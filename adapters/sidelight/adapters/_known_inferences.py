@@ -19,7 +19,7 @@ from sidelight.logger._identity import SYNTHETIC_PREFIX
 Read = Callable[[bytes], Half]
 
 _MAX_SHAPES: Final = 8
-_MAX_ROUTES: Final = 8192
+_MAX_ROUTES: Final = 4096
 _MAX_PLANS: Final = 64
 _MOST_RELUCTANT: Final = 4096
 # Longer texts are parsed in pieces, so that their numbers stay in the processor's caches.

@@ -7,7 +7,7 @@ the time. Whatever is unusual is left to the thorough reading, so that both give
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Final, NamedTuple
 
@@ -23,10 +23,12 @@ _LINE: Final = b"\r\n"
 _REQUEST_LINE: Final = ":line"
 # Anything else is quoted, percent-encoded, escaped, in other characters or has white space.
 _PLAIN: Final = rb"([!#$&-\[\]-~]{0,256})"
-_MAX_SHAPES: Final = 8
+_MAX_SHAPES: Final = 16
+_MAX_BYTES: Final = 16 << 10
 _MAX_SENDERS: Final = 4096
 # When the events of a sender are never the same, most of them are not worth a lesson.
 _RELUCTANCE: Final = 32
+_MOST_RELUCTANT: Final = 4096
 
 
 class Part(NamedTuple):
@@ -35,6 +37,15 @@ class Part(NamedTuple):
     before: bytes
     value: bytes
     attribute: str
+
+
+class _Compiled(NamedTuple):
+    """What finds senders by what is constant, and groups of what is and of what is not."""
+
+    read: Callable[..., re.Match[bytes] | None]
+    constant: tuple[int, ...]
+    changing: tuple[int, ...]
+    senders: dict[object, Sender]
 
 
 class _Shape:
@@ -53,10 +64,7 @@ class _Shape:
 
     """
 
-    __slots__ = (
-        *("_any_value", "_behind", "_differing", "_is_all", "_parts"),
-        *("changing", "constant", "read", "templates"),
-    )
+    __slots__ = ("_any_value", "_behind", "_differing", "_is_all", "_parts", "compiled")
 
     def __init__(
         self, parts: Sequence[Part], behind: bytes, any_value: bytes, *, is_all: bool
@@ -109,10 +117,11 @@ class _Shape:
             else:
                 pattern.append(b"(" + self._any_value + b")")
                 constant.append(len(changing) + len(constant) + 1)
-        compiled = re.compile(b"".join(pattern) + re.escape(self._behind))
-        self.read = compiled.fullmatch if self._is_all else compiled.match
-        self.changing, self.constant = tuple(changing), tuple(constant)
-        self.templates: dict[object, Sender] = {}
+        found = re.compile(b"".join(pattern) + re.escape(self._behind))
+        # One value, so that what one thread reads is never half of what another writes.
+        self.compiled = _Compiled(
+            found.fullmatch if self._is_all else found.match, tuple(constant), tuple(changing), {}
+        )
 
 
 class Templates:
@@ -131,6 +140,7 @@ class Templates:
         self._any_value = any_value
         self._is_all = is_all
         self._shapes: list[_Shape] = []
+        self._n_senders = 0
         self._reluctance = 1
         self._unlearned = 0
 
@@ -139,19 +149,19 @@ class Templates:
     ) -> tuple[Sender, tuple[bytes, ...], int] | None:
         """Return a sender, the values of its names, and where its text ends; None for others."""
         for shape in self._shapes:
-            match = shape.read(text, start)
+            read, constant, changing, senders = shape.compiled
+            match = read(text, start)
             if match is not None:
                 break
         else:
             return None
-        sender = shape.templates.get(match.group(*shape.constant))
+        sender = senders.get(match.group(*constant))
         if sender is None or sender.longest > limits.max_attribute_chars:
             return None
         if shape is not self._shapes[0]:
             # The next event is more often than not of the same kind of sender.
-            self._shapes.remove(shape)
-            self._shapes.insert(0, shape)
-        values = match.group(*shape.changing)
+            self._shapes = [shape, *[other for other in self._shapes if other is not shape]]
+        values = match.group(*changing)
         return sender, values if type(values) is tuple else (values,), match.end()
 
     def may_learn(self) -> bool:
@@ -184,23 +194,32 @@ class Templates:
 
     def learn(self, parts: Sequence[Part], behind: bytes, sender: Sender) -> None:
         """Remember a sender."""
-        shape = self._shape(parts, behind)
-        match = shape.read(joined(parts, behind))
+        text = joined(parts, behind)
+        if len(text) > _MAX_BYTES:
+            return
+        read, constant, _, senders = self._shape(parts, behind).compiled
+        match = read(text)
         if match is None:
             return
-        if len(shape.templates) >= _MAX_SENDERS:
-            shape.templates.clear()
-            self._reluctance = _RELUCTANCE
-        shape.templates[match.group(*shape.constant)] = sender
+        self._n_senders += 1
+        if self._n_senders > _MAX_SENDERS:
+            for shape in self._shapes:
+                shape.compiled.senders.clear()
+            self._n_senders = 1
+            self._reluctance = max(self._reluctance, _RELUCTANCE)
+        senders[match.group(*constant)] = sender
 
     def _shape(self, parts: Sequence[Part], behind: bytes) -> _Shape:
         for shape in self._shapes:
             if shape.is_like(parts, behind):
                 shape.widen(parts)
                 return shape
-        del self._shapes[_MAX_SHAPES - 1 :]
-        self._shapes.insert(0, _Shape(parts, behind, self._any_value, is_all=self._is_all))
-        return self._shapes[0]
+        if len(self._shapes) == _MAX_SHAPES:
+            # Of more kinds of senders than that, those that are known serve best.
+            self._reluctance = min(2 * self._reluctance, _MOST_RELUCTANT)
+        shape = _Shape(parts, behind, self._any_value, is_all=self._is_all)
+        self._shapes = [shape, *self._shapes[: _MAX_SHAPES - 1]]
+        return shape
 
 
 class HeadTemplates(Templates):

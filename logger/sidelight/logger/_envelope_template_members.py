@@ -37,7 +37,6 @@ class MemberTemplates(Templates):
 
     def __init__(self) -> None:
         super().__init__(rb'[^"\\]*', is_all=False)
-        self._end = 0
 
     def arrivals(self, text: bytes, place: Place, limits: EventLimits) -> list[Arrival] | None:
         """Return the halves that a batch is; None when it holds anything else."""
@@ -52,12 +51,12 @@ class MemberTemplates(Templates):
         for index, member in enumerate(members):
             if not text.startswith(b"{", start):
                 start = _behind_white(text, start)
-            arrival = self._arrival(text, start, bytes(member.data), place, index, limits)
-            if arrival is None:
+            found = self._arrival(text, start, bytes(member.data), place, index, limits)
+            if found is None:
                 return None
-            arrivals.append(arrival)
+            arrivals.append(found[0])
             # Behind the comma. That one is there, and nothing else is, was seen by the decoder.
-            start = self._end + 1
+            start = found[1] + 1
         return arrivals
 
     def arrival(self, text: bytes, place: Place, index: int, limits: EventLimits) -> Arrival | None:
@@ -68,8 +67,8 @@ class MemberTemplates(Templates):
             member = _ONE.decode(text)
         except _ERRORS:
             return None
-        arrival = self._arrival(text, 0, bytes(member.data), place, index, limits)
-        return arrival if self._end == len(text) else None
+        found = self._arrival(text, 0, bytes(member.data), place, index, limits)
+        return found[0] if found is not None and found[1] == len(text) else None
 
     def learn_member(self, text: bytes, event: Event, read: Callable[[bytes], Event]) -> None:
         """Remember the attributes of an object whose last member are its data.
@@ -110,8 +109,8 @@ class MemberTemplates(Templates):
 
     def _arrival(
         self, text: bytes, start: int, data: bytes, place: Place, index: int, limits: EventLimits
-    ) -> Arrival | None:
-        """Return a half; its object ends, at ``_end``, with its data and a brace."""
+    ) -> tuple[Arrival, int] | None:
+        """Return a half and where its object ends: with its data and a brace."""
         found = self.found(text, start, limits)
         if found is None or data[:1] not in _OPENING:
             return None
@@ -122,9 +121,9 @@ class MemberTemplates(Templates):
         digest = sender.digest(values)
         if digest is None:
             return None
-        self._end = end + 1
         partition, position, received_ns, _ = place
-        return Arrival(sender, digest, values, data, received_ns, partition, position, index)
+        arrival = Arrival(sender, digest, values, data, received_ns, partition, position, index)
+        return arrival, end + 1
 
 
 def _is_crowded(text: bytes) -> bool:
