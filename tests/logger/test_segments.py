@@ -167,6 +167,49 @@ def test_on_a_slow_disk_those_who_came_together_are_waited_for(
     assert verify(tmp_path).ok
 
 
+def test_a_loop_looks_twice_more_for_those_who_came_together(tmp_path: Path) -> None:
+    turns: list[Callable[[], None]] = []
+    done: list[int] = []
+    writer = SegmentWriter(tmp_path, gather=turns.append)
+
+    def append_and_turn(n_records: int, n_turns: int) -> list[int]:
+        for _ in range(n_records):
+            writer.append(b"", b"", lambda position, _: done.append(position))
+        ends = []
+        for _ in range(n_turns):
+            assert len(turns) == 1
+            turns.pop()()
+            ends.append(writer.end)
+        return ends
+
+    assert append_and_turn(3, 1) == [3]
+    assert append_and_turn(1, 2) == [3, 3]
+    assert append_and_turn(2, 1) == [6]
+    assert append_and_turn(1, 3) == [6, 6, 7]
+    # Who was alone last time waits for nobody.
+    assert append_and_turn(1, 1) == [8]
+    assert turns == []
+    assert done == list(range(8))
+    assert writer.groups == 4
+    writer.close()
+
+
+def test_what_takes_a_loop_too_long_is_left_to_the_thread(tmp_path: Path) -> None:
+    turns: list[Callable[[], None]] = []
+    threads: list[int] = []
+    writer = SegmentWriter(tmp_path, segment_bytes=SEGMENT_HEADER_BYTES + 1, gather=turns.append)
+    for _ in range(2):
+        writer.append(b"", b"x", lambda _, __: threads.append(threading.get_ident()))
+        while turns:
+            turns.pop()()
+    writer.close()
+
+    # The second record begins a segment.
+    assert threads[0] == threading.get_ident()
+    assert threads[1] != threading.get_ident()
+    assert verify(tmp_path).ok
+
+
 def test_who_is_waited_for_and_does_not_come_delays_nobody_for_long(tmp_path: Path) -> None:
     writer = SegmentWriter(tmp_path)
     writer._archive.usual_sync_s = 1.0

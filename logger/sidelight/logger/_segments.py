@@ -31,14 +31,15 @@ Deliver = Callable[[Callable[[], None]], object]
 SEGMENT_BYTES = 128 << 20
 # A group is joined in memory before it is written; more than this waits for the next one.
 _GROUP_BYTES = 4 << 20
-# Clients that wait for their answers come back together, and half of them would come too late for
-# the next sync, so it waits for them a little.
 # A quick sync costs a loop less than handing it to a thread and back; a slow one would stop it.
 _SLOW_SYNC_S = 1e-3
-_PATIENCE_S = 1e-3
+# Clients that wait for their answers come back together, and half of them would come too late for
+# the next sync: it waits a little for most of those who were answered by the last. A loop that
+# looks at its connections twice more finds them, for a few microseconds.
 _ENOUGH = 0.95
-# A loop that looks at its connections twice more finds nearly all of them, for a few microseconds.
 _MORE_TURNS = 2
+_PATIENCE_S = 1e-3
+
 _Waiting = tuple[bytes, bytes, Done]
 
 
