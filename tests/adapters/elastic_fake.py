@@ -85,6 +85,9 @@ class FakeServer:
         current = self.versions.get(place, 0)
         if action == "index":
             return self._index(place, head, body)
+        if place not in self.found and body.get("doc_as_upsert"):
+            self._store(place, current + 1, body["doc"])
+            return {"status": 201}
         if place not in self.found:
             return _error(404, "document_missing_exception")
         if action == "delete":

@@ -10,7 +10,13 @@ import pytest
 from tests.adapters.elastic_fake import FakeServer
 from tests.service.conftest import Folder
 
-from sidelight.adapters import ElasticStore, Inferences, MissingExtraError, ScoreReader
+from sidelight.adapters import (
+    ElasticStore,
+    Inferences,
+    MissingExtraError,
+    ScoreReader,
+    SeldonOptions,
+)
 from sidelight.adapters import _elastic_bulk as bulk_module
 from sidelight.adapters._elastic_client import Answer, UnreachableError
 from sidelight.logger import Commit, Document
@@ -29,7 +35,7 @@ from sidelight.service._settings import (
     load_settings,
 )
 from sidelight.service._settings_elasticsearch import ElasticsearchSettings
-from sidelight.service._stage import DETECTION, INDEXING, LABEL_CHANGES, STORING
+from sidelight.service._stage import DETECTION, INDEXING, LABEL_CHANGES, REPLY_CHANGES, STORING
 from sidelight.service._stage_decoding import DecodingStage
 from sidelight.service._stage_indexing import IndexingStage, Troubles
 from sidelight.service.errors import ConfigurationError
@@ -191,6 +197,38 @@ def test_a_server_that_does_not_answer_delays_nobody_else(folder: IndexedFolder)
     folder.index()
     assert folder.lag() == 0
     assert len(folder.server.sources()) == 81
+
+
+def test_documents_of_seldons_logger_are_written_beside_ours(folder: IndexedFolder) -> None:
+    folder.indexing.close()
+    store = ElasticStore(folder.server, seldon=SeldonOptions())
+    scores = ScoreReader(folder.data, folder.documents)
+    folder.indexing = IndexingStage(folder.journals, folder.documents, scores, store, Troubles())
+    folder.decoding._notes_replies = True
+    folder.ask([[1, "m"], [2, "f"]])
+    reply = {
+        "ce-specversion": "1.0",
+        "ce-type": "org.kubeflow.serving.inference.outlier",
+        "ce-source": "org.kubeflow.serving.od",
+        "ce-id": "r000000",
+        "ce-namespace": "prod",
+        "ce-inferenceservicename": "flights",
+    }
+    folder.put(reply, b'{"data": {"is_outlier": [0, 1]}}')
+
+    folder.work()
+    folder.index()
+
+    found = {
+        name: source
+        for (index, name), (_, source) in folder.server.found.items()
+        if index == "inference-log-inferenceservice-prod-flights-unknown-endpoint"
+    }
+    assert sorted(found) == ["r000000-item-0", "r000000-item-1"]
+    assert found["r000000-item-1"]["request"]["elements"] == {"age": 2, "sex": "f"}
+    assert found["r000000-item-1"]["outlier"]["data"] == {"is_outlier": 1}
+    assert folder.documents.find(REPLY_CHANGES) == []
+    assert folder.lag() == 0
 
 
 def _erase(folder: IndexedFolder, inference_id: str) -> None:

@@ -20,6 +20,7 @@ from sidelight.adapters import (
     ElasticStore,
     IndexOptions,
     Joined,
+    SeldonOptions,
     connect_elastic,
 )
 from sidelight.payloads import ROW_SCHEMA, Batch
@@ -35,7 +36,13 @@ _DAY_MINUTES = 24 * 60
 class Store:
     """A store with indices of its own, and what it was in trouble with."""
 
-    def __init__(self, server: ElasticServer, connections: int = 2, **options: Any) -> None:
+    def __init__(
+        self,
+        server: ElasticServer,
+        connections: int = 2,
+        seldon: SeldonOptions | None = None,
+        **options: Any,
+    ) -> None:
         self.troubles: list[str] = []
         self.server = server
         self.prefix = f"t{random.getrandbits(40):x}"
@@ -48,6 +55,7 @@ class Store:
             options=IndexOptions(prefix=self.prefix, replicas=0, **options),
             on_trouble=self.troubles.append,
             connections=connections,
+            seldon=seldon,
         )
 
     def documents(self) -> list[dict[str, Any]]:
@@ -219,6 +227,54 @@ def test_labels_scores_and_alarms_join_their_rows(open_store: Callable[..., Stor
     assert store.search(term={"labels.why": "snow"}) == ["a-0"]
     assert store.search(term={"outlier": True}) == ["b-0"]
     assert store.search(term={"alarms": "alarm"}) == ["a-0", "b-0"]
+
+
+def test_documents_in_seldons_layout_are_merged_from_what_comes_in_any_order(
+    open_store: Callable[..., Store],
+) -> None:
+    seldon = SeldonOptions(environment=f"t{random.getrandbits(40):x}")
+    store = open_store(seldon=seldon)
+    facts: dict[str, Any] = {"protocol": "seldon", "component": "classifier", "endpoint": "default"}
+    orphan = row("a", orphan="response", **facts, **{"outputs.y": 0.5})
+    pair = {**row("a", revision=1, **facts), **_features(age=53, job="x" * 3000), "outputs.y": 0.5}
+    reply = {
+        "kind": "outlier",
+        "deployment": "prod/flights",
+        "component": "classifier",
+        "endpoint": "default",
+        "request_id": "request-a",
+        "time": "2013-01-01T00:00:00Z",
+        "source": "io.seldon.serving.od",
+        "data": {"is_outlier": [1], "instance_score": [9.5]},
+        "meta": {},
+    }
+    drift = {**reply, "kind": "drift", "data": {"is_drift": 1, "distance": 0.4, "p_val": 0.01}}
+    layout = {
+        side: {"form": "ndarray", "tensors": [{"name": name, "datatype": "NUMBER", "shape": []}]}
+        for side, name in (("request", "age"), ("response", "y"))
+    }
+
+    store.store.reply([reply, drift])
+    for delivered in (orphan, pair, orphan):
+        store.store.write([batch([delivered], layout=layout)])
+
+    pattern = f"*-{seldon.environment}-seldon-prod-*"
+    store.server.ask("POST", f"/{pattern}/_refresh")
+    hits = store.server.ask("POST", f"/{pattern}/_search", {"sort": "_index"})["hits"]["hits"]
+    names = [f"drift-log-{seldon.environment}-seldon-prod-od"]
+    names += [f"inference-log-{seldon.environment}-seldon-prod-flights-default"]
+    assert [(hit["_index"], hit["_id"]) for hit in hits] == [(name, "request-a") for name in names]
+    merged = hits[1]["_source"]
+    assert merged["request"]["elements"]["age"] == 53
+    assert merged["response"]["instance"] == 0.5
+    assert merged["outlier"]["data"] == {"is_outlier": 1, "instance_score": 9.5}
+    assert hits[0]["_source"]["drift"]["data"]["drift_type"] == "batch"
+    found = store.server.ask(
+        "POST",
+        f"/{pattern}/_search",
+        {"query": {"range": {"request.elements.age": {"gt": 52}}}},
+    )
+    assert len(found["hits"]["hits"]) == 1
 
 
 def test_a_server_killed_under_load_has_every_row_once(

@@ -15,6 +15,7 @@ from sidelight.adapters import (
     ElasticSearch,
     ElasticStore,
     IndexOptions,
+    SeldonOptions,
     StoreError,
     connect_elastic,
 )
@@ -27,7 +28,9 @@ _START_US = int(EPOCH.timestamp()) * 1_000_000
 class Store:
     """Indices of its own, with one row for each half day of five."""
 
-    def __init__(self, server: ElasticServer, **options: Any) -> None:
+    def __init__(
+        self, server: ElasticServer, seldon: SeldonOptions | None = None, **options: Any
+    ) -> None:
         self.server = server
         self.prefix = f"u{random.getrandbits(40):x}"
         self._connection = ElasticConnection(url=server.url, flavour=server.flavour, timeout_s=10)
@@ -35,6 +38,7 @@ class Store:
             connect_elastic(self._connection),
             flavour=server.flavour,
             options=IndexOptions(prefix=self.prefix, replicas=0, **options),
+            seldon=seldon,
         )
         search = ElasticSearch(connect_elastic(self._connection), self.prefix)
         self.expiry = ElasticExpiry(search)
@@ -136,6 +140,31 @@ def test_clocks_that_jump_make_no_index_for_each_day(search_server: ElasticServe
         assert [item.id for item in items] == [f"prod_a-b{number}" for number in range(8, 12)]
         assert store.expire(5.5) == 11
         assert store.names() == ["prod_a-b11"]
+    finally:
+        store.close()
+
+
+def test_documents_in_seldons_layout_go_with_the_rows(search_server: ElasticServer) -> None:
+    environment = f"u{random.getrandbits(40):x}"
+    store = Store(search_server, seldon=SeldonOptions(environment=environment))
+    pattern = f"inference-log-{environment}-*"
+
+    def left() -> list[str]:
+        search_server.ask("POST", f"/{pattern}/_refresh")
+        hits = search_server.ask("POST", f"/{pattern}/_search", {"size": 100})["hits"]["hits"]
+        return sorted(hit["_id"] for hit in hits)
+
+    deployment = f"prod/{environment}"
+    names = [f"request-prod_{environment}{number}" for number in range(4)]
+    try:
+        store.fill(deployment, days=2)
+        before = left()
+        kept = (_START_US + _DAY_US // 2, _START_US + _DAY_US)
+        store.expire(1.5, [kept], deployment)
+        after = left()
+        store.store.erase(deployment, [f"prod_{environment}1"])
+
+        assert (before, after, left()) == (names, [names[1], names[3]], [names[3]])
     finally:
         store.close()
 

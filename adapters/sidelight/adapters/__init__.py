@@ -15,6 +15,7 @@ from sidelight.adapters._embedded import EmbeddedJournals
 from sidelight.adapters._embedded_documents import EmbeddedDocuments
 from sidelight.adapters._import_kserve import kserve_blob
 from sidelight.adapters._import_sagemaker import sagemaker_capture
+from sidelight.adapters._import_seldon import seldon_log
 from sidelight.adapters._lake import Lake
 from sidelight.adapters._lake_compaction import Compaction
 from sidelight.adapters._lake_file import LakeFile
@@ -32,6 +33,7 @@ from sidelight.adapters._query import Inferences
 from sidelight.adapters._query_export import ExportFormat
 from sidelight.adapters._query_store import QueryStore
 from sidelight.adapters._replies import detector_reply
+from sidelight.adapters._seldon_layout import PredictionSchema, SeldonOptions
 from sidelight.adapters._sink_files import FILE_LIMITS, FileFormat, FileSink
 from sidelight.adapters._sink_files_s3 import S3Settings
 from sidelight.adapters._sink_kafka import KAFKA_LIMITS, KafkaSink
@@ -86,12 +88,14 @@ __all__ = [
     "MissingExtraError",
     "OutputChoice",
     "Place",
+    "PredictionSchema",
     "QueryError",
     "QueryStore",
     "S3Settings",
     "ScoreReader",
     "ScoreTable",
     "Scores",
+    "SeldonOptions",
     "SinkError",
     "StoppedError",
     "StoreError",
@@ -106,6 +110,7 @@ __all__ = [
     "mlflow_schema",
     "place_of",
     "sagemaker_capture",
+    "seldon_log",
     "v1_url",
     "v2_url",
 ]

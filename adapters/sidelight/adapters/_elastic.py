@@ -30,6 +30,14 @@ from sidelight.adapters._elastic_templates import (
     later_fields,
     policy,
 )
+from sidelight.adapters._seldon_layout import (
+    ID_FIELD,
+    LOGGED,
+    SeldonOptions,
+    inference_documents,
+    reply_documents,
+    seldon_template,
+)
 from sidelight.payloads import Batch
 
 __all__ = ["ElasticStore", "StoppedError"]
@@ -62,6 +70,8 @@ class ElasticStore:
         Told a reason each time that something must be sent again; from any thread.
     connections : int
         Bulk requests at one time.
+    seldon : SeldonOptions, optional
+        Write the documents of Seldon's request logger beside ours; none when absent.
 
     """
 
@@ -73,8 +83,10 @@ class ElasticStore:
         options: IndexOptions | None = None,
         on_trouble: Callable[[str], None] = lambda _: None,
         connections: int = 2,
+        seldon: SeldonOptions | None = None,
     ) -> None:
         self._client = client
+        self._seldon = seldon
         self._flavour: Flavour = flavour
         self._options = options or IndexOptions()
         self._stopping = threading.Event()
@@ -111,6 +123,8 @@ class ElasticStore:
             self._put(f"/_component_template/{name}", body)
         for name, body in index_templates(options).items():
             self._put(f"/_index_template/{name}", body)
+        if self._seldon is not None:
+            self._put_seldon()
         # Those of today exist already when a newer version starts.
         pattern = f"/{options.prefix}-inferences-*/_mapping"
         self._bulk.ask("PUT", pattern, later_fields(), **_ANY)
@@ -147,7 +161,24 @@ class ElasticStore:
         outcomes = self._bulk.send(chain.from_iterable(map(operations, batches)))
         for deployment, revisions in _revised(batches).items():
             self._remove_older(deployment, revisions)
+        if (seldon := self._seldon) is not None:
+            self._bulk.send(
+                operation
+                for batch in batches
+                for operation in inference_documents(
+                    batch, joined.get(batch.deployment, NOTHING), seldon
+                )
+            )
         return outcomes
+
+    def reply(self, replies: Iterable[Mapping[str, Any]]) -> Counter[Outcome]:
+        """Store what other detectors answered, where documents are in Seldon's layout."""
+        if (seldon := self._seldon) is None:
+            return Counter()
+        self.prepare()
+        return self._bulk.send(
+            operation for reply in replies for operation in reply_documents(reply, seldon)
+        )
 
     def label(
         self, deployment: str, labels: Mapping[tuple[str, int], Mapping[str, Any]]
@@ -235,7 +266,30 @@ class ElasticStore:
 
         outcomes = self._bulk.send(deletions())
         self._refresh(deployment)
-        return outcomes["stored"]
+        return outcomes["stored"] + self._erase_logged(sorted(inference_ids))
+
+    def _erase_logged(self, ids: list[str]) -> int:
+        """Delete what is in Seldon's layout, whether it is written now or was once."""
+        number = 0
+        for begin in range(0, len(ids), _IDS):
+            wanted = {"terms": {ID_FIELD: ids[begin : begin + _IDS]}}
+            while hits := self._logged(wanted):
+                operations = (
+                    Operation("delete", {"_index": hit["_index"], "_id": hit["_id"]})
+                    for hit in hits
+                )
+                number += self._bulk.send(operations)["stored"]
+        return number
+
+    def _logged(self, wanted: Mapping[str, Any]) -> list[dict[str, Any]]:
+        self._bulk.ask("POST", f"/{LOGGED}/_refresh", None, **_ANY)
+        body = {"size": _PAGE, "_source": ["RequestId"], "query": {"bool": {"filter": [wanted]}}}
+        path = f"/{LOGGED}/_search"
+        answer = self._bulk.ask("POST", path, body, **_ANY)
+        if answer.status != _OK:
+            raise RuntimeError(f"{path}: expected documents, got {answer.status}")
+        hits: list[dict[str, Any]] = answer.body["hits"]["hits"]
+        return hits
 
     def _put_policy(self) -> bool:
         name = f"{self._options.prefix}-inferences"
@@ -245,6 +299,13 @@ class ElasticStore:
         # A build without that module says 400 or 405; it has no lifecycle, and needs no policy.
         log.warning("no lifecycle policies on this server", extra={"status": answer.status})
         return False
+
+    def _put_seldon(self) -> None:
+        body = seldon_template(self._options, self._flavour)
+        answer = self._bulk.ask("PUT", f"/_index_template/{self._options.prefix}-seldon", body)
+        if answer.status != _OK:
+            # Whoever has such indices has a template for them, or does without.
+            log.warning("no template for Seldon's indices", extra={"status": answer.status})
 
     def _put(self, path: str, body: Mapping[str, Any]) -> None:
         answer = self._bulk.ask("PUT", path, body)

@@ -1,12 +1,14 @@
 """Deleting what is too old from a search server, a piece at a time."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from sidelight.adapters._elastic_days import DAY
 from sidelight.adapters._elastic_search import ElasticSearch
 from sidelight.adapters._lake_expiry import Span, meets
+from sidelight.adapters._query_time import format_time
+from sidelight.adapters._seldon_layout import ID_FIELD, LOGGED, of_deployment
 
 _SECOND_US: Final = 1_000_000
 _DAY_US: Final = 86_400 * _SECOND_US
@@ -52,7 +54,23 @@ class ElasticExpiry:
                 gone = self._drop(index, deployment)
                 if gone is not None:
                     return gone
-        return self._delete(deployment, before_us, kept)
+        return self._delete(deployment, before_us, kept) or self._delete_logged(
+            deployment, before_us, kept
+        )
+
+    def _delete_logged(self, deployment: str, before_us: int, kept: Sequence[Span]) -> int:
+        """Delete what is in Seldon's layout, whether it is written now or was once."""
+        spans = [_range(span, format_time, "@timestamp") for span in kept]
+        old = {"range": {"@timestamp": {"lt": format_time(before_us)}}}
+        # Whatever else is called so: nothing is deleted that we did not write.
+        own = {"exists": {"field": ID_FIELD}}
+        filters = [*of_deployment(deployment), old, own, {"bool": {"must_not": spans}}]
+        hits = self._search.places_in(LOGGED, filters, size=_DOCUMENTS)
+        if not hits:
+            return 0
+        number = self._search.delete(hits)
+        self._search.refresh_index(LOGGED)
+        return number
 
     def close(self) -> None:
         """Close the connections."""
@@ -97,7 +115,10 @@ def _is_over(index: str, before_us: int, kept: Sequence[Span]) -> bool:
     return end_us <= before_us and not any(meets(start_us, end_us - 1, span) for span in kept)
 
 
-def _range(span: Span) -> dict[str, Any]:
-    first, behind = span
-    bounds = ({} if first is None else {"gte": first}) | ({} if behind is None else {"lt": behind})
-    return {"range": {"time_us": bounds}} if bounds else {"match_all": {}}
+def _range(
+    span: Span, written: Callable[[int], int | str] = int, field: str = "time_us"
+) -> dict[str, Any]:
+    bounds = {
+        name: written(at) for name, at in zip(("gte", "lt"), span, strict=True) if at is not None
+    }
+    return {"range": {field: bounds}} if bounds else {"match_all": {}}

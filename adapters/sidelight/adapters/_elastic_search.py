@@ -126,13 +126,16 @@ class ElasticSearch:
         self, deployment: str, filters: Sequence[Mapping[str, Any]], *, size: int
     ) -> list[dict[str, Any]]:
         """Return where some documents stand that match, in no order."""
-        body = {
-            "size": size,
-            "_source": False,
-            "query": self._query(deployment, filters),
-            "track_total_hits": False,
-        }
-        return self._search(self._pattern(deployment), body)
+        own = [{"term": {"deployment": deployment}}, *filters]
+        return self.places_in(self._pattern(deployment), own, size=size)
+
+    def places_in(
+        self, index: str, filters: Sequence[Mapping[str, Any]], *, size: int
+    ) -> list[dict[str, Any]]:
+        """Return where some documents of any index stand that match, in no order."""
+        query = {"bool": {"filter": list(filters)}}
+        body = {"size": size, "_source": False, "query": query, "track_total_hits": False}
+        return self._search(index, body)
 
     def count(self, index: str, query: Mapping[str, Any]) -> int:
         """Return how many documents of an index match."""
@@ -163,7 +166,11 @@ class ElasticSearch:
 
     def refresh(self, deployment: str) -> None:
         """Have the server find what was written."""
-        self.ask("POST", f"/{self._pattern(deployment)}/_refresh", None, _ANY)
+        self.refresh_index(self._pattern(deployment))
+
+    def refresh_index(self, index: str) -> None:
+        """Have the server find what was written to some index."""
+        self.ask("POST", f"/{index}/_refresh", None, _ANY)
 
     def close(self) -> None:
         """Close the connections."""

@@ -62,7 +62,7 @@ def components(
     """Return the component templates by their names."""
     return {
         f"{options.prefix}-settings": {
-            "template": {"settings": _settings(options, flavour, lifecycle=lifecycle)}
+            "template": {"settings": index_settings(options, flavour, lifecycle=lifecycle)}
         },
         f"{options.prefix}-mappings": {"template": {"mappings": _mappings(flavour)}},
     }
@@ -104,7 +104,8 @@ def later_fields() -> Mapping[str, Any]:
     return {"properties": {name: _FIXED[name] for name in ("layout", "unfound", "unfound_labels")}}
 
 
-def _settings(options: IndexOptions, flavour: Flavour, *, lifecycle: bool) -> dict[str, Any]:
+def index_settings(options: IndexOptions, flavour: Flavour, *, lifecycle: bool) -> dict[str, Any]:
+    """Return the settings of each index."""
     settings: dict[str, Any] = {
         "number_of_shards": options.shards,
         "number_of_replicas": options.replicas,

@@ -153,13 +153,15 @@ def open_stages(
 def _stages(
     settings: Settings, journals: EmbeddedJournals, documents: EmbeddedDocuments
 ) -> list[Stage]:
+    search = settings.store.elasticsearch
     return [
         DecodingStage(
             journals,
             documents,
             orphan_after_s=settings.pairing.orphan_after,
             max_inflated_bytes=settings.limits.decompressed,
-            notes_label_changes=settings.store.elasticsearch is not None,
+            notes_label_changes=search is not None,
+            notes_replies=search is not None and search.seldon is not None,
         ),
         *_storing(settings, journals, documents),
     ]

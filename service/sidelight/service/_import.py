@@ -14,15 +14,17 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from sidelight.adapters import ImportFileError, kserve_blob, sagemaker_capture
+from sidelight.adapters import ImportFileError, kserve_blob, sagemaker_capture, seldon_log
 from sidelight.logger import CapturedEvent
 from sidelight.logger._emitter_event import BATCH_CONTENT_TYPE
 from sidelight.service._collector_client import CollectorClient
 from sidelight.service._import_tables import Mapped, row_events
 from sidelight.service.errors import BadRequest, ConfigurationError
 
-Format = Literal["kserve", "sagemaker", "events", "jsonl", "csv", "parquet"]
-FORMATS: Final[tuple[Format, ...]] = ("kserve", "sagemaker", "events", "jsonl", "csv", "parquet")
+Format = Literal["kserve", "sagemaker", "seldon", "events", "jsonl", "csv", "parquet"]
+FORMATS: Final[tuple[Format, ...]] = (
+    *("kserve", "sagemaker", "seldon", "events", "jsonl", "csv", "parquet"),
+)
 
 _BATCH_EVENTS: Final = 256
 _BATCH_BYTES: Final = 4 << 20
@@ -76,8 +78,8 @@ def import_files(
     Parameters
     ----------
     paths : iterable of Path
-        Files of KServe's blob logger (JSON, CSV, Parquet), SageMaker's data capture, CloudEvents
-        as JSON lines, or tables (JSON lines, CSV, Parquet).
+        Files of KServe's blob logger (JSON, CSV, Parquet), SageMaker's data capture, hits of
+        Seldon's request logger, CloudEvents as JSON lines, or tables (JSON lines, CSV, Parquet).
     client : CollectorClient
         Takes the events.
     mapped : Mapped, optional
@@ -145,6 +147,8 @@ def _format_of(path: Path) -> Format:
         return "kserve" if names >= _KSERVE else "csv"
     if b'"captureData"' in first:
         return "sagemaker"
+    if b'"_source"' in first and b'"RequestId"' in first:
+        return "seldon"
     if b'"specversion"' in first:
         return "events"
     return "kserve" if b'"reqtype"' in start.lower() else "jsonl"
@@ -157,6 +161,8 @@ def _events(path: Path, format: Format, mapped: Mapped | None) -> Iterator[_Even
             return iter(kserve_blob(path.read_bytes(), modified=modified))
         case "sagemaker":
             return iter(sagemaker_capture(path.read_bytes(), key=path.resolve().as_posix()))
+        case "seldon":
+            return iter(seldon_log(path.read_bytes()))
         case "events":
             return _structured(path)
     if mapped is None:

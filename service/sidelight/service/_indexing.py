@@ -1,6 +1,10 @@
 """The indexing stage as it is configured."""
 
 import math
+from pathlib import Path
+from typing import Any
+
+import orjson
 
 from sidelight.adapters import (
     ElasticConnection,
@@ -8,15 +12,21 @@ from sidelight.adapters import (
     ElasticSearch,
     ElasticStore,
     IndexOptions,
+    PredictionSchema,
     ScoreReader,
+    SeldonOptions,
     connect_elastic,
 )
 from sidelight.logger import Documents, Journals
 from sidelight.service._proxy_secrets import read_secret
 from sidelight.service._search_upkeep import SearchRetention
 from sidelight.service._settings import Settings
-from sidelight.service._settings_elasticsearch import ElasticsearchSettings
+from sidelight.service._settings_elasticsearch import (
+    ElasticsearchSettings,
+    SeldonLayoutSettings,
+)
 from sidelight.service._stage_indexing import IndexingStage, Troubles
+from sidelight.service.errors import ConfigurationError
 
 
 def open_indexing(
@@ -58,6 +68,7 @@ def open_indexing(
         options=options,
         on_trouble=troubles.add,
         connections=settings.connections,
+        seldon=None if settings.seldon is None else _seldon(settings.seldon),
     )
     # A client of its own: the stage's gives up with the stage, and this one asks once.
     expiry = ElasticExpiry(ElasticSearch(connect_elastic(connection), settings.index_prefix))
@@ -84,6 +95,26 @@ def connection_of(settings: ElasticsearchSettings) -> ElasticConnection:
         timeout_s=settings.timeout,
         connections=settings.connections,
     )
+
+
+def _seldon(settings: SeldonLayoutSettings) -> SeldonOptions:
+    schemas = {name: _schema(path) for name, path in settings.prediction_schemas.items()}
+    return SeldonOptions(environment=settings.environment, schemas=schemas)
+
+
+def _schema(path: Path) -> PredictionSchema:
+    try:
+        value: Any = orjson.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"{path}: expected a prediction schema, got {error}") from error
+    sides = [value.get(side) for side in ("requests", "responses")] if type(value) is dict else []
+    if not sides or not all(
+        isinstance(side, list) and all(isinstance(column, dict) for column in side)
+        for side in sides
+    ):
+        raise ConfigurationError(f"{path}: expected lists requests and responses of objects")
+    schema: PredictionSchema = value
+    return schema
 
 
 def _secret(key: str, place: str | None) -> str | None:

@@ -26,6 +26,18 @@ class ElasticsearchTlsSettings(BaseModel):
     """Whether the server's certificate is checked at all."""
 
 
+class SeldonLayoutSettings(BaseModel):
+    """Documents as Seldon's request logger writes them, beside ours."""
+
+    model_config = _STRICT
+
+    environment: str = Field(default="", pattern=r"[a-z0-9_-]{0,50}")
+    """What the logger's ``SELDON_ENVIRONMENT`` was: a part of each index."""
+
+    prediction_schemas: dict[str, Path] = {}
+    """By deployment, a JSON file with ``requests`` and ``responses`` as Seldon's metadata says."""
+
+
 class ElasticsearchSettings(BaseModel):
     """Elasticsearch or OpenSearch: where it is, how it knows us, how indices are made."""
 
@@ -75,6 +87,9 @@ class ElasticsearchSettings(BaseModel):
 
     delete_after: Duration | None = Field(default=None, gt=0)
     """Age at which the lifecycle policy deletes an index; never when absent."""
+
+    seldon: SeldonLayoutSettings | None = None
+    """Write the documents of Seldon's request logger, too; none when absent."""
 
     @field_validator("url")
     @classmethod

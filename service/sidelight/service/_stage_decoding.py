@@ -2,7 +2,7 @@
 
 import logging
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sidelight.adapters import Decoder
@@ -32,7 +32,7 @@ from sidelight.service._label_values import instant, is_text
 from sidelight.service._metrics import Labels, split_name
 from sidelight.service._names import stored_name
 from sidelight.service._registered import RegisteredSettings
-from sidelight.service._stage import DECODING, LABEL_CHANGES, Counts
+from sidelight.service._stage import DECODING, LABEL_CHANGES, REPLY_CHANGES, Counts
 from sidelight.service._stage_replies import reply_documents
 from sidelight.service._suspicion import Suspicion
 
@@ -68,6 +68,8 @@ class DecodingStage:
         Bound of a payload after decompression.
     notes_label_changes : bool, default False
         Whether labels are noted for the indexing stage, too.
+    notes_replies : bool, default False
+        Whether answers of other detectors are.
 
     """
 
@@ -81,10 +83,12 @@ class DecodingStage:
         orphan_after_s: float,
         max_inflated_bytes: int,
         notes_label_changes: bool = False,
+        notes_replies: bool = False,
     ) -> None:
         self._journals = journals
         self._documents = documents
         self._notes_label_changes = notes_label_changes
+        self._notes_replies = notes_replies
         self._suspicion = Suspicion(_MAX_RECORDS)
         self._orphan_after_ns = int(orphan_after_s * 1e9)
         self._limits = EventLimits(max_inflated_bytes=max_inflated_bytes)
@@ -224,12 +228,18 @@ class DecodingStage:
                 documents=[
                     *self._inventory.note(decoded.batches),
                     *labels,
-                    *reply_documents(outcome.others),
+                    *self._replies(outcome.others),
                     *quarantine,
                 ],
                 counters=counts,
             )
         )
+
+    def _replies(self, events: Sequence[Event]) -> list[Document]:
+        replies = reply_documents(events)
+        if not self._notes_replies:
+            return replies
+        return [*replies, *(_change(item.key, REPLY_CHANGES) for item in replies)]
 
     def _leave_out(self, outcome: Outcome) -> list[Rejected]:
         """Take out of an outcome what cannot be worked on; return what it was."""
@@ -287,9 +297,9 @@ class DecodingStage:
         return documents, rejected
 
 
-def _change(key: str) -> Document:
+def _change(key: str, collection: str = LABEL_CHANGES) -> Document:
     # A name of its own: the one that works it off must not delete a later one.
-    return Document(collection=LABEL_CHANGES, key=uuid.uuid4().hex, value={"key": key})
+    return Document(collection=collection, key=uuid.uuid4().hex, value={"key": key})
 
 
 def _merged(known: dict[str, Any] | None, item: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import hashlib
 import logging
 import threading
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
@@ -23,13 +23,14 @@ from sidelight.logger import Commit, Document, Documents, Journals
 from sidelight.payloads import Batch
 from sidelight.service._label_values import instant
 from sidelight.service._metrics import split_name
+from sidelight.service._reply_verdicts import REPLIES
 from sidelight.service._search_upkeep import (
     SEARCH_ERASURES,
     Erasures,
     SearchErasures,
     SearchRetention,
 )
-from sidelight.service._stage import DETECTION, INDEXING, LABEL_CHANGES, Counts
+from sidelight.service._stage import DETECTION, INDEXING, LABEL_CHANGES, REPLY_CHANGES, Counts
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +61,10 @@ class DocumentStore(Protocol):
 
     def alarm(self, value: Mapping[str, Any], span: AlarmSpan) -> Counter[Any]:
         """Store an alarm and mark its rows."""
+        ...
+
+    def reply(self, replies: Iterable[Mapping[str, Any]]) -> Counter[Any]:
+        """Store what other detectors answered."""
         ...
 
     def prepare(self) -> None:
@@ -110,6 +115,7 @@ class _Work:
     last: int = -1
     payloads: list[bytes] = field(default_factory=list)
     changes: list[tuple[str, str]] = field(default_factory=list)
+    replies: list[tuple[str, str]] = field(default_factory=list)
     alarms: list[dict[str, Any]] = field(default_factory=list)
     spans: Mapping[str, list[AlarmSpan]] = field(default_factory=dict)
     erasures: Erasures = field(default_factory=Erasures)
@@ -117,9 +123,8 @@ class _Work:
 
     @property
     def is_empty(self) -> bool:
-        return not (self.payloads or self.changes or self.alarms or self.erasures.due) and (
-            self.sweeps_at_ns is None
-        )
+        work = self.payloads or self.changes or self.replies or self.alarms or self.erasures.due
+        return not work and self.sweeps_at_ns is None
 
 
 class IndexingStage:
@@ -219,7 +224,8 @@ class IndexingStage:
         if self._is_troubled:
             self._is_troubled = False
             log.info("search server takes documents again")
-        is_full = len(work.payloads) >= _MAX_RECORDS or len(work.changes) >= _MAX_LABELS
+        most = max(len(work.changes), len(work.replies))
+        is_full = len(work.payloads) >= _MAX_RECORDS or most >= _MAX_LABELS
         self._not_before_ns = 0 if is_full else now_ns + _GATHER_NS
         return True
 
@@ -245,6 +251,7 @@ class IndexingStage:
                 state=state,
                 documents=[
                     *(Document(collection=LABEL_CHANGES, key=key) for key, _ in work.changes),
+                    *(Document(collection=REPLY_CHANGES, key=key) for key, _ in work.replies),
                     *(Document(collection=SEARCH_ERASURES, key=key) for key in work.erasures.due),
                     *self._scores.indexed(work.partition, work.last),
                 ],
@@ -261,14 +268,10 @@ class IndexingStage:
             end=sum(self._journals.ends("inferences").values()),
         )
         alarms, spans = self._alarms()
-        changes = [
-            (key, str(value["key"]))
-            for _, key, value in self._documents.find(
-                LABEL_CHANGES, descending=False, limit=_MAX_LABELS
-            )
-        ]
+        changes, replies = self._changes(LABEL_CHANGES), self._changes(REPLY_CHANGES)
         work = _Work(
             changes=changes,
+            replies=replies,
             alarms=alarms,
             spans=spans,
             erasures=erasures,
@@ -288,6 +291,11 @@ class IndexingStage:
                     payloads=[item.payload for item in records],
                 )
         return work
+
+    def _changes(self, collection: str) -> list[tuple[str, str]]:
+        """Return what was noted, and the key of what it is about."""
+        found = self._documents.find(collection, descending=False, limit=_MAX_LABELS)
+        return [(key, str(value["key"])) for _, key, value in found]
 
     def _alarms(self) -> tuple[list[dict[str, Any]], dict[str, list[AlarmSpan]]]:
         """Return the alarms that changed, and where all of them stand."""
@@ -317,6 +325,9 @@ class IndexingStage:
             outcomes["refused"] += self._store.label(deployment, labels)["refused"]
         for alarm in work.alarms:
             outcomes["refused"] += self._store.alarm(alarm, _span(alarm))["refused"]
+        if work.replies:
+            found = [self._documents.get(REPLIES, key) for key in {key for _, key in work.replies}]
+            outcomes["refused"] += self._store.reply([item for item in found if item])["refused"]
         ids: dict[str, list[str]] = {}
         for deployment, inference_id in erased.due.values():
             ids.setdefault(deployment, []).append(inference_id)
