@@ -1,7 +1,6 @@
 """Arrow columns as the detectors take them, and as the reference file keeps them."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -12,16 +11,24 @@ from numpy.typing import NDArray
 from sidelight.detectors import Rows, Times
 from sidelight.payloads import FEATURE_PREFIX, OUTPUT_PREFIX, Batch
 
+_DOUBLE = pa.float64()
+
 
 def joined_batches(batches: Sequence[Batch]) -> Iterator[Batch]:
     """Yield consecutive batches of the same columns as one, in order."""
-    for _, group in groupby(batches, key=_form):
-        some = list(group)
-        if len(some) == 1:
-            yield some[0]
+    start = 0
+    for end in range(1, len(batches) + 1):
+        schema = batches[start].records.schema
+        # What the metadata say is the deployment, the same for all, and the layout on the wire.
+        if end < len(batches) and schema.equals(batches[end].records.schema, check_metadata=False):
             continue
-        table = pa.Table.from_batches([batch.records for batch in some], some[0].records.schema)
-        yield from map(Batch, table.combine_chunks().to_batches())
+        if end == start + 1:
+            yield batches[start]
+        else:
+            records = [batch.records for batch in batches[start:end]]
+            joined = pa.Table.from_batches(records, schema).combine_chunks()
+            yield from map(Batch, joined.to_batches())
+        start = end
 
 
 def watched_batch(batch: Batch) -> Batch:
@@ -54,6 +61,9 @@ def rows_of(records: pa.RecordBatch) -> Iterator[Rows]:
     times = times_of(records)
     columns = arrays_of(records)
     for start, end, version in _runs(records.column("version")):
+        if end - start == len(times):
+            yield Rows(times=times, version=version, columns=columns)
+            return
         yield Rows(
             times=times[start:end],
             version=version,
@@ -68,11 +78,11 @@ def times_of(records: pa.RecordBatch) -> Times:
 
 def arrays_of(table: Any) -> dict[str, NDArray[Any]]:
     """Return features under their bare name and outputs as ``outputs.<name>``."""
-    columns: dict[str, NDArray[Any]] = {}
-    for name, values in zip(table.schema.names, table.columns, strict=True):
-        if name.startswith((FEATURE_PREFIX, OUTPUT_PREFIX)):
-            columns[name.removeprefix(FEATURE_PREFIX)] = _array(values)
-    return columns
+    return {
+        name.removeprefix(FEATURE_PREFIX): _array(table.column(place))
+        for place, name in enumerate(table.schema.names)
+        if name.startswith((FEATURE_PREFIX, OUTPUT_PREFIX))
+    }
 
 
 def with_prefixes(table: pa.Table) -> pa.Table:
@@ -101,18 +111,16 @@ def background_columns(table: pa.Table) -> Mapping[str, list[Any]]:
     }
 
 
-def _form(batch: Batch) -> list[tuple[str, pa.DataType]]:
-    return [(field.name, field.type) for field in batch.records.schema]
-
-
 def _array(values: Any) -> NDArray[Any]:
     kind = values.type
+    if kind == _DOUBLE:
+        doubles: NDArray[Any] = np.asarray(values)
+        return doubles
     if pa.types.is_boolean(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind):
         words: NDArray[Any] = np.array(values.to_pylist(), dtype=object)
         return words
     if pa.types.is_integer(kind) or pa.types.is_floating(kind):
-        floats = values if kind == pa.float64() else values.cast(pa.float64(), safe=False)
-        numbers: NDArray[Any] = np.asarray(floats)
+        numbers: NDArray[Any] = np.asarray(values.cast(_DOUBLE, safe=False))
         return numbers
     # Not one value a row: the monitor names it among what it skips.
     return np.zeros((len(values), 2))

@@ -80,8 +80,9 @@ def monitor_gauges(deployment: str, monitor: DeploymentMonitor) -> Document:
             ("drift_alarm", (*labels, ("kind", kind))): float(kind in open_kinds) for kind in _KINDS
         },
     }
-    if monitor.outlier_rate is not None:
-        values["outlier_rate", labels] = monitor.outlier_rate
+    rate = monitor.outlier_rate
+    if rate is not None:
+        values["outlier_rate", labels] = rate
     return gauges_document(deployment, values)
 
 

@@ -46,15 +46,14 @@ def stored_watched(journals: Journals, name: str) -> Watched | None:
 
 def changed_state(name: str, watched: Watched) -> dict[bytes, bytes | None]:
     """Return the keys to be committed of what changed since ``note_committed``."""
-    keys = _keys(name)
     state: dict[bytes, bytes | None] = {}
     if watched.stored_rows is None:
-        state |= {keys["monitor"]: None, keys["token"]: watched.token.encode()}
+        state |= {_key("monitor", name): None, _key("token", name): watched.token.encode()}
     for part, data in watched.monitor.changed_parts(watched.stored_rows).items():
-        state[keys[part]] = data
+        state[_key(part, name)] = data
     if watched.digest != watched.stored_digest:
         # Immutable and larger than all that moves: written once.
-        state[keys["reference"]] = watched.monitor.reference_bytes()
+        state[_key("reference", name)] = watched.monitor.reference_bytes()
     for number in range(watched.stored_batches, len(watched.collected)):
         state[_batch_key(name, number)] = _ipc(watched.collected[number])
     return state
@@ -84,7 +83,11 @@ def _ipc(records: pa.RecordBatch) -> bytes:
 
 
 def _keys(name: str) -> dict[str, bytes]:
-    return {part: f"{part}|{name}".encode() for part in (*STATE_PARTS, *_OTHERS)}
+    return {part: _key(part, name) for part in (*STATE_PARTS, *_OTHERS)}
+
+
+def _key(part: str, name: str) -> bytes:
+    return f"{part}|{name}".encode()
 
 
 def _batch_keys(journals: Journals, name: str) -> list[bytes]:
