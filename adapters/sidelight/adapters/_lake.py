@@ -28,9 +28,9 @@ from sidelight.adapters._lake_kinds import Kind, Kinds, digest
 from sidelight.adapters._lake_manifest import Manifest
 from sidelight.adapters._lake_place import place_of
 from sidelight.adapters._lake_remote import Copies
-from sidelight.adapters._lake_rows import COLD, DEPLOYMENT, HOT, LAYOUT, Rows, write_rows
+from sidelight.adapters._lake_rows import COLD, DAY_US, DEPLOYMENT, HOT, LAYOUT, Rows, write_rows
 from sidelight.adapters._lake_scores import JoinedScores, Scores
-from sidelight.adapters._lake_writing import write_file
+from sidelight.adapters._lake_writing import span, write_file
 from sidelight.adapters._query_time import format_time
 from sidelight.adapters.errors import LakeError
 from sidelight.logger._journal import Document
@@ -285,7 +285,8 @@ class Lake:
         self, table: TableName, groups: list["_Group"], positions: tuple[int, int, int]
     ) -> list[Document]:
         short = [group for group in groups if group.n_rows < _OWN_FILE_ROWS]
-        if len(short) <= _OWN_FILES:
+        # Imported rows may be of a year, and each day would be a file.
+        if sum(group.n_days() for group in short) <= _OWN_FILES:
             short = []
         shared = {id(group) for group in short}
         documents = self._written(table, _joined(short), positions) if short else []
@@ -462,6 +463,12 @@ class _Group:
     def add(self, records: pa.RecordBatch) -> None:
         self.records.append(records)
         self.n_rows += records.num_rows
+
+    def n_days(self) -> int:
+        """Return how many days its rows span; never fewer than they have."""
+        spans = [span(item) for item in self.records]
+        first, last = min(begin for begin, _ in spans), max(end for _, end in spans)
+        return int(last // DAY_US - first // DAY_US + 1)
 
 
 def _joined(groups: list[_Group]) -> list[HotRows]:

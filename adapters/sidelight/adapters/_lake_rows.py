@@ -21,7 +21,7 @@ DEPLOYMENT: Final = b"sidelight.deployment"
 HOT: Final = "lz4"
 COLD: Final = "zstd"
 
-_DAY_US = 86_400_000_000
+DAY_US: Final = 86_400_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +107,7 @@ def write_rows(
 def by_day(rows: pa.Table) -> Iterator[pa.Table]:
     """Split rows by the day of their request in UTC, oldest first."""
     times: NDArray[np.int64] = rows.column("time").cast(pa.int64()).to_numpy()
-    days = times // _DAY_US
+    days = times // DAY_US
     first, last = days.min(), days.max()
     if first == last:
         yield rows

@@ -68,7 +68,7 @@ def _whole(path: Path) -> Iterator[BinaryIO]:
         _sync_folder(folder)
 
 
-def span(table: pa.Table) -> tuple[int, int]:
+def span(table: pa.Table | pa.RecordBatch) -> tuple[int, int]:
     """Return the first and last time of a table, microseconds since 1970 UTC."""
     extremes = pc.min_max(table.column("time").cast(pa.int64()))
     return extremes["min"].as_py(), extremes["max"].as_py()
