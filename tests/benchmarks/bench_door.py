@@ -27,10 +27,12 @@ from sidelight.logger._door import Door
 from sidelight.logger._door_connection import DoorConnection
 from sidelight.logger._door_heads import LearnedHeads
 from sidelight.logger._door_server import DoorServer, serve_door
-from sidelight.logger._segments import Done
+from sidelight.logger._segments import Done, SegmentWriter
+from sidelight.logger._verify import verify
 
 HERE = Path(__file__).parent
 WARM_S = 0.7
+N_CHECKED = 400_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,6 +152,25 @@ def _cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def check_archive(data: Path) -> None:
+    """Print how fast an archive is checked: by `verify`, and by a start after a kill."""
+    writer = SegmentWriter(data, sync=lambda _: None)
+    record = (bytes(640), bytes(300), lambda _, __: None)
+    while writer.end < N_CHECKED:
+        writer._commit([record] * 64)
+    writer._archive._release()  # as a kill leaves it
+    begun = time.process_time()
+    report = verify(data)
+    rate = report.bytes / (time.process_time() - begun)
+    begun = time.process_time()
+    SegmentWriter(data).close()
+    print(
+        f"verify: {rate / 1e6:,.0f} MB for a second of CPU; a start after a kill: "
+        f"{time.process_time() - begun:.2f} s of CPU with {report.bytes / 1e6:,.0f} MB of archive"
+    )
+    assert report.ok
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser()
@@ -174,6 +195,8 @@ def compare(options: argparse.Namespace, cores: tuple[int, int]) -> None:
     cases = [case for case in CASES if options.only in case.name]
     told: dict[str, list[dict[str, float]]] = {case.name: [] for case in cases}
     with tempfile.TemporaryDirectory(dir=options.data) as folder:
+        if not options.only:
+            check_archive(Path(folder) / "checked")
         for _ in range(options.rounds):
             for case in cases:
                 told[case.name].append(measure(case, Path(folder) / "data", options.seconds, cores))
