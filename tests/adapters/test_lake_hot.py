@@ -128,6 +128,19 @@ def test_rows_of_one_batch_on_two_days_become_two_files(
     assert sorted(store.ids()) == ["a", "b", "c"]
 
 
+def test_rows_of_a_clock_that_jumps_do_not_become_thousands_of_files(
+    store: Any, samples: SimpleNamespace
+) -> None:
+    rows = [samples.row(f"i{number}", minutes=1440 * number) for number in range(401)]
+    store.add(samples.batch(rows))
+
+    _settle(store)
+
+    assert len(_files(store, "parquet")) == 1
+    assert len(store.all_ids()) == 401
+    assert store.ids(from_="2013-01-03", to="2013-01-04") == ["i2"]
+
+
 def test_a_few_hot_files_wait_for_more(shared: Any) -> None:
     assert shared.lake.settle(Manifest(shared.documents), min_files=2) is None
 

@@ -22,6 +22,8 @@ HOT: Final = "lz4"
 COLD: Final = "zstd"
 
 DAY_US: Final = 86_400_000_000
+# Rather more than a year, which may be imported at once.
+_MOST_DAYS: Final = 400
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,12 +107,15 @@ def write_rows(
 
 
 def by_day(rows: pa.Table) -> Iterator[pa.Table]:
-    """Split rows by the day of their request in UTC, oldest first."""
+    """Split rows by the day of their request in UTC, oldest first.
+
+    Rows of very many days stay together: a clock that jumps must not make thousands of files.
+    """
     times: NDArray[np.int64] = rows.column("time").cast(pa.int64()).to_numpy()
     days = times // DAY_US
-    first, last = days.min(), days.max()
-    if first == last:
+    found = np.unique(days)
+    if len(found) == 1 or len(found) > _MOST_DAYS:
         yield rows
         return
-    for day in np.unique(days).tolist():
+    for day in found.tolist():
         yield rows.filter(pa.array(days == day))
