@@ -12,7 +12,7 @@ from typing import Any, Final
 from google.protobuf.message import DecodeError
 
 from sidelight.adapters.dialects._failures import failed
-from sidelight.adapters.dialects._half import Half, Side, Undecodable
+from sidelight.adapters.dialects._half import Half, Layout, Side, Undecodable
 from sidelight.adapters.dialects._tables import MAX_RANK, RawTensor, table
 from sidelight.adapters.dialects._v2 import DATATYPES
 from sidelight.logger import InflateError, inflate
@@ -55,6 +55,7 @@ _CONTENTS: Final[dict[str, tuple[str, ...]]] = {
     "UINT64": ("uint64_contents", "uint_contents"),
 }
 _TRUE: Final = ("true", "True")
+_NO_OUTPUTS: Final = Layout("v2-grpc")
 # 0x00 and four bytes of a schema's id: the framing of schema registries on Kafka.
 _REGISTRY_HEAD: Final = 5
 
@@ -157,6 +158,8 @@ def _read(message: bytes, side: Side) -> Half:
         if answer.is_error:
             return failed(ModelStreamInferResponse.FromString(message).error_message)
         body = ModelInferResponse.FromString(answer.message)
+        if _is_empty(body, answer.message):
+            return Half(_NO_OUTPUTS, 1, (), {**_facts(body), "empty": True})
         return _table(body, body.outputs, body.raw_output_contents)
     except DecodeError:
         raise Undecodable("not_protobuf") from None
@@ -165,13 +168,7 @@ def _read(message: bytes, side: Side) -> Half:
 def _table(body: Any, tensors: Sequence[Any], raw: Sequence[bytes]) -> Half:
     if not tensors:
         raise Undecodable("no_tensors")
-    facts: dict[str, Any] = {}
-    if body.model_name:
-        facts["model"] = body.model_name
-    if body.model_version:
-        facts["version"] = body.model_version
-    if body.id:
-        facts["id"] = body.id
+    facts = _facts(body)
     if any(_is_true(item.parameters.get("bias_ignore")) for item in (body, *tensors)):
         facts["synthetic"] = True
     content_type = _text(body.parameters.get("content_type"))
@@ -179,6 +176,27 @@ def _table(body: Any, tensors: Sequence[Any], raw: Sequence[bytes]) -> Half:
     chunks = _chunks(tensors, raw)
     read = [_tensor(tensor, chunk) for tensor, chunk in zip(tensors, chunks, strict=True)]
     return table("v2-grpc", read, facts, extra)
+
+
+def _facts(body: Any) -> dict[str, Any]:
+    named = {"model": body.model_name, "version": body.model_version, "id": body.id}
+    return {name: value for name, value in named.items() if value}
+
+
+def _is_empty(body: Any, message: bytes) -> bool:
+    """Return whether an answer has no outputs, as a detector's until it has seen enough.
+
+    Other people's messages may look like the beginning of one; they have fields that it has not.
+    """
+    is_named = bool(body.model_name) and (body.id or body.model_version or body.parameters)
+    return bool(is_named) and not body.outputs and body.ByteSize() == len(message) and _is_all(body)
+
+
+def _is_all(body: Any) -> bool:
+    known = type(body)()
+    known.MergeFrom(body)
+    known.DiscardUnknownFields()
+    return bool(known.ByteSize() == body.ByteSize())
 
 
 def _chunks(tensors: Sequence[Any], raw: Sequence[bytes]) -> list[bytes | None]:
