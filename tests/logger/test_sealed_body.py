@@ -83,6 +83,13 @@ def test_part_of_several_keys_is_gone_with_any_of_them() -> None:
     assert open_body(sealed, keys.find) == (ERASED_HEAD, b"", frozenset({0}))
 
 
+def test_part_may_have_more_keys_than_a_short_number_can_count() -> None:
+    keys = _Keys()
+    stored = seal_request(b"head", b"body", keys.fresh(70_000)).encode()
+
+    assert open_body(SealedBody.decode(stored), keys.find) == (b"head", b"body", frozenset())
+
+
 def test_nothing_of_the_request_is_in_the_stored_bytes() -> None:
     keys = _Keys()
     stored = seal_batch(

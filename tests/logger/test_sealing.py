@@ -12,6 +12,7 @@ import pytest
 from sidelight.logger import EventRecord, parse
 from sidelight.logger._key_files import KeyEraser, KeyWriter, request_digest
 from sidelight.logger._key_ring import KeyRing
+from sidelight.logger._sealed_body import seal_request
 from sidelight.logger._sealed_erasure import tombstone_keys, tombstones
 from sidelight.logger._sealed_marks import ERASED_HEAD, ERASED_TYPE, is_sealed
 from sidelight.logger._sealed_records import SealedRecords
@@ -361,6 +362,24 @@ def test_request_that_cannot_be_sealed_costs_the_others_nothing(
     errors = folder.store(_single("r1"), _single("r2"))
     assert [error is None for error in errors] in ([True, False], [False, True])
     assert len(folder.records()) == 1
+
+
+def test_request_that_cannot_be_encrypted_costs_the_others_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = _Folder(tmp_path)
+    sound: Callable[..., Any] = seal_request
+
+    def failing(head: bytes, body: bytes, keys: Any) -> Any:
+        if b"r1" in body:
+            raise MemoryError
+        return sound(head, body, keys)
+
+    monkeypatch.setattr("sidelight.logger._sealing.seal_request", failing)
+
+    errors = folder.store(_single("r1"), _single("r2"))
+    assert sorted(error is None for error in errors) == [False, True]
+    assert folder.records()[0].body == _single("r2")[1]
 
 
 def test_folder_says_that_older_versions_cannot_read_it(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 Instead of a body stands::
 
-    magic 4 | version u8 | flags u8 | parts u32 | parts times (number u32 | keys u16 | length u32)
+    magic 4 | version u8 | flags u8 | parts u32 | parts times (number u32 | keys u32 | length u32)
     | numbers of the keys u64 | ciphertexts
 
 All numbers are little-endian. A part is encrypted with AES-256-GCM under a key that seals nothing
@@ -31,12 +31,11 @@ FRAME: Final = 0xFFFFFFFF
 _VERSION: Final = 1
 _IS_BATCH: Final = 1
 _HEADER: Final = struct.Struct("<4sBBI")
-_PART: Final = struct.Struct("<IHI")
+_PART: Final = struct.Struct("<III")
 _LENGTH: Final = struct.Struct("<I")
 # Sealed with each part, so that none stands for another one.
 _PLACE: Final = struct.Struct("<BII")
 _NONCE: Final = bytes(12)
-_MOST_KEYS: Final = 0xFFFF
 Key = tuple[int, bytes]
 """Number of a key, and the key."""
 
@@ -230,8 +229,8 @@ def open_body(
 
 def _sealed(number: int, keys: Sequence[Key], text: bytes, order: int | None = None) -> SealedPart:
     """Seal one part; ``order`` is its place in a batch, None for a request of its own."""
-    if not 0 < len(keys) <= _MOST_KEYS:
-        raise SealedBodyError(f"expected 1 to {_MOST_KEYS} keys of a part, got {len(keys)}")
+    if not keys:
+        raise SealedBodyError("expected a key for each part, got none")
     place = _PLACE.pack(order is not None, order or 0, number)
     ciphertext = AESGCM(_joined([key for _, key in keys])).encrypt(_NONCE, text, place)
     return SealedPart(number=number, keys=tuple(of for of, _ in keys), ciphertext=ciphertext)

@@ -31,7 +31,7 @@ from sidelight.logger._identity import FEEDBACK_TYPE, deployment_name, identity,
 from sidelight.logger._journal import EventRecord
 from sidelight.logger._key_files import NEVER_KEPT, KeyWriter, request_digest
 from sidelight.logger._key_ring import KeySource
-from sidelight.logger._sealed_body import Piece, seal_batch, seal_request
+from sidelight.logger._sealed_body import Key, Piece, seal_batch, seal_request
 from sidelight.logger._sealed_erasure import ERASURE_TYPE
 from sidelight.logger._sealed_since import note_sealed
 from sidelight.logger._segments import Deliver, Done
@@ -210,12 +210,16 @@ class SealingJournal:
             head, body = plan.head, plan.body
             if plan.digests is not None:
                 keys = [[next(made) for _ in digests] for digests in plan.digests]
-                self.erased_again += sum(key[0] == NEVER_KEPT for part in keys for key in part)
-                if plan.pieces is None:
-                    sealed = seal_request(head, body, keys[0])
-                else:
-                    sealed = seal_batch(head, body, plan.pieces, keys)
-                head, body = readable_head(plan.head, self._settings.headers), sealed.encode()
+                self.erased_again += sum(
+                    any(number == NEVER_KEPT for number, _ in part) for part in keys
+                )
+                try:
+                    body = _sealed(plan, keys)
+                except Exception:
+                    log.exception("a request could not be sealed")
+                    self._fail([plan.done], JournalError("sealing: it could not be done"))
+                    continue
+                head = readable_head(plan.head, self._settings.headers)
             self._call(partial(self._journal.append, head, body, plan.done))
 
     def _planned(self, head: bytes, body: bytes, done: Done) -> _Plan:
@@ -295,6 +299,12 @@ def readable_head(head: bytes, headers: Collection[str]) -> bytes:
         words[1] = words[1].partition(b"?")[0]
     kept = [line for line in lines[1:] if line.partition(b":")[0].strip().lower() in wanted]
     return b"\r\n".join([b" ".join(words), *kept, b"", b""])
+
+
+def _sealed(plan: _Plan, keys: list[list[Key]]) -> bytes:
+    if plan.pieces is None:
+        return seal_request(plan.head, plan.body, keys[0]).encode()
+    return seal_batch(plan.head, plan.body, plan.pieces, keys).encode()
 
 
 def _digests(plans: list[_Plan]) -> Iterator[bytes]:

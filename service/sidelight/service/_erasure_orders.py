@@ -24,6 +24,7 @@ COLLECTION: Final = "erasures"
 """Of the documents that tell what was erased."""
 
 _POLL_S: Final = 0.05
+_KEPT_S: Final = 3600.0
 _ID: Final = re.compile(r"erasure-[0-9a-f]{12}")
 
 
@@ -214,6 +215,13 @@ class ErasureOrders:
         if (self._folder / f"{order_id}.order").exists():
             return ErasureAnswer(id=order_id, state="running")
         return self.answer(order_id)
+
+    def sweep(self) -> None:
+        """Delete answers that nobody has come for in a long while."""
+        for path in self._folder.glob("*.answer"):
+            with suppress(FileNotFoundError):
+                if time.time() - path.stat().st_mtime > _KEPT_S:
+                    path.unlink()
 
     def forget(self, order_id: str) -> None:
         """Delete an order, with all that it names."""

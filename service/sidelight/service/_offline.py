@@ -64,6 +64,8 @@ def run_backup(data: Path, target: Path, keys: Path | None = None) -> int:
         return _fail(str(error))
     for finding in report.findings:
         sys.stdout.write(f"{finding}\n")
+    if keys is None and (data / "keys" / "ring").exists():
+        sys.stderr.write("the keys of sealed events are not in the copy: --keys copies them\n")
     word = "NOT INTACT" if report.findings else "intact"
     sys.stdout.write(
         f"{word}: {report.records} records, {report.files} files of the lake, "

@@ -19,6 +19,7 @@ from sidelight.adapters import (
 )
 from sidelight.logger import Commit, Document, EventLimits, Journals
 from sidelight.logger.errors import JournalError, SealingKeyError
+from sidelight.service._archive_copies import every
 from sidelight.service._erasure_archive import Append, ErasureArchive, Sentence
 from sidelight.service._erasure_derived import ErasureDerived
 from sidelight.service._erasure_finding import Found, find, refuse_if_held
@@ -98,11 +99,14 @@ class ErasingStage:
         self._work: _Steps | None = None
         self._next_ns = 0
         self._now_ns = 0
+        self._may_be_unfinished = True
+        self._orders.sweep()
         self.failure = ""
 
     def reset(self) -> None:
         """Begin again from what is committed, a little later."""
         self._work = None
+        self._may_be_unfinished = True
         self._next_ns = self._now_ns + _AGAIN_NS
 
     def step(self, now_ns: int) -> bool:
@@ -129,9 +133,11 @@ class ErasingStage:
         return True
 
     def _begun(self) -> _Steps | None:
-        for _, _, value in self._documents.find(COLLECTION, descending=False, limit=1000):
-            if value["state"] != "done":
-                return self._erase(value)
+        if self._may_be_unfinished:
+            for _, value in every(self._documents, COLLECTION):
+                if value["state"] != "done":
+                    return self._erase(value)
+            self._may_be_unfinished = False
         order = self._orders.next()
         return None if order is None else self._order(order)
 
