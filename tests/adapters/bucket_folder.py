@@ -52,4 +52,5 @@ def folder_bucket(store: FolderStore, monkeypatch: pytest.MonkeyPatch) -> Bucket
     """Return a bucket whose client is the folder, for every place."""
     monkeypatch.setattr("sidelight.adapters._lake_remote.connect_s3", lambda _: store)
     monkeypatch.setattr("sidelight.adapters._lake_remote._PAUSE_S", 0.0)
+    monkeypatch.setattr("sidelight.adapters._lake_remote._SILENCES", 0.0)
     return Bucket(Place(url="s3://bucket/prefix"))

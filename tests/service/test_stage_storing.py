@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sidelight.adapters import Inferences, Lake, Manifest, _lake_writing
+from sidelight.adapters import Inferences, Lake, Manifest
 from sidelight.logger import Commit
 from sidelight.service._stage import STORING
 from sidelight.service._stage_storing import StoringStage
@@ -37,8 +37,8 @@ class Life:
         with self._patch.context() as patch:
             commit, replace, remove = self.folder.journals.commit, Path.replace, Path.unlink
             patch.setattr(self.folder.journals, "commit", self._around(commit))
-            patch.setattr(_lake_writing.Path, "replace", self._around(replace))
-            patch.setattr(_lake_writing.Path, "unlink", self._around(remove))
+            patch.setattr(Path, "replace", self._around(replace))
+            patch.setattr(Path, "unlink", self._around(remove))
             try:
                 self._work()
             except Killed:

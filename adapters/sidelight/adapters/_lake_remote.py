@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 from uuid import uuid4
@@ -16,6 +17,7 @@ from sidelight.adapters.errors import LakeError
 _CHUNK_BYTES: Final = 8 << 20
 # After a failure nobody waits for the bucket again so soon: a query is refused at once.
 _PAUSE_S: Final = 2.0
+_SILENCES: Final = 2.0
 
 
 class LakeUnreachable(LakeError):  # noqa: N818 - the name says it
@@ -46,26 +48,21 @@ class Bucket:
     def put(self, source: Path, name: str) -> int:
         """Copy a file into an object, which is whole or not there; return its bytes."""
         size = 0
-        with source.open("rb") as file:
-            try:
-                # Closing makes the object visible: nothing may fail between here and there.
-                stream = self._store().open_output_stream(self._name(name))
-                while chunk := file.read(_CHUNK_BYTES):
-                    size += len(chunk)
-                    stream.write(chunk)
-                stream.close()
-            except OSError as error:
-                raise self._unreachable(error) from error
+        with source.open("rb") as file, self._asked() as store:
+            # Closing makes the object visible: nothing may fail between here and there.
+            stream = store.open_output_stream(self._name(name))
+            while chunk := file.read(_CHUNK_BYTES):
+                size += len(chunk)
+                stream.write(chunk)
+            stream.close()
         return size
 
     def put_bytes(self, content: bytes, name: str) -> None:
         """Write an object, which is whole or not there."""
-        try:
-            stream = self._store().open_output_stream(self._name(name))
+        with self._asked() as store:
+            stream = store.open_output_stream(self._name(name))
             stream.write(content)
             stream.close()
-        except OSError as error:
-            raise self._unreachable(error) from error
 
     def get(self, name: str, target: Path) -> None:
         """Copy an object into a file, which is whole or not there.
@@ -76,57 +73,44 @@ class Bucket:
             When there is no such object.
 
         """
-        store = self._store()
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f"{target.name}.{uuid4().hex}.tmp")
         try:
-            with store.open_input_stream(self._name(name)) as stream, temporary.open("wb") as file:
+            with (
+                self._asked() as store,
+                store.open_input_stream(self._name(name)) as stream,
+                temporary.open("wb") as file,
+            ):
                 while chunk := stream.read(_CHUNK_BYTES):
                     file.write(chunk)
             temporary.replace(target)
-        except FileNotFoundError:
-            raise
-        except OSError as error:
-            raise self._unreachable(error) from error
         finally:
             temporary.unlink(missing_ok=True)
 
     def read(self, name: str) -> bytes | None:
         """Return the bytes of a small object; None when there is none."""
         try:
-            with self._store().open_input_stream(self._name(name)) as stream:
+            with self._asked() as store, store.open_input_stream(self._name(name)) as stream:
                 return bytes(stream.read())
         except FileNotFoundError:
             return None
-        except OSError as error:
-            raise self._unreachable(error) from error
 
     def size(self, name: str) -> int | None:
         """Return the bytes of an object; None when there is none."""
-        try:
-            info = self._store().get_file_info(self._name(name))
-        except OSError as error:
-            raise self._unreachable(error) from error
+        with self._asked() as store:
+            info = store.get_file_info(self._name(name))
         return int(info.size) if info.type is FileType.File else None
 
     def delete(self, name: str) -> None:
         """Delete an object; none is fine."""
-        try:
-            self._store().delete_file(self._name(name))
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise self._unreachable(error) from error
+        with suppress(FileNotFoundError), self._asked() as store:
+            store.delete_file(self._name(name))
 
     def names(self, folder: str) -> Iterator[str]:
         """Yield the names of all objects below a folder."""
         base = self._name(folder)
-        try:
-            found = self._store().get_file_info(
-                FileSelector(base, recursive=True, allow_not_found=True)
-            )
-        except OSError as error:
-            raise self._unreachable(error) from error
+        with self._asked() as store:
+            found = store.get_file_info(FileSelector(base, recursive=True, allow_not_found=True))
         for info in found:
             if info.type is FileType.File:
                 yield f"{folder}/{info.path.removeprefix(base).lstrip('/')}"
@@ -134,17 +118,27 @@ class Bucket:
     def _name(self, name: str) -> str:
         return f"{self._place.prefix}/{name}"
 
-    def _store(self) -> S3FileSystem:
-        if self._clock() < self._refused_until_s:
+    @contextmanager
+    def _asked(self) -> Iterator[S3FileSystem]:
+        """Give the client; what it cannot do is told at once for a while, not tried."""
+        began_s = self._clock()
+        if began_s < self._refused_until_s:
             raise LakeUnreachable(f"{self._place.url} did not answer a moment ago")
+        try:
+            yield self._store()
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            now_s = self._clock()
+            # A store that is silent costs seconds each time it is asked.
+            self._refused_until_s = now_s + max(_PAUSE_S, _SILENCES * (now_s - began_s))
+            raise LakeUnreachable(f"{self._place.url} cannot be used now: {error}") from error
+
+    def _store(self) -> S3FileSystem:
         with self._lock:
             if self._files is None:
                 self._files = connect_s3(self._place.settings())
             return self._files
-
-    def _unreachable(self, error: OSError) -> LakeUnreachable:
-        self._refused_until_s = self._clock() + _PAUSE_S
-        return LakeUnreachable(f"{self._place.url} cannot be used now: {error}")
 
 
 class Copies:
