@@ -277,6 +277,29 @@ def test_documents_in_seldons_layout_are_merged_from_what_comes_in_any_order(
     assert len(found["hits"]["hits"]) == 1
 
 
+def test_a_server_that_answers_too_late_has_every_row_once(
+    search_server: ElasticServer, open_store: Callable[..., Store]
+) -> None:
+    store = open_store(connections=3)
+    store.store.write([_rows("first", 1)])
+    search_server.pause()
+    writer = threading.Thread(target=lambda: store.store.write([_rows("slow", 3000)]))
+    try:
+        writer.start()
+        # Each request has been sent, and given up; the server takes it all the same.
+        while len(store.troubles) < 3:
+            writer.join(0.05)
+            assert writer.is_alive()
+    finally:
+        search_server.go_on()
+    writer.join(60)
+
+    assert not writer.is_alive()
+    assert set(store.troubles) <= {"unreachable", "throttled"}
+    expected = ["first-0", *(f"slow-{number}" for number in range(3000))]
+    assert [name for name, _ in store.places()] == sorted(expected)
+
+
 def test_a_server_killed_under_load_has_every_row_once(
     search_server: ElasticServer, open_store: Callable[..., Store]
 ) -> None:
