@@ -405,6 +405,28 @@ def test_a_full_disk_loses_nothing_and_the_door_opens_again(
     assert verify(tmp_path).ok
 
 
+def test_after_a_failed_sync_the_door_goes_on_in_another_segment(tmp_path: Path) -> None:
+    outcomes = [True, False, True, True]
+    synced: list[int] = []
+
+    def sync(descriptor: int) -> None:
+        if not outcomes.pop(0):
+            raise OSError(5, "Input/output error")
+        os.fdatasync(descriptor)
+        synced.append(os.fstat(descriptor).st_ino)
+
+    async def run() -> list[tuple[int, str | None]]:
+        async with serving(tmp_path, sync=sync) as (_, client):
+            answers = [await client.post("/", headers=BINARY) for _ in range(4)]
+            return [(one.status_code, one.headers.get("retry-after")) for one in answers]
+
+    assert asyncio.run(run()) == [(200, None), (503, "1"), (200, None), (200, None)]
+    # A file whose sync failed is not written to again.
+    assert synced[0] not in synced[1:]
+    assert len(stored(tmp_path)) == 3
+    assert verify(tmp_path).ok
+
+
 def test_the_gate_is_for_strangers_only(tmp_path: Path) -> None:
     socket = tmp_path / "run" / "ingest.sock"
 
