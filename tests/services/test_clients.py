@@ -409,3 +409,26 @@ def test_the_model_answers_while_the_collector_is_away_and_nothing_is_lost(
     )
 
     _assert_stored(service, ids)
+
+
+def test_calls_that_share_an_id_are_stored_each_where_none_is_trusted(
+    service: "Service", start_proxy: "Callable[..., Proxy]", model: ThreadingHTTPServer
+) -> None:
+    proxy = start_proxy(
+        upstream=f"http://127.0.0.1:{model.server_address[1]}",
+        sink=f"{service.url}/",
+        deployment="prod/sums",
+        **{"request-ids": "generate"},
+    )
+
+    told = [
+        proxy.client.post(
+            proxy.url + _PREDICT,
+            json={**_PAYLOADS["request"], "parameters": {"call": number}},
+            headers={"X-Request-Id": "the same for all"},
+        ).headers["x-request-id"]
+        for number in range(3)
+    ]
+
+    assert {item["request_id"] for item in service.wait_stored(3)} == set(told)
+    assert "the same for all" not in told
