@@ -60,7 +60,7 @@ def _commands() -> Iterator[str]:
 _DOOR = {
     "`POST /`, `POST /events`": "CloudEvents, binary, structured or batched; 200 once durable",
     "`POST /dead-letter`": "the same for a broker's dead letters, marked",
-    "`POST /consumer/kserve/v2`": "ModelMesh payload records; kept, not decoded yet",
+    "`POST /consumer/kserve/v2`": "payload records of ModelMesh and TrustyAI",
     "`OPTIONS` on these": "the webhook handshake",
 }
 
