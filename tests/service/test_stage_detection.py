@@ -10,6 +10,7 @@ import pytest
 
 from sidelight.detectors import DeploymentMonitor, Rows
 from sidelight.logger import Commit
+from sidelight.logger.errors import JournalError
 from sidelight.service._deployments import put_settings
 from sidelight.service._detection_results import verdicts_of
 from sidelight.service._detection_state import (
@@ -144,6 +145,47 @@ def test_state_of_former_versions_is_read_and_replaced(make_folder: Any) -> None
 
     assert answers[0][0]
     assert answers[0] == answers[1] == answers[2]
+
+
+def test_commits_that_fail_are_done_again_with_the_same_answers(
+    make_folder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = []
+    for fails in (False, True):
+        folder = make_folder()
+        _configure(folder)
+        commit, tried = folder.journals.commit, {"n": 0}
+
+        def unsure(made: Commit, commit: Any = commit, tried: Any = tried) -> None:
+            if made.group == "detection":
+                tried["n"] += 1
+                if tried["n"] % 3:
+                    raise JournalError("the disk is full")
+            commit(made)
+
+        for part in range(9):
+            _traffic(folder, 70, seed=part, shift=2.0 if part > 5 else 0.0)
+            with monkeypatch.context() as patch:
+                if fails:
+                    patch.setattr(folder.journals, "commit", unsure)
+                for _ in range(4 if fails else 1):
+                    try:
+                        folder.work()
+                    except JournalError:
+                        folder.detection.reset()
+        answers.append(
+            (
+                folder.documents.find("verdicts", limit=1000),
+                _alarms(folder),
+                folder.counter("outlier_rows_total"),
+                folder.counter("detector_rows_total"),
+                _gauge(folder, "outlier_rate"),
+            )
+        )
+        assert tried["n"] >= (9 if fails else 0)
+
+    assert answers[0] == answers[1]
+    assert answers[0][0]
 
 
 def test_new_settings_leave_nothing_of_the_former_state(folder: Any) -> None:
