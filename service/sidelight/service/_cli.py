@@ -175,7 +175,9 @@ def import_(
     to: Annotated[str, typer.Option(help="Collector.")] = "http://127.0.0.1:8090",
     format: Annotated[  # noqa: A002 - the option's name
         str | None,
-        typer.Option(help="kserve, sagemaker, events, jsonl, csv or parquet; found out else."),
+        typer.Option(
+            help="kserve, sagemaker, seldon, events, jsonl, csv, parquet; found out else."
+        ),
     ] = None,
     deployment: Annotated[str | None, typer.Option(help="NS/NAME of a table's rows.")] = None,
     feature: Annotated[
