@@ -66,13 +66,23 @@ def test_hot_rows_move_when_nothing_comes(many: Any) -> None:
     queries.close()
 
 
+def test_what_is_under_way_at_the_end_is_committed(many: Any) -> None:
+    tidied = Tidied(many)
+    tidied.step()
+
+    tidied.tidying.close()
+
+    files = tidied.manifest.files("inferences", fresh=True)
+    assert [file.hot for file in files] == [None] * 12
+
+
 def test_hot_rows_stay_while_more_come(many: Any) -> None:
     tidied = Tidied(many)
 
     for _ in range(4):
         tidied.tidying.note(tidied.now_ns + _STEP_NS)
         assert not tidied.step()
-        tidied.tidying._work.close()
+        tidied.tidying._work.wait()
 
     assert len(_hot(many)) == 1
 
@@ -91,7 +101,7 @@ def test_what_somebody_replaced_meanwhile_is_not_committed(
 
     monkeypatch.setattr(tidied.lake, "settle", replaced)
     tidied.step()
-    tidied.tidying._work._thread.join()  # type: ignore[union-attr]
+    tidied.tidying._work.wait()
     tidied.step()
 
     assert list((many.data / "lake" / "inferences").rglob("*.parquet")) == []
@@ -105,7 +115,7 @@ def test_a_lake_that_cannot_be_written_is_tidied_later(
     with monkeypatch.context() as patch:
         patch.setattr(tidied.lake, "settle", _refuse)
         tidied.step()
-        tidied.tidying._work._thread.join()  # type: ignore[union-attr]
+        tidied.tidying._work.wait()
         tidied.step()
 
     _until(tidied.step)
@@ -120,7 +130,7 @@ def _refuse(*_: Any, **__: Any) -> None:
 def test_an_error_of_the_thread_is_the_stage_s() -> None:
     work: Background[int] = Background("test")
     work.start(lambda: 1 // 0)
-    work._thread.join()  # type: ignore[union-attr]
+    work.wait()
 
     with pytest.raises(ZeroDivisionError):
         work.take()
@@ -135,6 +145,6 @@ def test_a_result_is_taken_once() -> None:
 
     before = work.take()
     gate.set()
-    work._thread.join()  # type: ignore[union-attr]
+    work.wait()
 
     assert (before, work.take(), work.take()) == ([], [7], [])

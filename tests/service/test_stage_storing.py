@@ -1,6 +1,5 @@
 """Storing, whatever is cut off: each row once, and no file that nobody names."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +76,7 @@ class Life:
 
 
 @pytest.fixture
-def life(folder: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Life]:
+def life(folder: Any, monkeypatch: pytest.MonkeyPatch) -> Life:
     return Life(folder, monkeypatch)
 
 

@@ -44,17 +44,17 @@ class Background(Generic[Result]):
         """
         if self._thread is None or self._thread.is_alive():
             return []
-        self.close()
+        self.wait()
+        self._thread = None
         results, self._results = self._results, []
         if self._errors:
             raise self._errors.pop()
         return results
 
-    def close(self) -> None:
-        """Wait for the job's end."""
+    def wait(self) -> None:
+        """Wait for the job's end; its result can be taken then."""
         if self._thread is not None:
             self._thread.join()
-            self._thread = None
 
     def _run(self, work: Callable[[], Result]) -> None:
         try:

@@ -1,10 +1,15 @@
 """Keeping the files of the lake few: hot rows move, small files become large ones."""
 
 import logging
+import time
+from contextlib import suppress
 from typing import Final
+
+import pyarrow as pa
 
 from sidelight.adapters import Compaction, Lake, LakeError, Manifest
 from sidelight.logger import Commit, Journals
+from sidelight.logger.errors import JournalError
 from sidelight.service._background import Background
 from sidelight.service._stage import STORING
 
@@ -13,6 +18,7 @@ log = logging.getLogger(__name__)
 _TIDY_NS: Final = 15_000_000_000
 # Hot rows move when there are so many files of them, or when nothing has come for a while.
 _MANY_HOT_FILES: Final = 64
+_MANY_FILES: Final = 32
 # What is merged when there is nothing else to do.
 _FEW_FILES: Final = 8
 _QUIET_NS: Final = 10_000_000_000
@@ -59,16 +65,25 @@ class LakeTidying:
         return forgotten
 
     def close(self) -> None:
-        """Wait for what is under way; a later start removes what was not committed."""
-        self._work.close()
+        """Wait for what is under way, and commit it."""
+        self._work.wait()
+        with suppress(JournalError):
+            # What cannot be committed is removed by the next start, and done again.
+            self._taken(time.time_ns())
 
     def _under_way(self) -> Compaction | None:
-        moved = self._lake.settle(self._manifest, min_files=_MANY_HOT_FILES)
-        return moved or self._lake.compact(self._manifest)
+        return self._tidied(min_hot_files=_MANY_HOT_FILES, min_files=_MANY_FILES)
 
     def _when_quiet(self) -> Compaction | None:
-        moved = self._lake.settle(self._manifest)
-        return moved or self._lake.compact(self._manifest, min_files=_FEW_FILES)
+        return self._tidied(min_hot_files=1, min_files=_FEW_FILES)
+
+    def _tidied(self, *, min_hot_files: int, min_files: int) -> Compaction | None:
+        moved = self._lake.settle(self._manifest, min_files=min_hot_files)
+        done = moved or self._lake.compact(self._manifest, min_files=min_files)
+        if done is not None:
+            # What a merge held is not kept for the next one.
+            pa.default_memory_pool().release_unused()
+        return done
 
     def _taken(self, now_ns: int) -> bool:
         try:
