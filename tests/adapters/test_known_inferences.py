@@ -209,6 +209,60 @@ def test_what_is_odd_in_a_body_is_as_if_all_were_read(model: str, side: int) -> 
     _same([records[begin : begin + 16] for begin in range(0, len(records), 16)])
 
 
+@pytest.mark.parametrize("model", ["v2", "columns", "seldon"])
+def test_what_one_body_lacks_is_not_taken_from_the_next(model: str) -> None:
+    parts = [part for number in range(6) for part in _of_client(model, number)]
+    for place, count in ((6, 1), (8, 3), (10, 2)):
+        head, body = parts[place]
+        begin = next(_ARRAY.finditer(body)).end()
+        inside = ",".join("7" * count) if model != "seldon" else ",".join(["[1,2]"] * count)
+        parts[place] = head, body[:begin] + inside.encode() + body[body.index(b"]", begin) :]
+    records = _numbered(parts)
+    _same([records[:6], records[6:]])
+
+
+def test_halves_that_disagree_on_rows_are_told_so() -> None:
+    parts = [part for number in range(9) for part in _of_client("rows", number)]
+    bodies = [body for _, body in parts]
+    for place in (13, 15):
+        parts[place] = parts[place][0], bodies[place - 2]
+    records = _numbered(parts)
+    _same([records[:12], records[12:]])
+
+
+ODD_ATTRIBUTES = [
+    *({"id": "explain-7"}, {"id": "a b"}, {"id": ""}, {"latencyms": "-1"}, {"latencyms": "inf"}),
+    *({"latencyms": "x"}, {"latencyms": "nan"}, {"latencyms": ""}, {"latencyms": "1_0"}),
+    *({"time": ""}, {"time": "yesterday"}, {"time": "1600-01-01T00:00:00Z"}),
+    *({"traceparent": "{}"}, {"traceparent": "null"}, {"traceparent": ""}, {"traceparent": "a b"}),
+    *(
+        {"truncated": "true"},
+        {"truncated": "false"},
+        {"abortedby": "client"},
+        {"redacted": "withheld"},
+    ),
+    *({"recordedtime": "2026-05-01T10:00:02Z"}, {"statuscode": "500"}, {"modelversion": "9"}),
+]
+
+
+@pytest.mark.parametrize("odd", ODD_ATTRIBUTES, ids=repr)
+@pytest.mark.parametrize("side", [0, 1])
+def test_what_is_odd_in_a_head_is_as_if_all_were_read(odd: dict[str, str], side: int) -> None:
+    usual = {"latencyms": "1.5", "traceparent": "00-1"}
+    parts = [part for number in range(4) for part in _of_client("v2", number, **usual)]
+    for number in range(4, 8):
+        halves = _of_client("v2", number, **usual)
+        request_id = odd.get("id", f"v2-{number}")
+        for place, kind in enumerate(("request", "response")):
+            # Both have the odd id, or they would not meet.
+            attributes = {**usual, **(odd if place == side else {}), "id": request_id}
+            halves[place] = _head("v2", kind, request_id, attributes), halves[place][1]
+        # What comes twice, and again with other bytes.
+        parts += [*halves, halves[side], (halves[side][0], b"{}")]
+    records = _numbered(parts)
+    _same([records[:4], records[4:12], records[12:]])
+
+
 def test_batches_as_the_proxy_sends_them_are_recognised() -> None:
     members = []
     for number in range(40):
@@ -258,6 +312,7 @@ ODD = (
     *("01", "1.", ".5", "+1", "-0", "1,,2", "1,2", "", " 1 ", "],[", "]", "[", '"', "1_0"),
     *("9007199254740993", "18446744073709551616", "1e3", "2.5", '{"a":1', "\\u0031", "\n"),
     *("1]]}", '1]}],"id":"7"}', "300", "-1", "1.0", "9007199254740992", '{"a":1}', "0.1e-5"),
+    *("1,2],[3", "1],[2"),
 )
 _odd_numbers = st.sampled_from(ODD)
 _odd_attributes = st.fixed_dictionaries(

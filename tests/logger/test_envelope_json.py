@@ -106,10 +106,18 @@ def test_what_stands_behind_the_data_is_seen(tail: bytes) -> None:
     assert repr(_read(text)) == repr(_thoroughly(text))
 
 
-def test_an_id_inside_of_another_value_is_no_attribute() -> None:
+@pytest.mark.parametrize("name", ["id", "traceparent"])
+def test_an_attribute_inside_of_another_value_is_none(name: str) -> None:
     for number in range(3):
-        text = _text(_member(number, metadata={"id": f"{number}", "traceparent": "x"}))
+        text = _text(_member(number, metadata={name: f"{number}"}))
         assert repr(_read(text)) == repr(_thoroughly(text))
+
+
+def test_of_data_that_stand_twice_the_last_count() -> None:
+    _read(_text(_member(1)))
+    # Where the second ends, if it stood in the place of the first, is a brace, too.
+    twice = _text({**_member(2), "data": {"a": {}}})[:-2] + b',"data":{"b":1}}]'
+    assert repr(_read(twice)) == repr(_thoroughly(twice))
 
 
 def test_a_dead_letter_is_none_on_the_other_route() -> None:
