@@ -287,7 +287,22 @@ def test_parquet_leaves_in_row_groups() -> None:
     export = Export(pages=pages, columns=lambda: {"features.x": pa.float64()})
     parts = list(EXPORTS["parquet"](export))
 
-    assert len(parts) > 1
     file = pq.ParquetFile(io.BytesIO(b"".join(parts)))
     assert file.metadata.num_rows == 150_000
-    assert file.metadata.num_row_groups == len(parts)
+    assert file.metadata.num_row_groups == 5
+    assert len(parts) == 6
+
+
+def test_parquet_begins_with_the_first_page() -> None:
+    n_read = 0
+
+    def pages() -> Iterator[Sequence[Inference]]:
+        nonlocal n_read
+        for number in range(5):
+            n_read += 1
+            yield [inference(str(number), {"x": 1.0})]
+
+    parts = EXPORTS["parquet"](Export(pages=pages, columns=lambda: {"features.x": pa.float64()}))
+
+    assert (next(parts), n_read) == (b"PAR1", 1)
+    assert len(pq.read_table(io.BytesIO(b"PAR1" + b"".join(parts)))) == 5

@@ -20,8 +20,9 @@ from sidelight.payloads import Inference
 
 ExportFormat = Literal["jsonl", "csv", "parquet"]
 
-# Rows are gathered up to one of these before they become a row group: small ones make large files.
-_GROUP_ROWS: Final = 65_536
+# Rows are gathered up to one of these before they become a row group: small ones make large files,
+# and while large ones are gathered a client hears nothing for seconds.
+_GROUP_ROWS: Final = 16_384
 _GROUP_BYTES: Final = 16 << 20
 
 
@@ -73,7 +74,9 @@ def parquet(export: Export) -> Iterator[bytes]:
             if n_rows >= _GROUP_ROWS or sum(batch.nbytes for batch in gathered) >= _GROUP_BYTES:
                 writer.write_table(pa.Table.from_batches(gathered, schema))
                 gathered.clear()
-                yield sink.take()
+            # At first the beginning of the file, so that whoever asked sees that it begins.
+            if part := sink.take():
+                yield part
         if gathered:
             writer.write_table(pa.Table.from_batches(gathered, schema))
     yield sink.take()
