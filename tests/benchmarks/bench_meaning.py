@@ -100,7 +100,7 @@ def _run(records: list[EventRecord], per_record: int) -> tuple[int, dict[str, fl
 
     for step in _steps(records, per_record):
         begun = time.process_time()
-        events = [event for record in step for event in scan(record)[0]]
+        events, _ = scan(step)
         parsed = time.process_time()
         pairs = pairing.step(events, lambda _: {}).pairs
         paired = time.process_time()

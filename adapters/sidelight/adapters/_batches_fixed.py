@@ -114,12 +114,12 @@ def constant(value: str | int | None, kind: pa.DataType, n: int) -> pa.Array:
     """Return the same value so many times; most batches are short, and share it."""
     if n > _SHARED:
         return pa.nulls(n, kind) if value is None else pa.repeat(pa.scalar(value, kind), n)
-    return _shared(type(value), value, kind).slice(0, n)
+    return _shared(type(value).__name__, value, kind).slice(0, n)
 
 
 @lru_cache(maxsize=4096)
 def _shared(
-    _: type,  # 0 and False are one key, but not one value
+    _: str,  # 0 and False are one key, but not one value
     value: str | int | None,
     kind: pa.DataType,
 ) -> pa.Array:

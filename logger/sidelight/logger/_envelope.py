@@ -7,7 +7,7 @@ media type.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -64,17 +64,32 @@ def parse(
         Bad members of a batch, or the request itself. Whatever the bytes are, nothing is raised.
 
     """
-    found, rejected = scan(record, limits)
+    found, rejected = scan((record,), limits)
     return [item.event() if isinstance(item, Arrival) else item for item in found], rejected
 
 
 def scan(
-    record: EventRecord, limits: EventLimits | None = None
-) -> tuple[Sequence[Event | Arrival], list[Rejected]]:
-    """Return what ``parse`` does; halves of known senders as arrivals, in a fifth of the time."""
+    records: Iterable[EventRecord], limits: EventLimits | None = None
+) -> tuple[list[Event | Arrival], list[Rejected]]:
+    """Return what ``parse`` does, of many records: halves of known senders as arrivals."""
     limits = limits or _DEFAULTS
-    if (arrival := _templates.arrival(record, limits)) is not None:
-        return (arrival,), []
+    events: list[Event | Arrival] = []
+    rejected: list[Rejected] = []
+    known = _templates.arrival
+    for record in records:
+        arrival = known(record, limits)
+        if arrival is not None:
+            events.append(arrival)
+            continue
+        found, bad = _scanned(record, limits)
+        events += found
+        rejected += bad
+    return events, rejected
+
+
+def _scanned(
+    record: EventRecord, limits: EventLimits
+) -> tuple[Sequence[Event | Arrival], list[Rejected]]:
     head = read_head(record.head)
     place = Place(
         partition=record.partition,

@@ -3,6 +3,7 @@
 import logging
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from sidelight.adapters import Decoder
@@ -134,12 +135,8 @@ class DecodingStage:
     def _take(self, slices: list[Slice[EventRecord]], now_ns: int) -> bool:
         self._idle_since_ns = 0
         counts = Counts()
-        events: list[Event | Arrival] = []
-        rejected: list[Rejected] = []
-        for record in (record for part in slices for record in part.records):
-            found, bad = scan(record, self._limits)
-            events += found
-            rejected += bad
+        records = chain.from_iterable(part.records for part in slices)
+        events, rejected = scan(records, self._limits)
         outcome = self._pairing.step(events, self._lookup)
         _count_events(outcome, events, counts)
         self._commit(_behind(slices), outcome, rejected, counts)
