@@ -14,7 +14,6 @@ from sidelight.service._holds import Holds
 from sidelight.service._search_upkeep import SEARCH_ERASURES, SearchErasures, SearchRetention
 from sidelight.service._settings import DeploymentSettings, Settings
 
-
 _DAY_NS = 86_400 * 10**9
 _NOW_NS = 1_000 * _DAY_NS
 
