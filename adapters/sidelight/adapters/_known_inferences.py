@@ -3,6 +3,7 @@
 import re
 import secrets
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from typing import Any, Final
 
 import msgspec
@@ -142,11 +143,11 @@ class KnownInferences:
     def found(self, pairs: Sequence[Pair | Meeting]) -> list[Known | None]:
         """Return of each inference what it says; None where it must be read thoroughly."""
         found = [self._begun(item) if isinstance(item, Meeting) else None for item in pairs]
-        begun = [item for item in found if item is not None]
-        if not begun:
+        cuts = [cut for item in found if item is not None for cut in item.cuts]
+        if not cuts:
             return found
-        flat = _parsed_in_pieces(begun, is_nested=False)
-        nested = _parsed_in_pieces(begun, is_nested=True)
+        flat = iter(_parsed_in_pieces(cuts, is_nested=False))
+        nested = iter(_parsed_in_pieces(cuts, is_nested=True))
         return [item if item is None else _filled(item, flat, nested) for item in found]
 
     def learn(self, arrival: Arrival, half: Half, read: Read) -> None:
@@ -169,11 +170,14 @@ class KnownInferences:
         asked, answered = meeting.asked, meeting.answered
         senders = asked.sender, answered.sender
         route = self._routes.get(senders) or self._route(senders)
-        request = route.client.cut(asked.data)
+        client, server = route.client, route.server
+        request = client.usual.cut(asked.data) if client.usual else None
+        response = server.usual.cut(answered.data) if server.usual else None
         if request is None:
-            return None
-        response = route.server.cut(answered.data)
+            request = client.cut(asked.data)
         if response is None:
+            response = server.cut(answered.data)
+        if request is None or response is None:
             return None
         shapes = request.shape, response.shape
         plan = route.plans.get(shapes) or route.plan(shapes)
@@ -222,19 +226,21 @@ class _Route:
 
 
 class _Client:
-    """The shapes of what one deployment is asked, or answers."""
+    """The shapes of what one deployment is asked, or answers; ``usual`` is that of the last one."""
 
     def __init__(self) -> None:
+        self.usual: Shape | None = None
         self._shapes: list[Shape] = []
         self._reluctance = 1
         self._unlearned = 0
 
     def cut(self, body: bytes) -> Cut | None:
-        for place, shape in enumerate(self._shapes):
+        for shape in self._shapes:
             cut = shape.cut(body)
             if cut is not None:
-                if place:
-                    self._shapes.insert(0, self._shapes.pop(place))
+                # Those that are seen last are kept longest.
+                self._shapes = [shape, *[other for other in self._shapes if other is not shape]]
+                self.usual = shape
                 return cut
         return None
 
@@ -250,23 +256,26 @@ class _Client:
             return False
         others = [other for other in self._shapes if other.key != shape.key]
         self._shapes = [shape, *others][:_MAX_SHAPES]
+        self.usual = shape
         return True
 
 
-def _parsed_in_pieces(items: Sequence[Known], *, is_nested: bool) -> Iterator[list[Any] | None]:
-    """Yield what stands in the arrays of all bodies of one kind, in order."""
-    fragments: list[bytes] = []
-    size = 0
-    for item in items:
-        for cut in item.cuts:
-            if cut.shape.is_nested is is_nested:
-                fragments += cut.fragments
-                size += len(cut.fragments[0])
-        if size > _AT_ONCE_BYTES:
-            yield from parsed(fragments, is_nested=is_nested)
-            fragments, size = [], 0
-    if fragments:
-        yield from parsed(fragments, is_nested=is_nested)
+def _parsed_in_pieces(cuts: Sequence[Cut], *, is_nested: bool) -> list[list[Any] | None]:
+    """Return what stands in the arrays of all bodies of one kind, in order."""
+    fragments = [
+        fragment for cut in cuts if cut.shape.is_nested is is_nested for fragment in cut.fragments
+    ]
+    if not fragments:
+        return []
+    total = sum(map(len, fragments))
+    # Pieces of about one length.
+    size = max(1, len(fragments) * _AT_ONCE_BYTES // max(total, 1))
+    return list(
+        chain.from_iterable(
+            parsed(fragments[begin : begin + size], is_nested=is_nested)
+            for begin in range(0, len(fragments), size)
+        )
+    )
 
 
 def _filled(
