@@ -1,7 +1,8 @@
 """Tail probabilities of the null distributions, without ``scipy.stats``.
 
 ``scipy.stats`` takes most of a second to import and ``scipy.special`` a seventh of one, so the
-former is a test oracle only and the latter is imported at the first look.
+former is a test oracle only and the latter is imported by ``load_distributions`` or at the first
+look.
 """
 
 import functools
@@ -27,7 +28,7 @@ def chi_square_tail(statistic: float, degrees: int) -> float:
     """P(X >= statistic) of a chi-square variable, in (0, 1]."""
     if degrees < 1 or statistic <= 0:
         return 1.0
-    from scipy import special  # noqa: PLC0415 - 150 ms of import that a start does not need
+    from scipy import special  # noqa: PLC0415 - 150 ms of import that not everybody needs
 
     return max(float(special.chdtrc(degrees, statistic)), SMALLEST_P)
 

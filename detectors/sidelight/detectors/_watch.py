@@ -1,16 +1,16 @@
 """The moving part of a deployment's detection, once there is a reference."""
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sidelight.detectors._alarms import Place, drift_alarm, rate_alarm
 from sidelight.detectors._encoding import Encoding
 from sidelight.detectors._evidence import Evidence, RateEvidence
-from sidelight.detectors._latch import Latch, alarm_id
+from sidelight.detectors._latch import Latch
 from sidelight.detectors._look import (
     AVERAGE_EVIDENCE,
     MAHALANOBIS,
@@ -18,14 +18,11 @@ from sidelight.detectors._look import (
     Look,
     column_answers,
     drifted_columns,
-    needed_log10,
-    shares_of,
 )
 from sidelight.detectors._outlier_rate import OutlierRate
 from sidelight.detectors._reference import Reference
 from sidelight.detectors._settings import (
     OUTLIER_CALIBRATION_SHARE,
-    OUTLIER_RATE_SHARE,
     DetectionSettings,
 )
 from sidelight.detectors._times import Times, joined
@@ -33,19 +30,10 @@ from sidelight.detectors._uniforms import seed_of, uniforms
 from sidelight.detectors._window_tests import Effects, WindowTests
 from sidelight.payloads import Alarm
 
-_Kind = Literal["drift", "outlier_rate"]
 # Ranks of the bag; a Jumper's bets are smooth, so finer ranks add nothing but state.
 _N_RANKS = 64
 # Rows that are played at once: of more the arrays leave the cache.
 _PLAYED_ROWS = 1000
-
-
-class _Place(NamedTuple):
-    """Where a look is taken."""
-
-    version: str | None
-    time: str
-    rows: int
 
 
 @dataclass(slots=True)
@@ -120,12 +108,6 @@ class Watch:
         if self.rate is None or not self.rows:
             return None
         return float(self.outliers[: min(self.rows, self.settings.window_rows)].mean())
-
-    @property
-    def _window_is_full(self) -> bool:
-        # Part of a day is no window: real streams go up and down, and only a whole window is
-        # comparable with the reference.
-        return self.rows >= self.settings.window_rows
 
     def take(
         self,
@@ -207,7 +189,16 @@ class Watch:
         block = slice(number * self.settings.look_rows, (number + 1) * self.settings.look_rows)
         times = joined(self.times)
         self.times = []
-        at = _Place(version, times[-1], self.reference.rows + self.rows)
+        at = Place(
+            deployment=self.deployment,
+            version=version,
+            time=times[-1],
+            rows=self.reference.rows + self.rows,
+            row=self.rows,
+            # Part of a day is no window: real streams go up and down, and only a whole window is
+            # comparable with the reference.
+            window_is_full=self.rows >= self.settings.window_rows,
+        )
         answers: list[Answer] = []
         alarms: list[Alarm] = []
         if self.tests is not None:
@@ -226,14 +217,16 @@ class Watch:
         return look, alarms
 
     def _drift(
-        self, tests: WindowTests, at: "_Place", answers: list[Answer], alarms: list[Alarm]
+        self, tests: WindowTests, at: Place, answers: list[Answer], alarms: list[Alarm]
     ) -> None:
         effects = tests.compare(self.cells[: min(self.rows, self.settings.window_rows)])
         distances = effects.distances()
         drifted = drifted_columns(self.evidence, distances, self.settings)
         columns = self.reference.columns
         answers += column_answers(columns, effects, self.evidence, drifted, self.settings)
-        changed = self._drift_alarm(at, distances, drifted)
+        changed = drift_alarm(
+            at, self.drift_latch, self.evidence, (distances, drifted), list(columns), self.settings
+        )
         answers.append(self._average(effects, distances))
         alarms += changed
         if changed and changed[-1].state == "ended":
@@ -257,33 +250,14 @@ class Watch:
             "",
         )
 
-    def _drift_alarm(
-        self, at: "_Place", distances: NDArray[np.float64], drifted: NDArray[np.bool_]
-    ) -> list[Alarm]:
-        if self.drift_latch.is_open:
-            limit = self.settings.end_fraction * self.settings.drift_threshold
-            quiet = bool((distances < limit).all())
-            ended = self.drift_latch.look(quiet=quiet, row=self.rows, time=at.time)
-            return [] if ended is None else [ended]
-        if (
-            not self._window_is_full
-            or self.evidence.average_peak < needed_log10(self.settings)
-            or not drifted.any()
-        ):
-            return []
-        names = list(self.reference.columns)
-        shares = shares_of(names, self.evidence, distances, drifted)
-        since = self.evidence.rise.since[names.index(shares[0].name)]
-        alarm = self._alarm(at, "drift", AVERAGE_EVIDENCE, since, self.evidence.average_peak)
-        return [self.drift_latch.open(replace(alarm, features=shares))]
-
     def _outlier_rate(
-        self, rate: OutlierRate, at: "_Place", answers: list[Answer], alarms: list[Alarm]
+        self, rate: OutlierRate, at: Place, answers: list[Answer], alarms: list[Alarm]
     ) -> None:
         share = float(self.outliers[: min(self.rows, self.settings.window_rows)].mean())
         excess = max(0.0, share - rate.level)
         threshold = rate.allowed - rate.level + self.settings.outlier_rate_effect
-        changed = self._rate_alarm(at, excess, threshold)
+        effect = excess, threshold
+        changed = rate_alarm(at, self.rate_latch, self.rate_evidence, effect, self.settings)
         alarms += changed
         answers.append(
             Answer(
@@ -299,43 +273,6 @@ class Watch:
         )
         if changed and changed[-1].state == "ended":
             self.rate_evidence = RateEvidence.start()
-
-    def _rate_alarm(self, at: "_Place", excess: float, threshold: float) -> list[Alarm]:
-        if self.rate_latch.is_open:
-            quiet = excess < self.settings.end_fraction * threshold
-            ended = self.rate_latch.look(quiet=quiet, row=self.rows, time=at.time)
-            return [] if ended is None else [ended]
-        probability = self.settings.false_alarm_probability * OUTLIER_RATE_SHARE
-        if self.rate_evidence.peak < -math.log10(probability) or excess < threshold:
-            return []
-        if not self._window_is_full:
-            return []
-        since = self.rate_evidence.rise.since[0]
-        alarm = self._alarm(at, "outlier_rate", MAHALANOBIS, since, self.rate_evidence.peak)
-        return [self.rate_latch.open(alarm)]
-
-    def _alarm(
-        self,
-        at: "_Place",
-        kind: Literal["drift", "outlier_rate"],
-        detector: str,
-        since: str,
-        log10_evidence: float,
-    ) -> Alarm:
-        return Alarm(
-            id=alarm_id(self.deployment, detector, at.rows),
-            deployment=self.deployment,
-            version=at.version,
-            kind=kind,
-            detector=detector,
-            state="open",
-            since=since,
-            raised_at=at.time,
-            raised_at_row=at.rows,
-            ended_at=None,
-            features=(),
-            log10_evidence=log10_evidence,
-        )
 
     def head_parts(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Return what every row changes, beside the window."""

@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 _MAX_RECORDS = 4096
 _MAX_BYTES = 64 << 20
 _GATHER_NS = 300_000_000
-# Each deployment costs a file of scores, a state and a few documents, however few its rows are.
+# Each deployment costs a millisecond, a state and a few documents, however few its rows are.
 _GATHER_A_DEPLOYMENT_NS = 10_000_000
 _MOST_GATHER_NS = 1_000_000_000
 # A reference file that cannot be read may be put right without a change of the configuration.

@@ -10,6 +10,7 @@ import orjson
 import pyarrow as pa
 
 from sidelight.detectors import DeploymentMonitor, DetectionSettings, DetectorError, Reference
+from sidelight.logger import Document
 from sidelight.service._columns import arrays_of, payload_columns
 from sidelight.service._reference_files import (
     joined,
@@ -40,8 +41,8 @@ class Watched:
         Digest of the reference that is in the committed state; empty for none.
     stored_rows : int or None
         ``rows_seen`` of the monitor in the committed state; None when it is not there in parts.
-    published : dict of str to dict
-        What was last committed of documents that seldom change, by collection.
+    published : dict of str to Document
+        Documents that are written when they change, as they were committed last.
 
     """
 
@@ -51,7 +52,7 @@ class Watched:
     stored_batches: int = 0
     stored_digest: str = ""
     stored_rows: int | None = None
-    published: dict[str, Any] = field(default_factory=dict)
+    published: dict[str, Document] = field(default_factory=dict)
 
     @classmethod
     def start(cls, settings: DeploymentSettings, token: str, data: Path) -> "Watched":
