@@ -68,7 +68,7 @@ def test_mean_capital_is_one_without_change() -> None:
     assert (10 ** evidence[-1]).mean() == pytest.approx(1, abs=0.01)
 
 
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 @given(st.lists(st.integers(1, 90), max_size=6), st.integers(0, 1000))
 def test_evidence_does_not_depend_on_how_rows_are_cut(cuts: list[int], seed: int) -> None:
     p_values = np.random.default_rng(seed).beta(2, 1, size=(200, 3))
@@ -132,7 +132,7 @@ def test_p_values_follow_the_definition() -> None:
         assert p == pytest.approx((greater + chance * equal) / len(seen), abs=1e-14)
 
 
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 @given(st.lists(st.integers(1, 50), max_size=5), st.integers(0, 1000))
 def test_p_values_do_not_depend_on_how_rows_are_cut(cuts: list[int], seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidelight.detectors import SampleError, Times
@@ -17,6 +17,7 @@ def _micros(moment: datetime) -> int:
     return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
 
 
+@settings(deadline=None)
 @given(st.lists(_moments, min_size=1, max_size=5), st.data())
 def test_a_time_is_said_as_rfc_3339_with_microseconds(
     moments: list[datetime], data: st.DataObject
