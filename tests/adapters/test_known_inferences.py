@@ -209,10 +209,14 @@ def test_what_is_odd_in_a_body_is_as_if_all_were_read(model: str, side: int) -> 
     _same([records[begin : begin + 16] for begin in range(0, len(records), 16)])
 
 
-@pytest.mark.parametrize("model", ["v2", "columns", "seldon"])
+# Values, or rows, in the first array of a request.
+USUAL = {"v2": 3, "columns": 2, "seldon": 2}
+
+
+@pytest.mark.parametrize("model", USUAL)
 def test_what_one_body_lacks_is_not_taken_from_the_next(model: str) -> None:
     parts = [part for number in range(6) for part in _of_client(model, number)]
-    for place, count in ((6, 1), (8, 3), (10, 2)):
+    for place, count in ((6, USUAL[model] - 1), (8, USUAL[model] + 1), (10, USUAL[model])):
         head, body = parts[place]
         begin = next(_ARRAY.finditer(body)).end()
         inside = ",".join("7" * count) if model != "seldon" else ",".join(["[1,2]"] * count)
@@ -230,10 +234,15 @@ def test_halves_that_disagree_on_rows_are_told_so() -> None:
     _same([records[:12], records[12:]])
 
 
-def test_rows_are_those_that_a_shape_states() -> None:
+@pytest.mark.parametrize("is_nested", [True, False])
+@pytest.mark.parametrize("side", [0, 1])
+def test_rows_are_those_that_a_shape_states(side: int, *, is_nested: bool) -> None:
     def halves(number: int, stated: int, n: int) -> list[tuple[bytes, bytes]]:
-        request = {"inputs": [_tensor("x", [stated, 2], [[number, k] for k in range(n)])]}
-        response = {"outputs": [_tensor("y", [n], list(range(n)))]}
+        rows = [[number, k] for k in range(n)]
+        asked, answered = (stated, n) if side == 0 else (n, stated)
+        data = rows if is_nested else [value for row in rows for value in row]
+        request = {"inputs": [_tensor("x", [asked, 2], data)]}
+        response = {"outputs": [_tensor("y", [answered], list(range(n)))]}
         heads = [_head("m", kind, f"{number}", {}) for kind in ("request", "response")]
         bodies = [json.dumps(body).encode() for body in (request, response)]
         return list(zip(heads, bodies, strict=True))
@@ -263,16 +272,20 @@ ODD_ATTRIBUTES = [
 @pytest.mark.parametrize("side", [0, 1])
 def test_what_is_odd_in_a_head_is_as_if_all_were_read(odd: dict[str, str], side: int) -> None:
     usual = {"latencyms": "1.5", "traceparent": "00-1"}
-    parts = [part for number in range(4) for part in _of_client("v2", number, **usual)]
-    for number in range(4, 8):
-        halves = _of_client("v2", number, **usual)
-        request_id = odd.get("id", f"v2-{number}")
+    parts: list[tuple[bytes, bytes]] = []
+    for number in range(8):
+        is_odd = number > 3
+        request_id = odd.get("id", f"v2-{number}") if is_odd else f"v2-{number}"
+        halves = []
         for place, kind in enumerate(("request", "response")):
+            changed = odd if is_odd and place == side else {}
             # Both have the odd id, or they would not meet.
-            attributes = {**usual, **(odd if place == side else {}), "id": request_id}
-            halves[place] = _head("v2", kind, request_id, attributes), halves[place][1]
+            attributes = {**usual, **changed, "id": request_id}
+            body = json.dumps(_v2(number)[place], separators=(",", ":")).encode()
+            halves.append((_head("v2", kind, request_id, attributes), body))
         # What comes twice, and again with other bytes.
-        parts += [*halves, halves[side], (halves[side][0], b"{}")]
+        again = [halves[side], (halves[side][0], b"{}")] if is_odd else []
+        parts += [*halves, *again]
     records = _numbered(parts)
     _same([records[:4], records[4:12], records[12:]])
 
