@@ -316,6 +316,16 @@ def test_what_came_before_the_sealing_is_named_and_what_came_after_is_gone(folde
     assert [item["until"] for item in plain.plain] == ["for ever: audit.raw_retention is not set"]
 
 
+def test_event_that_came_without_an_id_is_erased_by_its_place(eraser: Eraser) -> None:
+    folder = eraser.folder
+    inputs = [{"name": "who", "shape": [1], "datatype": "BYTES", "data": [_MARKER]}]
+    folder.half("request", {"inputs": inputs}, request_id="", minutes=9)
+    answer = eraser.order(**_by_marker())
+
+    assert (answer.inferences, answer.keys) == (3, 5)
+    assert eraser.files_with(_MARKER) == []
+
+
 def test_keys_that_cannot_be_opened_refuse_the_erasure(eraser: Eraser) -> None:
     (eraser.folder.data / "keys" / "wrapping.key").unlink()
     answer = eraser.order(**_by_marker())

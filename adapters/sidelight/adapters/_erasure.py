@@ -16,6 +16,7 @@ from sidelight.adapters._lake_compaction import Compaction
 from sidelight.adapters._lake_expiry import staying_rows
 from sidelight.adapters._lake_file import LakeFile, file_path
 from sidelight.adapters._lake_kinds import digest
+from sidelight.adapters._lake_reading import LakeReader
 from sidelight.adapters._lake_writing import write_file
 from sidelight.adapters._sqlite import Database
 from sidelight.adapters.errors import LakeError
@@ -74,6 +75,17 @@ def erase_rows(lake: Lake, file: LakeFile, ids: Collection[str]) -> Compaction |
 def _is_in(column: pa.ChunkedArray, ids: Collection[str]) -> Any:
     found = pc.is_in(column, value_set=pa.array(sorted(ids), pa.string()))
     return found.to_numpy().astype(np.bool_)
+
+
+def ids_of_requests(
+    reader: LakeReader, files: Iterable[LakeFile], request_ids: Collection[str]
+) -> Iterator[set[str]]:
+    """Yield ids of the inferences of requests, file by file."""
+    wanted = pa.array(sorted(request_ids), pa.string())
+    for file in files:
+        table = reader.table(file, ["id", "request_id"])
+        found = table.filter(pc.is_in(table.column("request_id"), value_set=wanted))
+        yield set(found.column("id").to_pylist())
 
 
 def unnamed_files(lake: Lake, named: Collection[str]) -> list[str]:

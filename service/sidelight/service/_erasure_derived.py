@@ -9,9 +9,11 @@ from sidelight.adapters import Compaction, Lake, Manifest
 from sidelight.adapters._erasure import (
     documents_beginning,
     erase_rows,
+    ids_of_requests,
     scrub,
     unnamed_files,
 )
+from sidelight.adapters._lake_reading import LakeReader
 from sidelight.logger import Commit, Document, Documents, Journals
 from sidelight.service._archive_copies import every
 from sidelight.service._erasure_finding import Found
@@ -47,6 +49,12 @@ class ErasureDerived:
         self._lake = lake
         self._data = data
         self._manifest = Manifest(documents)
+
+    def of_requests(self, deployment: str, request_ids: Collection[str]) -> Iterator[set[str]]:
+        """Yield ids of all inferences of these requests, file by file."""
+        reader = LakeReader(self._lake.folder)
+        files = self._manifest.files("inferences", deployment=deployment, fresh=True)
+        yield from ids_of_requests(reader, files, request_ids)
 
     def reference(self, deployment: str, values: Values) -> bool:
         """Take rows out of the reference; return whether it had any of them."""

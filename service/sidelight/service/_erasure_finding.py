@@ -16,9 +16,12 @@ from sidelight.service._holds import Hold, refuse_held
 from sidelight.service.errors import OnHold
 
 _PAGE: Final = 1000
+_MADE_ID: Final = "missing-"
 _SECTIONS: Final = frozenset({"features", "outputs", "labels"})
 
 Find = Callable[..., tuple[list[Inference], str | None]]
+Others = Callable[[set[str]], Iterable[set[str]]]
+"""From ids of requests to ids of their inferences, a few at a time."""
 
 
 @dataclass(slots=True)
@@ -36,7 +39,8 @@ class Found:
     rows : int
         How many rows they have.
     refs : set of str
-        Where their halves stand in the archive.
+        Where halves stand in the archive that came without an id: theirs was made from the place,
+        and the door could not know it.
     values : set of int
         What ``row_values`` makes of each row.
     unknown : int
@@ -60,7 +64,9 @@ class Found:
         self.request_ids.add(inference.request_id)
         self.known.add(inference.request_id)
         self.rows += len(inference.rows)
-        self.refs.update(ref for ref in (inference.request_ref, inference.response_ref) if ref)
+        if inference.request_id.startswith(_MADE_ID):
+            refs = (inference.request_ref, inference.response_ref)
+            self.refs.update(ref for ref in refs if ref)
         for row in inference.rows:
             self.values.add(row_values(row.features, row.outputs))
 
@@ -75,7 +81,13 @@ def row_values(features: Any, outputs: Any) -> int:
     return hash(frozenset((name, _comparable(value)) for name, value in named if value is not None))
 
 
-def find(order: ErasureOrder, find_page: Find) -> Iterator[Found | None]:
+def find(
+    order: ErasureOrder,
+    find_page: Find,
+    *,
+    others: Others | None = None,
+    found: Found | None = None,
+) -> Iterator[Found | None]:
     """Look for what an order means, piece by piece; the last is what was found.
 
     Parameters
@@ -84,6 +96,10 @@ def find(order: ErasureOrder, find_page: Find) -> Iterator[Found | None]:
         By expression, by ids of inferences or by ids of requests.
     find_page : callable
         ``find`` of the lake.
+    others : callable, optional
+        A quicker way than queries to all inferences of requests.
+    found : Found, optional
+        What was found before; it is not looked up again.
 
     Raises
     ------
@@ -91,13 +107,13 @@ def find(order: ErasureOrder, find_page: Find) -> Iterator[Found | None]:
         When the expression cannot be understood.
 
     """
-    found = Found()
-    ids = sorted(set(order.ids))
+    found = Found() if found is None else found
+    ids = sorted(set(order.ids) - found.inferences.keys())
     for page in _pages(find_page, order.deployment, _any_of("id", ids)):
         for item in page:
             found.add(item)
         yield None
-    found.unknown = len(ids) - len(found.inferences)
+    found.unknown = len(set(ids) - found.inferences.keys())
     for page in _matching(order, find_page):
         for item in page:
             found.add(item)
@@ -105,6 +121,12 @@ def find(order: ErasureOrder, find_page: Find) -> Iterator[Found | None]:
     # Other nodes of a graph, and a request id that was used twice, belong to the same request.
     found.request_ids.update(order.request_ids)
     expressions = _any_of("request_id", sorted(found.request_ids))
+    if others is not None:
+        extra: set[str] = set()
+        for some in others(found.request_ids):
+            extra |= some - found.inferences.keys()
+            yield None
+        expressions = _any_of("id", sorted(extra))
     for page in _pages(find_page, order.deployment, expressions):
         for item in page:
             found.add(item)

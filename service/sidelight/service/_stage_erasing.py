@@ -7,6 +7,7 @@ Every step can be done again. Before the first one the erasure is written down a
 import logging
 from collections.abc import Generator, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
 
 from sidelight.adapters import (
@@ -166,7 +167,7 @@ class ErasingStage:
         if value is None:
             self._orders.close(_answer(order.id, found, state="done"))
         else:
-            yield from self._erase(value)
+            yield from self._erase(value, found)
 
     def _caught_up(self) -> _Steps:
         """Wait until everything that was acknowledged before now is in the lake."""
@@ -182,10 +183,14 @@ class ErasingStage:
             while sum(self._journals.positions(group, "inferences").values()) < end:
                 yield False
 
-    def _found(self, order: ErasureOrder) -> Generator[bool, None, Found]:
+    def _found(
+        self, order: ErasureOrder, before: Found | None = None
+    ) -> Generator[bool, None, Found]:
         store = self._open_store()
+        others = partial(self._derived.of_requests, order.deployment)
+        quick = others if self._settings.store.lake else None
         try:
-            for found in find(order, store.find):
+            for found in find(order, store.find, others=quick, found=before):
                 if found is not None:
                     return found
                 yield True
@@ -224,7 +229,7 @@ class ErasingStage:
             self._note(value)
         return value
 
-    def _erase(self, value: dict[str, Any]) -> _Steps:
+    def _erase(self, value: dict[str, Any], found: Found | None = None) -> _Steps:
         """Do what was decided, from the beginning: each step leaves what is done already."""
         sentence = Sentence(
             **{name: value[name] for name in ("id", "deployment", "by", "reason", "time")}
@@ -236,7 +241,7 @@ class ErasingStage:
             self._note(value)
             # What came meanwhile is found as well; from now on nothing more can be read.
             yield from self._caught_up()
-            found = yield from self._found(_again(value))
+            found = yield from self._found(_again(value), found)
             ids = sorted({*ids, *found.inferences})
             value["plain"] = yield from self._plain(deployment, request_ids)
             if self._derived.reference(deployment, found.values):
