@@ -26,6 +26,7 @@ from sidelight.service._api_feedback import FEEDBACK_TYPE
 from sidelight.service._deployments import put_all_settings
 from sidelight.service._detection_results import alarm_document
 from sidelight.service._indexing import open_indexing
+from sidelight.service._indexing_work import Troubles
 from sidelight.service._ingest_client import event_batch
 from sidelight.service._search_upkeep import SEARCH_ERASURES
 from sidelight.service._settings import (
@@ -37,7 +38,7 @@ from sidelight.service._settings import (
 from sidelight.service._settings_elasticsearch import ElasticsearchSettings
 from sidelight.service._stage import DETECTION, INDEXING, LABEL_CHANGES, REPLY_CHANGES, STORING
 from sidelight.service._stage_decoding import DecodingStage
-from sidelight.service._stage_indexing import IndexingStage, Troubles
+from sidelight.service._stage_indexing import IndexingStage
 from sidelight.service.errors import ConfigurationError
 
 _MOST_STEPS = 200

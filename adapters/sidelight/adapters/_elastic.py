@@ -30,14 +30,8 @@ from sidelight.adapters._elastic_templates import (
     later_fields,
     policy,
 )
-from sidelight.adapters._seldon_layout import (
-    ID_FIELD,
-    LOGGED,
-    SeldonOptions,
-    inference_documents,
-    reply_documents,
-    seldon_template,
-)
+from sidelight.adapters._seldon_layout import SeldonOptions
+from sidelight.adapters._seldon_log import SeldonLog
 from sidelight.payloads import Batch
 
 __all__ = ["ElasticStore", "StoppedError"]
@@ -86,11 +80,11 @@ class ElasticStore:
         seldon: SeldonOptions | None = None,
     ) -> None:
         self._client = client
-        self._seldon = seldon
         self._flavour: Flavour = flavour
         self._options = options or IndexOptions()
         self._stopping = threading.Event()
         self._bulk = Bulk(client, self._stopping, on_trouble, connections=connections)
+        self._log = SeldonLog(self._bulk, seldon)
         self._notes = ColumnNotes(self._options.prefix)
         self._days = Days(self._indices, most=self._options.max_days)
         self._is_prepared = False
@@ -123,8 +117,7 @@ class ElasticStore:
             self._put(f"/_component_template/{name}", body)
         for name, body in index_templates(options).items():
             self._put(f"/_index_template/{name}", body)
-        if self._seldon is not None:
-            self._put_seldon()
+        self._log.prepare(options, self._flavour)
         # Those of today exist already when a newer version starts.
         pattern = f"/{options.prefix}-inferences-*/_mapping"
         self._bulk.ask("PUT", pattern, later_fields(), **_ANY)
@@ -161,24 +154,13 @@ class ElasticStore:
         outcomes = self._bulk.send(chain.from_iterable(map(operations, batches)))
         for deployment, revisions in _revised(batches).items():
             self._remove_older(deployment, revisions)
-        if (seldon := self._seldon) is not None:
-            self._bulk.send(
-                operation
-                for batch in batches
-                for operation in inference_documents(
-                    batch, joined.get(batch.deployment, NOTHING), seldon
-                )
-            )
+        self._log.write(batches, joined)
         return outcomes
 
     def reply(self, replies: Iterable[Mapping[str, Any]]) -> Counter[Outcome]:
         """Store what other detectors answered, where documents are in Seldon's layout."""
-        if (seldon := self._seldon) is None:
-            return Counter()
         self.prepare()
-        return self._bulk.send(
-            operation for reply in replies for operation in reply_documents(reply, seldon)
-        )
+        return self._log.reply(replies)
 
     def label(
         self, deployment: str, labels: Mapping[tuple[str, int], Mapping[str, Any]]
@@ -266,30 +248,7 @@ class ElasticStore:
 
         outcomes = self._bulk.send(deletions())
         self._refresh(deployment)
-        return outcomes["stored"] + self._erase_logged(sorted(inference_ids))
-
-    def _erase_logged(self, ids: list[str]) -> int:
-        """Delete what is in Seldon's layout, whether it is written now or was once."""
-        number = 0
-        for begin in range(0, len(ids), _IDS):
-            wanted = {"terms": {ID_FIELD: ids[begin : begin + _IDS]}}
-            while hits := self._logged(wanted):
-                operations = (
-                    Operation("delete", {"_index": hit["_index"], "_id": hit["_id"]})
-                    for hit in hits
-                )
-                number += self._bulk.send(operations)["stored"]
-        return number
-
-    def _logged(self, wanted: Mapping[str, Any]) -> list[dict[str, Any]]:
-        self._bulk.ask("POST", f"/{LOGGED}/_refresh", None, **_ANY)
-        body = {"size": _PAGE, "_source": ["RequestId"], "query": {"bool": {"filter": [wanted]}}}
-        path = f"/{LOGGED}/_search"
-        answer = self._bulk.ask("POST", path, body, **_ANY)
-        if answer.status != _OK:
-            raise RuntimeError(f"{path}: expected documents, got {answer.status}")
-        hits: list[dict[str, Any]] = answer.body["hits"]["hits"]
-        return hits
+        return outcomes["stored"] + self._log.erase(sorted(inference_ids))
 
     def _put_policy(self) -> bool:
         name = f"{self._options.prefix}-inferences"
@@ -299,13 +258,6 @@ class ElasticStore:
         # A build without that module says 400 or 405; it has no lifecycle, and needs no policy.
         log.warning("no lifecycle policies on this server", extra={"status": answer.status})
         return False
-
-    def _put_seldon(self) -> None:
-        body = seldon_template(self._options, self._flavour)
-        answer = self._bulk.ask("PUT", f"/_index_template/{self._options.prefix}-seldon", body)
-        if answer.status != _OK:
-            # Whoever has such indices has a template for them, or does without.
-            log.warning("no template for Seldon's indices", extra={"status": answer.status})
 
     def _put(self, path: str, body: Mapping[str, Any]) -> None:
         answer = self._bulk.ask("PUT", path, body)

@@ -18,6 +18,7 @@ from sidelight.adapters import (
     connect_elastic,
 )
 from sidelight.logger import Documents, Journals
+from sidelight.service._indexing_work import Troubles
 from sidelight.service._proxy_secrets import read_secret
 from sidelight.service._search_upkeep import SearchRetention
 from sidelight.service._settings import Settings
@@ -25,7 +26,7 @@ from sidelight.service._settings_elasticsearch import (
     ElasticsearchSettings,
     SeldonLayoutSettings,
 )
-from sidelight.service._stage_indexing import IndexingStage, Troubles
+from sidelight.service._stage_indexing import IndexingStage
 from sidelight.service.errors import ConfigurationError
 
 

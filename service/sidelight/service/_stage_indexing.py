@@ -7,12 +7,11 @@ over the next one.
 
 import hashlib
 import logging
-import threading
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from typing import Any, Final, Protocol
+from dataclasses import replace
+from typing import Any, Final
 
 import orjson
 import pyarrow as pa
@@ -21,12 +20,12 @@ import pyarrow.compute as pc
 from sidelight.adapters import AlarmSpan, Joined, ScoreReader, StoppedError
 from sidelight.logger import Commit, Document, Documents, Journals
 from sidelight.payloads import Batch
+from sidelight.service._indexing_work import DocumentStore, Troubles, Work
 from sidelight.service._label_values import instant
 from sidelight.service._metrics import split_name
 from sidelight.service._reply_verdicts import REPLIES
 from sidelight.service._search_upkeep import (
     SEARCH_ERASURES,
-    Erasures,
     SearchErasures,
     SearchRetention,
 )
@@ -44,87 +43,6 @@ _COUNTED_NS: Final = 1_000_000_000
 _AGAIN_NS: Final = 5_000_000_000
 _ALARM: Final = b"alarm|"
 _EXPIRED: Final = "expired"
-
-
-class DocumentStore(Protocol):
-    """What the stage needs of the server; see ``ElasticStore``."""
-
-    def write(self, batches: list[Batch], joined: Mapping[str, Joined]) -> Counter[Any]:
-        """Store rows."""
-        ...
-
-    def label(
-        self, deployment: str, labels: Mapping[tuple[str, int], Mapping[str, Any]]
-    ) -> Counter[Any]:
-        """Join labels to stored rows."""
-        ...
-
-    def alarm(self, value: Mapping[str, Any], span: AlarmSpan) -> Counter[Any]:
-        """Store an alarm and mark its rows."""
-        ...
-
-    def reply(self, replies: Iterable[Mapping[str, Any]]) -> Counter[Any]:
-        """Store what other detectors answered."""
-        ...
-
-    def prepare(self) -> None:
-        """Tell the server of our indices."""
-        ...
-
-    def erase(self, deployment: str, inference_ids: Collection[str]) -> int:
-        """Delete all rows of some inferences."""
-        ...
-
-    def stop(self) -> None:
-        """End what waits."""
-        ...
-
-    def close(self) -> None:
-        """Close the connections."""
-        ...
-
-
-class Troubles:
-    """Reasons that several threads note and one takes."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._noted: Counter[str] = Counter()
-
-    def __bool__(self) -> bool:
-        return bool(self._noted)
-
-    def add(self, reason: str) -> None:
-        """Note one, from any thread."""
-        with self._lock:
-            self._noted[reason] += 1
-
-    def take(self) -> Counter[str]:
-        """Return what was noted since the last time."""
-        with self._lock:
-            taken, self._noted = self._noted, Counter()
-        return taken
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Work:
-    """One piece of work, and what is committed when it is done."""
-
-    partition: int = 0
-    first: int = 0
-    last: int = -1
-    payloads: list[bytes] = field(default_factory=list)
-    changes: list[tuple[str, str]] = field(default_factory=list)
-    replies: list[tuple[str, str]] = field(default_factory=list)
-    alarms: list[dict[str, Any]] = field(default_factory=list)
-    spans: Mapping[str, list[AlarmSpan]] = field(default_factory=dict)
-    erasures: Erasures = field(default_factory=Erasures)
-    sweeps_at_ns: int | None = None
-
-    @property
-    def is_empty(self) -> bool:
-        work = self.payloads or self.changes or self.replies or self.alarms or self.erasures.due
-        return not work and self.sweeps_at_ns is None
 
 
 class IndexingStage:
@@ -163,7 +81,7 @@ class IndexingStage:
         self._scores = scores
         self._store = store
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="sidelight-indexing")
-        self._work: _Work | None = None
+        self._work: Work | None = None
         self._result: Future[Counter[str]] | None = None
         self._troubles = troubles
         self._not_before_ns = 0
@@ -229,7 +147,7 @@ class IndexingStage:
         self._not_before_ns = 0 if is_full else now_ns + _GATHER_NS
         return True
 
-    def _commit(self, work: _Work, outcomes: Counter[str]) -> None:
+    def _commit(self, work: Work, outcomes: Counter[str]) -> None:
         counts = Counts()
         for outcome, number in outcomes.items():
             name, _, deployment = outcome.partition("|")
@@ -260,7 +178,7 @@ class IndexingStage:
         )
         self._known |= {key: value for key, value in state.items() if value is not None}
 
-    def _next(self, now_ns: int) -> _Work:
+    def _next(self, now_ns: int) -> Work:
         """Read, in the thread that owns the journals, what is to be done."""
         is_due = self._retention is not None and self._retention.is_due(now_ns)
         erasures = self._erasures.next(
@@ -269,7 +187,7 @@ class IndexingStage:
         )
         alarms, spans = self._alarms()
         changes, replies = self._changes(LABEL_CHANGES), self._changes(REPLY_CHANGES)
-        work = _Work(
+        work = Work(
             changes=changes,
             replies=replies,
             alarms=alarms,
@@ -307,7 +225,7 @@ class IndexingStage:
                 changed.append(value)
         return changed, spans
 
-    def _do(self, work: _Work) -> Counter[str]:
+    def _do(self, work: Work) -> Counter[str]:
         """Do the work, in the stage's thread: rows, then what changes rows that are there."""
         outcomes: Counter[str] = Counter()
         erased = work.erasures
@@ -345,7 +263,7 @@ class IndexingStage:
         if not self._retention.sweep(now_ns, note):
             self._troubles.add("retention")
 
-    def _joined(self, batches: list[Batch], work: _Work) -> dict[str, Joined]:
+    def _joined(self, batches: list[Batch], work: Work) -> dict[str, Joined]:
         by_deployment: dict[str, list[Batch]] = {}
         for batch in batches:
             by_deployment.setdefault(batch.deployment, []).append(batch)
