@@ -13,7 +13,9 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import elasticsearch
-from tests.services.elastic_material import DEPLOYMENTS, Both
+from tests.adapters.elastic_material import DEPLOYMENTS, Both
+
+from sidelight.adapters import ElasticConnection, connect_elastic
 
 _QUESTIONS = (
     "features.n > 0 and not features.t like 'a%'",
@@ -24,18 +26,10 @@ _QUESTIONS = (
 )
 
 
-class Server:
-    """As much of a server as the material needs."""
-
-    flavour = "elasticsearch"
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-
-    def ask(self, method: str, path: str) -> Any:
-        request = urllib.request.Request(self.url + path, method=method)
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return json.loads(answer.read())
+def _refresh(url: str, prefix: str) -> None:
+    request = urllib.request.Request(f"{url}/{prefix}-*/_refresh", method="POST")
+    with urllib.request.urlopen(request, timeout=30):
+        pass
 
 
 def _answer(store: Any, **question: Any) -> list[Any]:
@@ -48,8 +42,10 @@ def main() -> None:
     """Print how many questions had the same answers."""
     url, folder, version = sys.argv[1:]
     assert elasticsearch.__versionstr__ == version, elasticsearch.__file__
-    server: Any = Server(url)
-    both = Both(server, Path(folder))
+    connection = ElasticConnection(url=url)
+    both = Both(
+        Path(folder), lambda: connect_elastic(connection), lambda prefix: _refresh(url, prefix)
+    )
     n_same = 0
     for deployment in (None, *DEPLOYMENTS):
         for where in (None, *_QUESTIONS):

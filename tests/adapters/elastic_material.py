@@ -1,25 +1,27 @@
-"""Rows of all kinds, in the lake and in a search server, for tests that compare answers."""
+"""Rows of all kinds, in the lake and in a search server, and questions that compare the two."""
 
+import json
 import math
 import random
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
+from hypothesis import strategies as st
 from tests.adapters.conftest import Store, batch, labelled, row
-from tests.services.elastic_server import ElasticServer
 
 from sidelight.adapters import (
-    ElasticConnection,
+    ElasticClient,
+    ElasticInferences,
     ElasticStore,
     IndexOptions,
     Joined,
+    QueryError,
     Scores,
-    connect_elastic,
 )
-from sidelight.adapters._elastic_query import ElasticInferences
-from sidelight.payloads import Batch
+from sidelight.payloads import Batch, Inference
 
 NUMBERS: list[Any] = [0.0, -0.0, 0.1, 1.0, -2.5, 1e300, 5e-324, 3.0, 16777217.0]
 INTEGERS: list[Any] = [0, 1, -3, (1 << 53) - 1, 1 << 53, (1 << 53) + 1, -(1 << 60), (1 << 63) - 1]
@@ -69,22 +71,28 @@ _LAYOUTS: list[dict[str, tuple[pa.DataType, list[Any]]]] = [
 class Both:
     """The same rows in the lake and in a server."""
 
-    def __init__(self, server: ElasticServer, folder: Path) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        connect: Callable[[], ElasticClient],
+        refresh: Callable[[str], object],
+        *,
+        flavour: Literal["elasticsearch", "opensearch"] = "elasticsearch",
+    ) -> None:
         prefix = f"m{random.getrandbits(40):x}"
-        connection = ElasticConnection(url=server.url, flavour=server.flavour)
         self._writer = ElasticStore(
-            connect_elastic(connection),
-            flavour=server.flavour,
+            connect(),
+            flavour=flavour,
             options=IndexOptions(prefix=prefix, replicas=0, keeps_long=True, max_fields=7),
         )
         self._folder = Store(folder)
         self._labels: dict[str, dict[tuple[str, int], dict[str, Any]]] = {}
         self.lake = self._folder.queries
-        self.search = ElasticInferences(connect_elastic(connection), prefix=prefix)
+        self.search = ElasticInferences(connect(), prefix=prefix)
         chance = random.Random(20)
         for batches in _batches(chance):
             self._add(batches, chance)
-        server.ask("POST", f"/{prefix}-*/_refresh")
+        refresh(prefix)
 
     def close(self) -> None:
         self.search.close()
@@ -210,3 +218,109 @@ def _labels(
                     **({"a.b": chance.choice([1, 2])} if chance.random() < 0.5 else {}),
                 }
     return found
+
+
+_NUMBERS = [*NUMBERS, *INTEGERS, 0.5, 0.25, 2.0, 1.5, (1 << 64) - 1, -(1 << 64), 1 << 100, 200, 500]
+_SECTIONS = {
+    "features": ["n", "f", "i", "t", "b", "l", "mixed", '"a.b*"', "s", "only", "nothing", "raw"],
+    "outputs": ["y"],
+    "labels": ["late", '"a.b"', "late"],
+}
+_COLUMNS = [f"{section}.{name}" for section, names in _SECTIONS.items() for name in names] + [
+    *("status", "latency_ms", "outlier_score", "version", "request_id", "orphan", "synthetic"),
+    *("protocol", "component", "endpoint", "id", "time", "features.unknown", "labels.unknown"),
+]
+_KINDS = {
+    "features.t": "text",
+    "features.b": "truth",
+    "outputs.y": "text",
+    "synthetic": "truth",
+    "time": "time",
+    **dict.fromkeys(("version", "request_id", "orphan", "protocol", "component", "id"), "text"),
+}
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+_LITERALS = {
+    "number": st.sampled_from([repr(value) for value in _NUMBERS])
+    | st.floats(-3, 3, allow_nan=False).map(repr),
+    "text": st.sampled_from(
+        [*TEXTS, *LONG, "p", "q", "yes", "i010", "request", "predictor", "v" * 1500, "request-i003"]
+    ).map(_quoted),
+    "truth": st.sampled_from(["true", "false"]),
+    "time": st.sampled_from(["'2013-01-01'", "'2013-01-02T00:00:00Z'", "'2013-01-01T00:01:00Z'"]),
+}
+_PATTERNS = st.sampled_from(["%", "a%", "%b", "_", "a_b", "%x%", "i0_5", "\\%", "%*%", "", "%%__"])
+
+
+@st.composite
+def _predicate(draw: st.DrawFn) -> str:
+    column = draw(st.sampled_from(_COLUMNS))
+    kind = _KINDS.get(column, "number")
+    if column.endswith(("mixed", "late")) or draw(st.integers(0, 40)) == 0:
+        kind = draw(st.sampled_from(sorted(_LITERALS)))
+    value = _LITERALS[kind] if draw(st.integers(0, 15)) else st.just("null")
+    shape = draw(st.integers(0, 9))
+    word = draw(st.sampled_from(["", "not "]))
+    if shape == 0:
+        return f"{column} is {word}null"
+    if shape == 1:
+        return f"{column} {word}between {draw(value)} and {draw(value)}"
+    if shape == 2:
+        return f"{column} {word}in ({', '.join(draw(st.lists(value, min_size=1, max_size=3)))})"
+    if shape == 3 and kind == "text":
+        return f"{column} {word}like {_quoted(draw(_PATTERNS))}"
+    if shape == 4 and kind == "text":
+        return f"{column} {word}like 'a!%!_%' escape '!'"
+    return f"{column} {draw(st.sampled_from(['=', '!=', '<', '<=', '>', '>=']))} {draw(value)}"
+
+
+EXPRESSIONS = st.recursive(
+    _predicate(),
+    lambda inner: (
+        st.builds("not ({})".format, inner)
+        | st.builds("({} and {})".format, inner, inner)
+        | st.builds("({} or {})".format, inner, inner)
+    ),
+    max_leaves=4,
+)
+_TIMES = st.none() | st.sampled_from(["2013-01-01T00:01:00Z", "2013-01-02", "2013-01-03T00:00:01Z"])
+QUESTIONS = st.fixed_dictionaries(
+    {
+        "deployment": st.sampled_from([*DEPLOYMENTS, None, DEPLOYMENTS[0]]),
+        "version": st.sampled_from([None, None, None, *VERSIONS[1:]]),
+        "from_": _TIMES,
+        "to": _TIMES,
+        "order": st.sampled_from(["time", "-time"]),
+        "limit": st.sampled_from([1000, 1000, 23]),
+    }
+)
+
+
+def shown(item: Inference) -> dict[str, Any]:
+    """Return an inference as JSON has it: a label that is not finite is null."""
+    value: dict[str, Any] = json.loads(json.dumps(item.to_json()), parse_constant=lambda _: None)
+    return value
+
+
+def answer(store: Any, **question: Any) -> Any:
+    """Return every page of an answer, or what was refused."""
+    found: list[dict[str, Any]] = []
+    cursor: str | None = None
+    try:
+        while True:
+            items, cursor = store.find(**question, cursor=cursor)
+            found += [shown(item) for item in items]
+            if cursor is None:
+                return found
+    except QueryError as error:
+        # Names that may have been meant come in no promised order.
+        return type(error).__name__, re.sub(" such as .*", "", str(error)), error.got
+
+
+def names(found: Any) -> Any:
+    """Return the ids of an answer, or what was refused."""
+    return [item["id"] for item in found] if isinstance(found, list) else found
