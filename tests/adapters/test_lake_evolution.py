@@ -22,13 +22,13 @@ _STEPS: list[tuple[list[dict[str, Any]], dict[str, pa.DataType]]] = [
     (
         [{"features.cat": "a", "features.x": 9.0}],
         {
-            "features.cat": pa.dictionary(pa.int8(), pa.string()),
+            "features.cat": pa.dictionary(pa.int32(), pa.string()),
             "features.x": pa.float32(),
         },
     ),
     (
         [{"features.cat": "c", "features.x": 9.5}],
-        {"features.cat": pa.dictionary(pa.int8(), pa.string()), "features.x": pa.float32()},
+        {"features.cat": pa.dictionary(pa.int32(), pa.string()), "features.x": pa.float32()},
     ),
     ([{"outputs.only": [1.0, 2.0]}], {}),
 ]

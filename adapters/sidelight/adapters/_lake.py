@@ -482,11 +482,19 @@ def _joined(groups: list[_Group]) -> list[HotRows]:
         joined.append(
             HotRows(
                 kind=same[0].kind,
-                records=records[0] if len(records) == 1 else pa.concat_batches(records),
+                records=_one_batch(records),
                 owners=[Owner(group.deployment, group.layout, group.n_rows) for group in same],
             )
         )
     return joined
+
+
+def _one_batch(records: list[pa.RecordBatch]) -> pa.RecordBatch:
+    if len(records) == 1:
+        return records[0]
+    # Metadata are not compared, and pyarrow before 19 has no other way.
+    rows = pa.Table.from_batches(records, records[0].schema)
+    return rows.combine_chunks().to_batches()[0]
 
 
 def _is_shared(scores: JoinedScores) -> bool:
