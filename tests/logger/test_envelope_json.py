@@ -113,10 +113,10 @@ def test_an_attribute_inside_of_another_value_is_none(name: str) -> None:
         assert repr(_read(text)) == repr(_thoroughly(text))
 
 
-def test_of_data_that_stand_twice_the_last_count() -> None:
+def test_of_what_stands_twice_the_last_counts() -> None:
     _read(_text(_member(1)))
     # Where the second ends, if it stood in the place of the first, is a brace, too.
-    twice = _text({**_member(2), "data": {"a": {}}})[:-2] + b',"data":{"b":1}}]'
+    twice = _text({**_member(2), "data": {"a": {}}})[:-2] + b',"namespace":"other","data":{"b":1}}]'
     assert repr(_read(twice)) == repr(_thoroughly(twice))
 
 
