@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import socket
+import sys
 import threading
 from collections.abc import Callable
 
@@ -21,6 +22,8 @@ from sidelight.service._query_store import open_query_store
 from sidelight.service._raw_events import RawEvents
 from sidelight.service._run_folder import RunFolder
 from sidelight.service._settings import Settings
+from sidelight.service._supervisor import CANNOT_START
+from sidelight.service.errors import ConfigurationError
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +50,11 @@ def run_api(settings: Settings) -> None:
     """Serve the API on its Unix socket until SIGTERM."""
     folder = RunFolder(settings.data)
     documents = EmbeddedDocuments(settings.data)
-    inferences = open_query_store(settings, documents)
+    try:
+        inferences = open_query_store(settings, documents)
+    except (AdapterError, ConfigurationError) as error:
+        log.error("%s", error)  # noqa: TRY400 - a sentence for a person, no traceback
+        sys.exit(CANNOT_START)
     context = Context(
         settings=settings,
         documents=documents,
