@@ -5,11 +5,10 @@ import os
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -22,15 +21,17 @@ from sidelight.adapters._lake_file import (
     file_path,
     quote_folder,
 )
-from sidelight.adapters._lake_hot import HotRows, Owner, layout_of, read_stream, write_hot
-from sidelight.adapters._lake_ids import FILTERS, Hashes, filter_of, hashes, noted
-from sidelight.adapters._lake_kinds import Kind, Kinds, digest
+from sidelight.adapters._lake_groups import Group, joined
+from sidelight.adapters._lake_hot import HotRows, Owner, write_hot
+from sidelight.adapters._lake_ids import FILTERS
+from sidelight.adapters._lake_kinds import Kinds, digest
 from sidelight.adapters._lake_manifest import Manifest
+from sidelight.adapters._lake_merging import Merging
 from sidelight.adapters._lake_place import place_of
 from sidelight.adapters._lake_remote import Copies
-from sidelight.adapters._lake_rows import COLD, DAY_US, DEPLOYMENT, HOT, LAYOUT, Rows, write_rows
+from sidelight.adapters._lake_rows import COLD, DEPLOYMENT, HOT, LAYOUT, Rows, write_rows
 from sidelight.adapters._lake_scores import JoinedScores, Scores
-from sidelight.adapters._lake_writing import span, write_file
+from sidelight.adapters._lake_writing import write_file
 from sidelight.adapters._query_time import format_time
 from sidelight.adapters.errors import LakeError
 from sidelight.logger._journal import Document
@@ -69,6 +70,7 @@ class Lake:
         self._ordered_us = 0
         self._kinds = Kinds()
         self._copies = Copies(self.folder)
+        self._merging = Merging(self.folder, local=self.local, order=self._order)
 
     def stage(
         self, batches: Sequence[Batch], *, first: int, last: int, partition: int = 0
@@ -89,7 +91,7 @@ class Lake:
             If a file cannot be written; nothing of it is visible.
 
         """
-        groups: dict[tuple[str, bytes, str], _Group] = {}
+        groups: dict[tuple[str, bytes, str], Group] = {}
         for batch in batches:
             records = batch.records
             if records.num_rows:
@@ -100,7 +102,7 @@ class Lake:
                 key = (*owner, kind.digest)
                 group = groups.get(key)
                 if group is None:
-                    group = groups[key] = _Group(*owner, kind)
+                    group = groups[key] = Group(*owner, kind)
                 group.add(records)
         return self._staged("inferences", list(groups.values()), (partition, first, last))
 
@@ -116,7 +118,7 @@ class Lake:
         positions = (partition, first, last)
         if len(scores) == 1 and isinstance(scores[0], JoinedScores) and _is_shared(scores[0]):
             return self._written("scores", [self._as_one(scores[0])], positions)
-        groups: dict[str, _Group] = {}
+        groups: dict[str, Group] = {}
         for item in scores:
             for deployment, records in item.by_deployment():
                 if not records.num_rows:
@@ -124,7 +126,7 @@ class Lake:
                 group = groups.get(deployment)
                 if group is None:
                     kind = self._kinds.of(records.schema)
-                    group = groups[deployment] = _Group(deployment, b"", kind)
+                    group = groups[deployment] = Group(deployment, b"", kind)
                 group.add(records)
         return self._staged("scores", list(groups.values()), positions)
 
@@ -139,7 +141,7 @@ class Lake:
             files = manifest.files(table)
             chosen = choose(files, min_files=min_files, target_rows=target_rows)
             if chosen and self._has_room(sum(file.bytes for file in chosen)):
-                return self._merge(chosen)
+                return self._merging.merged(chosen)
         return None
 
     def settle(self, manifest: Manifest, *, min_files: int = 1) -> Compaction | None:
@@ -156,7 +158,7 @@ class Lake:
         for table in _TABLES:
             chosen = choose_hot(manifest.files(table), min_files=min_files)
             if chosen and self._has_room(sum(file.bytes for file in chosen)):
-                return self._settled(chosen)
+                return self._merging.settled(chosen)
         return None
 
     def expire(
@@ -218,7 +220,7 @@ class Lake:
         return self._replaced(file, smaller)
 
     def _replaced(self, file: LakeFile, smaller: LakeFile | None) -> Compaction:
-        return self._compaction([file.entry], [file], [] if smaller is None else [smaller])
+        return self._merging.replaced([file.entry], [file], [] if smaller is None else [smaller])
 
     def remove(self, paths: Iterable[str]) -> list[Document]:
         """Delete the files that a compaction replaced; return documents that forget them.
@@ -282,14 +284,14 @@ class Lake:
                     yield path.relative_to(self.folder).as_posix()
 
     def _staged(
-        self, table: TableName, groups: list["_Group"], positions: tuple[int, int, int]
+        self, table: TableName, groups: list[Group], positions: tuple[int, int, int]
     ) -> list[Document]:
         short = [group for group in groups if group.n_rows < _OWN_FILE_ROWS]
         # Imported rows may be of a year, and each day would be a file.
         if sum(group.n_days() for group in short) <= _OWN_FILES:
             short = []
         shared = {id(group) for group in short}
-        documents = self._written(table, _joined(short), positions) if short else []
+        documents = self._written(table, joined(short), positions) if short else []
         for group in groups:
             if id(group) not in shared:
                 documents += self._own_files(table, group, positions)
@@ -313,7 +315,7 @@ class Lake:
         )
 
     def _own_files(
-        self, table: TableName, group: "_Group", positions: tuple[int, int, int]
+        self, table: TableName, group: Group, positions: tuple[int, int, int]
     ) -> list[Document]:
         rows = Rows(
             table=table,
@@ -340,161 +342,10 @@ class Lake:
             for document in (file.document(self._order()), *beside)
         ]
 
-    def _settled(self, files: list[LakeFile]) -> Compaction:
-        """Write the rows of hot files, which are given whole, by deployment and day."""
-        partition = files[0].partition
-        positions = partition, min(file.first for file in files), max(file.last for file in files)
-        sources = sorted({file.entry for file in files})
-        name = digest(*sources)
-        groups: dict[tuple[str, str, tuple[tuple[str, str], ...]], list[LakeFile]] = {}
-        for file in files:
-            groups.setdefault((file.deployment, file.layout, file.columns), []).append(file)
-        streams: dict[tuple[str, int], pa.Table] = {}
-        written: list[tuple[LakeFile, list[Document]]] = []
-        try:
-            for (deployment, layout, columns), parts in groups.items():
-                tables = [self._part(part, streams) for part in parts]
-                rows = Rows(
-                    table=files[0].table,
-                    deployment=deployment,
-                    layout=layout_of(tables[0], layout),
-                    columns=columns,
-                    # Parquet takes each chunk of each column by itself, and here they are short.
-                    rows=pa.concat_tables(
-                        [table.replace_schema_metadata(None) for table in tables]
-                    ).combine_chunks(),
-                )
-                own = digest(name, layout, columns)
-                written += write_rows(
-                    self.folder, rows, positions=positions, name=own, compression=HOT
-                )
-        except (OSError, pa.ArrowInvalid) as error:
-            for file, _ in written:
-                self._path(file.path).unlink(missing_ok=True)
-            raise LakeError(f"cannot move rows of hot files: {error}") from error
-        beside = [document for _, more in written for document in more]
-        return self._compaction(sources, files, [file for file, _ in written], beside)
-
-    def _part(self, part: LakeFile, streams: dict[tuple[str, int], pa.Table]) -> pa.Table:
-        key = part.entry, part.place.offset
-        if key not in streams:
-            streams[key] = read_stream(self._path(part.entry), part.place)
-        return streams[key].slice(part.place.start, part.rows)
-
-    def _merge(self, files: list[LakeFile]) -> Compaction:
-        newest = files[0]
-        min_us = min(file.min_us for file in files)
-        first, last = min(file.first for file in files), max(file.last for file in files)
-        positions = (newest.partition, first, last)
-        name = digest(*(file.path for file in files))
-        path = file_path(newest.table, newest.deployment, min_us, positions, name)
-        found: list[Hashes] = []
-        try:
-            schema = pq.read_schema(self.local(newest.path))
-            size = write_file(
-                self._path(path),
-                schema,
-                self._tables(files, found),
-                n_rows=sum(file.rows for file in files),
-                compression=COLD,
-            )
-        except (OSError, pa.ArrowInvalid) as error:
-            raise LakeError(f"cannot merge into {path}: {error}") from error
-        ids, beside = noted(path, filter_of(np.concatenate(found))) if found else ("", [])
-        merged = replace(
-            newest,
-            path=path,
-            rows=sum(file.rows for file in files),
-            bytes=size,
-            min_us=min_us,
-            max_us=max(file.max_us for file in files),
-            first=first,
-            last=last,
-            max_revision=max(file.max_revision for file in files),
-            versions=_union(files),
-            ids=ids,
-        )
-        return self._compaction([file.entry for file in files], files, [merged], beside)
-
-    def _compaction(
-        self,
-        sources: Sequence[str],
-        files: Sequence[LakeFile],
-        written: Sequence[LakeFile],
-        beside: Sequence[Document] = (),
-    ) -> Compaction:
-        one_each = {file.entry: file for file in files}
-        documents = [one_each[entry].removal(self._order()) for entry in sources]
-        documents += [file.document(self._order()) for file in written]
-        documents += beside
-        return Compaction(
-            documents=tuple(documents),
-            obsolete=tuple(sources),
-            written=tuple(file.path for file in written),
-            rows=sum(file.rows for file in written),
-        )
-
-    def _tables(self, files: list[LakeFile], found: list[Hashes]) -> Iterator[pa.Table]:
-        # One row group at a time: what is merged does not stand in memory.
-        for file in files:
-            with pq.ParquetFile(self.local(file.path)) as parquet:
-                for group in range(parquet.num_row_groups):
-                    rows = parquet.read_row_group(group, use_threads=False)
-                    if file.table == "inferences":
-                        found.append(np.unique(hashes(rows.column("id"))))
-                    yield rows
-
     def _order(self) -> str:
         with self._lock:
             self._ordered_us = max(self._ordered_us + 1, time.time_ns() // 1_000)
             return format_time(self._ordered_us)
-
-
-@dataclass(slots=True)
-class _Group:
-    """Rows of one deployment, layout and kind, as they came."""
-
-    deployment: str
-    layout: bytes
-    kind: Kind
-    records: list[pa.RecordBatch] = field(default_factory=list)
-    n_rows: int = 0
-
-    def add(self, records: pa.RecordBatch) -> None:
-        self.records.append(records)
-        self.n_rows += records.num_rows
-
-    def n_days(self) -> int:
-        """Return how many days its rows span; never fewer than they have."""
-        spans = [span(item) for item in self.records]
-        first, last = min(begin for begin, _ in spans), max(end for _, end in spans)
-        return int(last // DAY_US - first // DAY_US + 1)
-
-
-def _joined(groups: list[_Group]) -> list[HotRows]:
-    """Put groups of one kind behind each other."""
-    by_kind: dict[str, list[_Group]] = {}
-    for group in groups:
-        by_kind.setdefault(group.kind.digest, []).append(group)
-    joined = []
-    for same in by_kind.values():
-        records = [item for group in same for item in group.records]
-        joined.append(
-            HotRows(
-                kind=same[0].kind,
-                records=_one_batch(records),
-                owners=[Owner(group.deployment, group.layout, group.n_rows) for group in same],
-            )
-        )
-    return joined
-
-
-def _one_batch(records: list[pa.RecordBatch]) -> pa.RecordBatch:
-    if len(records) == 1:
-        return records[0]
-    # Metadata are not compared, and pyarrow before 19 has no other way.
-    rows = pa.Table.from_batches(records, records[0].schema)
-    return rows.combine_chunks().to_batches()[0]
 
 
 def _is_shared(scores: JoinedScores) -> bool:
@@ -505,10 +356,3 @@ def _is_shared(scores: JoinedScores) -> bool:
 
 def _forgotten(path: str) -> list[Document]:
     return [Document(collection=collection, key=path) for collection in (COLLECTION, FILTERS)]
-
-
-def _union(files: list[LakeFile]) -> tuple[str | None, ...] | None:
-    if any(file.versions is None for file in files):
-        return None
-    found = {version for file in files for version in file.versions or ()}
-    return tuple(sorted(found, key=lambda version: (version is None, version or "")))
