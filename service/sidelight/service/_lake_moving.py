@@ -134,6 +134,8 @@ class LakeMover:
                 self._is_up = False
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
             except Exception:
+                if self._stopping.is_set():
+                    return  # the database was closed before a slow store had answered
                 log.exception("bucket of the lake: files wait")
                 self._is_up = False
                 pause_s = _LONGEST_PAUSE_S
