@@ -226,6 +226,20 @@ def test_files_of_other_loggers_are_known_by_their_content(
     assert collector.folder.counter("quarantined_events_total") == 0
 
 
+def test_documents_of_seldons_logger_are_known_by_their_content(
+    tmp_path: Path, collector: Collector
+) -> None:
+    stored = json.loads(Path("tests/wire/es03_metadata_enriched.json").read_text())["elasticsearch"]
+    path = tmp_path / "hits.jsonl"
+    path.write_text(json.dumps({"_id": stored["id"], "_source": stored["doc"]}))
+
+    assert import_files([path], collector.client).events == 2
+    collector.folder.work()
+    (found,) = _stored(collector.folder.data)
+    assert found["deployment"] == "seldon/income"
+    assert found["rows"][0]["outputs"] == {"t:0": 0.14, "t:1": 0.86}
+
+
 @pytest.mark.parametrize(
     ("name", "content", "mapped", "said"),
     [
