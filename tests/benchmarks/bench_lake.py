@@ -24,13 +24,13 @@ START_US = 1_356_998_400_000_000
 
 
 class MemoryDocuments:
-    """The manifest alone; what SQLite costs is measured elsewhere."""
+    """The manifest and what stands beside it; what SQLite costs is measured elsewhere."""
 
     def __init__(self) -> None:
-        self.files: dict[str, Document] = {}
+        self.stored: dict[tuple[str, str], Document] = {}
 
     def get(self, collection: str, key: str) -> dict[str, Any] | None:
-        found = self.files.get(key) if collection == "lake_files" else None
+        found = self.stored.get((collection, key))
         return dict(found.value) if found is not None and found.value is not None else None
 
     def present(self, collection: str, keys: Collection[str]) -> set[str]:
@@ -49,21 +49,23 @@ class MemoryDocuments:
             return []
         found = sorted(
             (item.order, item.key)
-            for item in self.files.values()
-            if after is None or (item.order, item.key) > after
+            for (of, _), item in self.stored.items()
+            if of == collection and (after is None or (item.order, item.key) > after)
         )
+        files = [(order, self.stored[collection, key]) for order, key in found[:limit]]
         return [
-            (order, key, dict(self.files[key].value or {}))
-            for order, key in found[:limit]
-            if deployment in {None, self.files[key].deployment}
+            (order, item.key, dict(item.value or {}))
+            for order, item in files
+            if deployment in {None, item.deployment}
         ]
 
     def put(self, documents: Sequence[Document]) -> None:
         for document in documents:
+            key = document.collection, document.key
             if document.value is None:
-                self.files.pop(document.key, None)
+                self.stored.pop(key, None)
             else:
-                self.files[document.key] = document
+                self.stored[key] = document
 
     def counters(self) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
         return {}
