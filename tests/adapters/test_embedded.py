@@ -229,6 +229,15 @@ def test_thousands_of_keys_are_looked_up_and_scanned(journals: EmbeddedJournals)
     assert list(journals.scan("g", b"00001")) == [(b"00001", b"v")]
 
 
+def test_which_documents_are_there_is_asked_for_many_at_once(documents: EmbeddedDocuments) -> None:
+    keys = [f"prod/m{number}" for number in range(1200)]
+    documents.put([Document(collection="deployments", key=key, value={}) for key in keys[::2]])
+    documents.put([Document(collection="alarms", key=keys[1], value={})])
+
+    assert documents.present("deployments", keys) == set(keys[::2])
+    assert documents.present("deployments", []) == set()
+
+
 def test_documents_are_listed_page_by_page(documents: EmbeddedDocuments) -> None:
     documents.put(
         [

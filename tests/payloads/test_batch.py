@@ -44,6 +44,23 @@ def test_batches_of_one_schema_are_read_with_their_own_rows() -> None:
     assert [(batch.deployment, batch.layout) for batch in again] == [("prod/income", LAYOUT)] * 3
 
 
+def test_a_long_batch_is_compressed_and_reads_back() -> None:
+    batch = _batch({"features.age": [0.5] * 3000}, n_rows=3000)
+
+    data = batch.to_ipc()
+
+    assert len(data) < batch.records.nbytes / 2
+    assert Batch.from_ipc(data).records.equals(batch.records, check_metadata=True)
+
+
+def test_columns_under_a_schema_that_was_checked_are_the_same_batch() -> None:
+    batch = _batch({"features.age": [1.0]}, n_rows=1)
+
+    again = Batch.of(batch.records.columns, batch.records.schema)
+
+    assert again.records.equals(batch.records, check_metadata=True)
+
+
 def test_batches_with_a_dictionary_are_read_twice_alike() -> None:
     batch = _batch({"features.sex": ["f"]}, n_rows=1)
     column = batch.records.column("features.sex").dictionary_encode()
