@@ -16,7 +16,8 @@ from sidelight.logger import CapturedEvent, ConsumedRecord, identity, kind_of, p
 from sidelight.logger._door import Door, DoorLimits
 from sidelight.logger._http import Request
 from sidelight.logger._journal import EventRecord
-from sidelight.logger._pairing import Pair, Pairing
+from sidelight.logger._pairing import Pairing
+from sidelight.logger._pairing_outcome import Pair
 from sidelight.logger._segments import Done
 from sidelight.payloads import Batch, Event
 

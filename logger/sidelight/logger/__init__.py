@@ -42,7 +42,8 @@ from sidelight.logger._journal import (
     Slice,
 )
 from sidelight.logger._outlet import EmitterLimits, Outlet, Overflow, SpoolFolder
-from sidelight.logger._pairing import WAITING_PREFIX, Meeting, Outcome, Pair, Pairing
+from sidelight.logger._pairing import WAITING_PREFIX, Pairing
+from sidelight.logger._pairing_outcome import Meeting, Outcome, Pair
 from sidelight.logger._pairing_reader import EventReader
 from sidelight.logger._pairing_upgrade import move_old_identities
 from sidelight.logger._redaction import Redaction

@@ -8,16 +8,16 @@ same 16 bytes of an inference that was handed on.
 import hashlib
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final, Self
 
 import msgspec
 
 from sidelight.logger._arrival import Arrival, arrival_of
-from sidelight.logger._identity import Identity, identity, kind_of
+from sidelight.logger._identity import identity, kind_of
+from sidelight.logger._pairing_outcome import Meeting, Outcome, Pair
 from sidelight.logger._pairing_state import Half, PairState, Side, remember_whole
-from sidelight.payloads import Event, EventKind, RawRef
+from sidelight.payloads import Event, RawRef
 
 WAITING_PREFIX: Final = b"w"
 _DIGEST_BYTES: Final = 8
@@ -27,52 +27,6 @@ _NEVER_NS: Final = 1 << 63
 
 Lookup = Callable[[Iterable[bytes]], Mapping[bytes, bytes]]
 Fetch = Callable[[RawRef], Event | None]
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """An inference to be decoded and stored.
-
-    Parameters
-    ----------
-    key : Identity
-        What the halves share.
-    id : str
-        Inference id, 32 hexadecimal digits.
-    request, response : Event or None
-        At least one of them.
-    orphan : "request", "response" or None
-        The half that is there when the other did not come in time.
-    revision : int
-        0, or 1 when a late half completes what was stored as an orphan.
-
-    """
-
-    key: Identity
-    id: str
-    request: Event | None
-    response: Event | None
-    orphan: Side | None = None
-    revision: int = 0
-
-
-class Meeting(msgspec.Struct, gc=False):
-    """A ``Pair`` whose halves came from senders that are known, and waited in memory.
-
-    Parameters
-    ----------
-    asked, answered : Arrival
-        The halves.
-
-    """
-
-    asked: Arrival
-    answered: Arrival
-
-    def pair(self) -> Pair:
-        """Return it with its events."""
-        asked = self.asked
-        return Pair(asked.key, asked.digest.hex(), asked.event(), self.answered.event())
 
 
 class _Waiting(msgspec.Struct, gc=False):
@@ -101,46 +55,6 @@ class _Waiting(msgspec.Struct, gc=False):
         return PairState(
             request, response, is_stored=False, revision=0, received_ns=self.received_ns
         )
-
-
-@dataclass(slots=True)
-class Outcome:
-    """What one step decided; ``state`` and ``remembered`` belong into its commit.
-
-    Parameters
-    ----------
-    pairs : list of Pair or Meeting
-        In the order in which they were completed or given up.
-    state : dict of bytes to bytes or None
-        Changed keys; None deletes one.
-    remembered : dict of bytes to bytes
-        What to remember for ever of inferences that were handed on.
-    feedback, others : list of Event
-        Events that are no halves, in order.
-    received : Counter by (deployment, kind)
-        Every event that was taken.
-    completed, orphans, late, duplicates, key_reused, unreadable : Counter by deployment
-        ``completed`` counts inferences with both halves at revision 0, ``late`` those that were
-        orphans before, ``unreadable`` halves whose partner the archive has no more.
-
-    """
-
-    pairs: list[Pair | Meeting] = field(default_factory=list)
-    state: dict[bytes, bytes | None] = field(default_factory=dict)
-    remembered: dict[bytes, bytes] = field(default_factory=dict)
-    feedback: list[Event] = field(default_factory=list)
-    others: list[Event] = field(default_factory=list)
-    received: Counter[tuple[str, EventKind]] = field(default_factory=Counter)
-    completed: Counter[str] = field(default_factory=Counter)
-    orphans: Counter[str] = field(default_factory=Counter)
-    late: Counter[str] = field(default_factory=Counter)
-    duplicates: Counter[str] = field(default_factory=Counter)
-    key_reused: Counter[str] = field(default_factory=Counter)
-    unreadable: Counter[str] = field(default_factory=Counter)
-
-    def whole(self) -> list[Pair]:
-        """Return the pairs with the events of their halves."""
-        return [item.pair() if isinstance(item, Meeting) else item for item in self.pairs]
 
 
 class Pairing:
