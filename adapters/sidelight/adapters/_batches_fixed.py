@@ -11,7 +11,8 @@ import pyarrow as pa
 from sidelight.adapters._decoded import Decoded
 from sidelight.adapters._decoding_facts import facts_of, times
 from sidelight.adapters._decoding_tags import written
-from sidelight.adapters._known_inferences import Known, Place, Plan
+from sidelight.adapters._known_inferences import Known
+from sidelight.adapters._known_plan import Place, Plan
 from sidelight.logger import Arrival
 from sidelight.payloads import ROW_SCHEMA
 

@@ -12,7 +12,8 @@ from sidelight.adapters._decoded import Decoded, Layouts
 from sidelight.adapters._decoding_answers import one_a_row
 from sidelight.adapters._decoding_columns import CONVERSION_ERRORS, arrays, registered_names
 from sidelight.adapters._decoding_incomplete import incomplete, refused
-from sidelight.adapters._known_inferences import Known, KnownInferences, Plan
+from sidelight.adapters._known_inferences import Known, KnownInferences
+from sidelight.adapters._known_plan import Plan
 from sidelight.adapters._labels import Labels, labels
 from sidelight.adapters.dialects import (
     DIALECTS,
