@@ -25,6 +25,7 @@ from sidelight.adapters import (
     StoreError,
 )
 from sidelight.adapters import _elastic_search as search_module
+from sidelight.adapters import _query_stream as stream_module
 from sidelight.adapters._elastic_client import Answer, UnreachableError
 
 
@@ -57,6 +58,20 @@ def test_pages_hold_each_inference_once(both: Both, deployment: str | None) -> N
     asked = {"deployment": deployment, "limit": 23}
 
     assert answer(both.search, **asked) == answer(both.lake, **asked)
+
+
+def test_a_page_of_large_inferences_ends_early_and_the_next_goes_on(
+    both: Both, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = answer(both.search, limit=1000)
+    monkeypatch.setattr(stream_module, "_MOST_CELLS", 30)
+    monkeypatch.setattr(stream_module, "_FIRST_PORTION", 2)
+
+    first, cursor = both.search.find(limit=1000)
+
+    assert 0 < len(first) < len(expected)
+    assert cursor is not None
+    assert answer(both.search, limit=1000) == expected
 
 
 def test_one_inference_is_found_by_its_id(both: Both) -> None:

@@ -1,6 +1,6 @@
 """Audit queries on a search server, with the answers that the lake gives."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -21,7 +21,7 @@ from sidelight.adapters._query_question import (
     checked_question,
 )
 from sidelight.adapters._query_search import Hit
-from sidelight.adapters._query_stream import walk
+from sidelight.adapters._query_stream import portion, walk
 from sidelight.adapters._where_elastic import candidates
 from sidelight.adapters._where_rows import holds
 from sidelight.adapters.errors import QueryError
@@ -163,21 +163,24 @@ class ElasticInferences:
                 after=after,
                 size=wanted * (1 if _is_of_whole(asked.question) else _ROWS_PER_INFERENCE),
             )
-            found += self._answers(asked, hits[:wanted])
+            looked_at = hits[:wanted]
+            items, n_read = portion(lambda some: self._answers(asked, some), looked_at)
+            of_id = {hit.id: hit for hit in looked_at}
+            found += [(of_id[item.id], item) for item in items]
             if len(found) > limit:
-                last = found[limit - 1][0]
-                items = [inference for _, inference in found[:limit]]
-                return items, Cursor(time_us=last.time_us, id=last.id)
+                return [item for _, item in found[:limit]], _end(found[limit - 1][0])
+            if n_read < len(looked_at):
+                # As much as one answer holds: the next page begins behind it.
+                return [item for _, item in found], _end(looked_at[n_read - 1])
             if not has_more and len(hits) <= wanted:
-                return [inference for _, inference in found], None
-            last = hits[:wanted][-1]
-            after = Cursor(time_us=last.time_us, id=last.id)
+                return [item for _, item in found], None
+            after = _end(looked_at[-1])
 
-    def _answers(self, asked: _Asked, hits: list[Hit]) -> list[tuple[Hit, Inference]]:
+    def _answers(self, asked: _Asked, hits: Sequence[Hit]) -> list[Inference]:
         """Return which of some candidates are answers, in their order."""
         stored = self._stored(asked.question.deployment, [hit.id for hit in hits], asked.known)
         return [
-            (hit, inference_of(rows))
+            inference_of(rows)
             for hit in hits
             # Another revision may have another time: there it is found in its own place.
             if (rows := stored.get(hit.id)) and rows[0].source["time_us"] == hit.time_us
@@ -215,6 +218,10 @@ class ElasticInferences:
             filters.append(candidates(question.where, lambda column: field_of(column, shared)))
             known = own
         return _Asked(question, filters, known)
+
+
+def _end(hit: Hit) -> Cursor:
+    return Cursor(time_us=hit.time_us, id=hit.id)
 
 
 def _filters(question: Question) -> list[Mapping[str, Any]]:

@@ -11,6 +11,7 @@ from sidelight.adapters._elastic_columns import NoteCache, columns_index
 from sidelight.adapters._elastic_names import index_stem
 from sidelight.adapters._query_cursor import Cursor
 from sidelight.adapters._query_search import Hit
+from sidelight.adapters._query_stream import CELLS, weight
 from sidelight.adapters.errors import StoreError
 
 _OK: Final = 200
@@ -19,7 +20,8 @@ _ANY: Final = {"ignore_unavailable": "true", "allow_no_indices": "true"}
 _WHOLE: Final = {**_ANY, "allow_partial_search_results": "false"}
 # More than 10,000 hits are refused at once.
 _MOST_HITS: Final = 10_000
-_DOCUMENTS: Final = 500
+_FIRST_DOCUMENTS: Final = 100
+_DOCUMENTS: Final = 1_000
 _IDS: Final = 1_000
 _NOTES: Final = 1_000
 _PLACE: Final = ("_index", "_id")
@@ -87,7 +89,6 @@ class ElasticSearch:
         for begin in range(0, len(ids), _IDS):
             wanted = {"terms": {"inference_id": list(ids[begin : begin + _IDS])}}
             body: dict[str, Any] = {
-                "size": _DOCUMENTS,
                 "query": self._query(deployment, [wanted]),
                 # An inference may be in two indices until the older one is removed.
                 "sort": [
@@ -97,8 +98,20 @@ class ElasticSearch:
                 ],
                 "track_total_hits": False,
             }
-            for hit in self._pages(self._pattern(deployment), body, _DOCUMENTS):
+            yield from self._sized(self._pattern(deployment), body)
+
+    def _sized(self, index: str, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """Yield documents, as many at a time as those before them let expect to fit in memory."""
+        size = _FIRST_DOCUMENTS
+        while True:
+            hits = self._search(index, {**body, "size": size})
+            for hit in hits:
                 yield hit["_source"]
+            if len(hits) < size:
+                return
+            body["search_after"] = hits[-1]["sort"]
+            n_cells = sum(weight(hit["_source"]) for hit in hits)
+            size = max(1, min(_DOCUMENTS, 4 * size, CELLS * len(hits) // max(n_cells, 1)))
 
     def notes(self, deployment: str | None) -> list[dict[str, Any]]:
         """Return the notes on the columns of a deployment, and of who shares its indices."""

@@ -13,8 +13,8 @@ Page = Callable[[Cursor | None, int], tuple[list[Inference], Cursor | None]]
 Hit = TypeVar("Hit")
 
 _FIRST: Final = 100
-# Values on a page, as Python holds them about 50 MB.
-_CELLS: Final = 500_000
+CELLS: Final = 500_000
+"""Values on a page, as Python holds them about 50 MB."""
 # Values of one answer, beyond which its page ends.
 _MOST_CELLS: Final = 2_000_000
 _FIRST_PORTION: Final = 50
@@ -42,7 +42,7 @@ def walk(page: Page, *, limit: int | None = None) -> Iterator[list[Inference]]:
         n_cells = sum(_cells(item) for item in items)
         # One page of little does not make the next one of much too large.
         most = min(MAX_LIMIT, 4 * size)
-        size = max(1, min(most, _CELLS * len(items) // max(n_cells, 1)))
+        size = max(1, min(most, CELLS * len(items) // max(n_cells, 1)))
 
 
 def portion(
@@ -76,15 +76,16 @@ def _cells(item: Inference) -> int:
         return 1
     # The rows of an inference are alike.
     row = item.rows[0]
-    return len(item.rows) * (_weight(row.features) + _weight(row.outputs) + 1)
+    return len(item.rows) * (weight(row.features) + weight(row.outputs) + 1)
 
 
-def _weight(values: object) -> int:
+def weight(values: object) -> int:
+    """Return how many values something holds, nested ones too; of a long list, about."""
     match values:
         case dict():
-            return sum(map(_weight, values.values()))
+            return sum(map(weight, values.values()))
         case list():
-            return len(values) * (_weight(values[0]) or 1) if values else 1
+            return len(values) * (weight(values[0]) or 1) if values else 1
         case str():
             return 1 + len(values) // 64
         case _:
