@@ -4,15 +4,19 @@ import base64
 import json
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidelight.adapters import Decoder
+from sidelight.adapters._known_bodies import learned
 from sidelight.adapters._known_inferences import Known
+from sidelight.adapters.dialects import DIALECTS, read_payload
 from sidelight.logger import Meeting, Outcome, Pairing, parse, scan
 from sidelight.logger import _envelope as envelope
 from sidelight.logger import _envelope_json as envelope_json
@@ -417,3 +421,24 @@ def test_a_string_across_two_bodies_is_found_in_neither() -> None:
         odd[place] = head, body[:begin] + inside + body[body.index(b"]", begin) :]
     records = _numbered([*usual, *odd])
     _same([records[:6], records[6:]])
+
+
+def test_brackets_that_make_up_for_each_other_leave_those_between_alone() -> None:
+    usual = [part for number in range(3) for part in _of_client("lists", number)]
+    odd = [part for number in range(3, 7) for part in _of_client("lists", number)]
+    # Closes what the first one opened, and makes lists enough for all of them.
+    closing = b"[5,6]],[6,7]],[[0.5,1]],[[70,71],[72,73]],[[3,4],[5,6]],[[1,2]"
+    for place, inside in ((0, b"[1,2],[[2,3]"), (2, b"[7,8],[9,10]"), (4, closing)):
+        head, body = odd[place]
+        odd[place] = head, b'{"instances":[' + inside + b"]}"
+    odd[3] = odd[3][0], b'{"predictions":[[0.5,1.5],[2.5,3.5]]}'
+    records = _numbered([*usual, *odd])
+    _same([records[:6], records[6:]])
+
+
+def test_a_text_that_is_much_longer_than_its_numbers_is_not_learned() -> None:
+    body = orjson.dumps({"parameters": {"x": "a" * (20 << 10)}, "instances": [[1.5], [2.5]]})
+    short = body.replace(b"a" * 100, b"")
+    read = partial(read_payload, side="request", dialects=DIALECTS)
+    assert learned(body, read(body), [], read) is None
+    assert learned(short, read(short), [], read) is not None

@@ -30,6 +30,9 @@ _VARIABLE: Final = re.compile(
 )
 _PATTERNS: Final = {_ID: rb"([ !#-\[\]-~]{1,256})", _ROWS: rb"([1-9][0-9]{0,8})"}
 _MAX_BYTES: Final = 1 << 20
+# Each byte around the numbers costs a microsecond to learn and some twenty to remember.
+_MAX_AROUND: Final = 16 << 10
+_NO_BRACKETS: Final = bytes(set(range(256)) - set(b"[]"))
 _CLASSES: Final = ({int}, {float}, {int, float})
 _EXACT: Final = 1 << 53
 _AROUND_ONE: Final = 2
@@ -147,7 +150,10 @@ class Shape:
             is_whole = body.endswith(self._tail)
             if not is_whole or fragment[:1] != b"[" or fragment[-1:] != b"]":
                 return None
-            return said, (fragment,)
+            # Lists one behind the other: what is deeper, or closes more than it opens, would make
+            # of its neighbours' numbers something else where all are parsed at once.
+            brackets = fragment.translate(None, _NO_BRACKETS)
+            return (said, (fragment,)) if brackets == b"[]" * (len(brackets) // 2) else None
         fragments = []
         for other in self._others:
             end = body.find(b"]", start)
@@ -244,7 +250,7 @@ def learned(
         return None
     for is_nested in (False, True):
         texts = _around_numbers(body, half, is_nested=is_nested)
-        if texts is None:
+        if texts is None or sum(map(len, texts)) > _MAX_AROUND:
             continue
         key = Shape(half, texts, is_nested=is_nested, has_rows=True).key
         has_rows = any(other.key == key for other in known)
@@ -259,8 +265,8 @@ def parsed(fragments: Sequence[bytes], *, is_nested: bool) -> list[list[Any] | N
 
     All are parsed at once. That each came out by itself is certain: a flat fragment has no closing
     bracket, and none of the brackets between them can be inside of a string without one list less
-    in the end. Lists in a fragment are numbers in brackets, as their reader checks, and what
-    begins and ends with a bracket leaves none of those between open.
+    in the end. A fragment of lists begins and ends with a bracket, and each of its brackets that
+    opens is closed by the next one: none of those between them can be inside of it.
     """
     lists = _parsed_together(fragments, is_nested=is_nested)
     if lists is not None:
