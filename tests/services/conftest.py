@@ -34,8 +34,8 @@ _SIDELIGHT = (sys.executable, "-P", "-m", "sidelight.service")
 _ANNOUNCED = re.compile(rb"listens on https?://[\d.]+:(\d+)/")
 _RELAYING = re.compile(rb"127\.0\.0\.1', (\d+)\)")
 
-# It runs in an environment of its own.
-collect_ignore = ["tritonclient_calls.py"]
+# They run in environments of their own.
+collect_ignore = ["elastic_round.py", "tritonclient_calls.py"]
 
 Condition = Callable[[Metrics], bool]
 
