@@ -429,8 +429,7 @@ def test_brackets_that_make_up_for_each_other_leave_those_between_alone() -> Non
     # Closes what the first one opened, and makes lists enough for all of them.
     closing = b"[5,6]],[6,7]],[[0.5,1]],[[70,71],[72,73]],[[3,4],[5,6]],[[1,2]"
     for place, inside in ((0, b"[1,2],[[2,3]"), (2, b"[7,8],[9,10]"), (4, closing)):
-        head, body = odd[place]
-        odd[place] = head, b'{"instances":[' + inside + b"]}"
+        odd[place] = odd[place][0], b'{"instances":[' + inside + b"]}"
     odd[3] = odd[3][0], b'{"predictions":[[0.5,1.5],[2.5,3.5]]}'
     records = _numbered([*usual, *odd])
     _same([records[:6], records[6:]])

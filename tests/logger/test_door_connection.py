@@ -17,6 +17,7 @@ from sidelight.logger._door_connection import DoorConnection
 from sidelight.logger._door_gate import GatedDoor
 from sidelight.logger._door_heads import LearnedHeads
 from sidelight.logger._http import Request, response
+from sidelight.logger._http_head import RequestHead
 from sidelight.logger._segments import Done
 from sidelight.logger.errors import JournalError, JournalFull
 
@@ -424,6 +425,26 @@ def test_few_heads_are_kept_and_those_are_the_ones_that_come_again() -> None:
     kept, is_known = asyncio.run(run())
     assert kept == 16
     assert is_known
+
+
+def test_long_heads_are_not_learned() -> None:
+    heads = LearnedHeads()
+    for n_lines in (2000, 100):
+        raw = request({**EVENT, **{f"X-{number}": "" for number in range(n_lines)}}, b"")
+        for _ in range(2):
+            heads.learn(RequestHead(raw))
+        assert len(heads.heads) == (n_lines == 100)
+
+
+def test_a_head_whose_bodies_come_later_is_learned_once() -> None:
+    async def run() -> int:
+        side = Side(short=True)
+        for _ in range(20):
+            side.told(PLAIN[:-3], PLAIN[-3:])
+        assert side.heads is not None
+        return len(side.heads.heads)
+
+    assert asyncio.run(run()) == 1
 
 
 @pytest.mark.parametrize(

@@ -121,6 +121,14 @@ def test_heads_that_are_never_alike_are_soon_not_worth_a_lesson(templates: HeadT
     assert templates._reluctance >= 4
 
 
+def test_heads_of_very_many_lines_are_not_learned(templates: HeadTemplates) -> None:
+    lines = [b"X-%d: 1" % number for number in range(130)]
+    for record in (_record(b"Ce-Id: 1", *lines), _record(b"Ce-Id: 1", *lines[:-20])):
+        parse(record)
+    assert templates.arrival(_record(b"Ce-Id: 1", *lines), EventLimits()) is None
+    assert templates.arrival(_record(b"Ce-Id: 1", *lines[:-20]), EventLimits()) is not None
+
+
 def test_a_sender_that_is_known_stays_so_beside_many_others(templates: HeadTemplates) -> None:
     for number in range(500):
         parse(_record(b"Ce-Id: 1", b"Ce-Time: 2"))

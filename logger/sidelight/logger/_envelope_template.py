@@ -25,6 +25,8 @@ _REQUEST_LINE: Final = ":line"
 _PLAIN: Final = rb"([!#$&-\[\]-~]{0,256})"
 _MAX_SHAPES: Final = 16
 _MAX_BYTES: Final = 16 << 10
+# Each value that is found to differ compiles all of them again.
+_MAX_PARTS: Final = 128
 _MAX_SENDERS: Final = 4096
 # When the events of a sender are never the same, most of them are not worth a lesson.
 _RELUCTANCE: Final = 32
@@ -195,7 +197,7 @@ class Templates:
     def learn(self, parts: Sequence[Part], behind: bytes, sender: Sender) -> None:
         """Remember a sender."""
         text = joined(parts, behind)
-        if len(text) > _MAX_BYTES:
+        if len(text) > _MAX_BYTES or len(parts) > _MAX_PARTS:
             return
         read, constant, _, senders = self._shape(parts, behind).compiled
         match = read(text)

@@ -13,6 +13,7 @@ from queue import Empty, SimpleQueue
 
 from sidelight.logger._segments_archive import Archive, journal_error
 from sidelight.logger._segments_folder import SealedSegment
+from sidelight.logger._segments_outage import Outage
 from sidelight.logger._segments_reader import SegmentReader
 from sidelight.logger._segments_recovery import Recovery
 from sidelight.logger._segments_signature import Signer
@@ -106,6 +107,7 @@ class SegmentWriter:
         self._wanted = 0.0
         self.groups = 0
         self.failed_groups = 0
+        self._outage = Outage()
         self.largest_group = 0
         self._waiting: deque[_Waiting] = deque()
         # What waits is taken at once; only a thread that sleeps needs to be told.
@@ -282,10 +284,11 @@ class SegmentWriter:
             self.largest_group = max(self.largest_group, len(group))
             # Who is answered now comes again, and joins who came meanwhile.
             self._wanted = _ENOUGH * (len(group) + len(self._waiting))
-        except OSError as failure:
+            self._outage.passed()
+        except Exception as failure:  # noqa: BLE001 - whatever it is, senders are waiting
             error = journal_error(failure)
             self.failed_groups += 1
-            log.error("a group could not be made durable", extra={"errno": failure.errno})  # noqa: TRY400
+            self._outage.failed(failure)
         answer = partial(_answer, group, position, error)
         if deliver is None:
             answer()

@@ -132,13 +132,13 @@ class Archive:
         )
         try:
             write_all(self._file, (header, payloads))
-        except OSError:
+        except BaseException:
             self._take_back()
             raise
         before = time.perf_counter()
         try:
             (self._sync or os.fdatasync)(self._file)
-        except OSError:
+        except BaseException:
             self._take_back()
             self._abandon()
             raise
@@ -329,8 +329,13 @@ class Archive:
         self._digest = chain_seed(header)
 
 
-def journal_error(error: OSError) -> JournalError:
+def journal_error(error: Exception) -> JournalError:
     """Return what to tell those whose records could not be made durable."""
+    if not isinstance(error, OSError):
+        return JournalError(
+            f"events journal: expected to write and sync, got {type(error).__name__}; "
+            "nothing was acknowledged, send again"
+        )
     if error.errno in _FULL:
         return JournalFull(
             "events journal: expected room on the disk, got none; nothing was written, "

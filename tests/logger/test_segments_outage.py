@@ -1,0 +1,75 @@
+"""While nothing can be made durable the log says so, and does not fill what is left of the disk."""
+
+import errno
+import logging
+from pathlib import Path
+
+import pytest
+
+from sidelight.logger._segments import SegmentWriter
+from sidelight.logger._segments_outage import Outage
+from sidelight.logger.errors import JournalError
+
+FULL = OSError(errno.ENOSPC, "full")
+
+
+def _said(caplog: pytest.LogCaptureFixture) -> list[tuple[str, object]]:
+    return [
+        (record.getMessage(), vars(record).get("groups", vars(record).get("failed_since")))
+        for record in caplog.records
+    ]
+
+
+def test_an_outage_is_told_when_it_begins_each_ten_seconds_and_when_it_is_over(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    now = [100.0]
+    outage = Outage(lambda: now[0])
+    outage.passed()
+    for moment in range(250):
+        now[0] = 100.0 + moment / 10
+        outage.failed(FULL)
+    outage.passed()
+    outage.passed()
+    assert _said(caplog) == [
+        ("groups could not be made durable", 1),
+        ("groups could not be made durable", 100),
+        ("groups could not be made durable", 100),
+        ("groups are durable again", 49),
+    ]
+
+
+def test_groups_that_fail_and_pass_in_turn_are_not_told_one_by_one(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    now = [100.0]
+    outage = Outage(lambda: now[0])
+    for moment in range(150):
+        now[0] = 100.0 + moment / 10
+        outage.failed(FULL)
+        outage.passed()
+    assert _said(caplog) == [
+        ("groups could not be made durable", 1),
+        ("groups are durable again", 0),
+        ("groups could not be made durable", 100),
+        ("groups are durable again", 0),
+    ]
+
+
+def test_what_nobody_foresaw_costs_its_group_and_neither_the_thread_nor_the_segment(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    failures: list[Exception] = [MemoryError()]
+
+    def sync(file: int) -> None:
+        del file
+        if failures:
+            raise failures.pop()
+
+    writer = SegmentWriter(tmp_path, sync=sync)
+    with pytest.raises(JournalError, match="MemoryError"):
+        writer.write(b"head", b"one").result(timeout=10)
+    assert writer.write(b"head", b"two").result(timeout=10) == 0
+    writer.close()
+    assert writer.failed_groups == 1
+    assert [record.levelno for record in caplog.records] == [logging.ERROR, logging.WARNING]
