@@ -5,6 +5,7 @@ import gzip
 import json
 import math
 from dataclasses import replace
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -417,6 +418,23 @@ def test_rows_of_a_deployment_stay_in_order_whatever_their_layouts(kinds: list[s
     found = [name for batch in decode(*pairs).batches for name in rows(batch, "request_id")]
 
     assert found == [str(n) for n in range(len(kinds))]
+
+
+@pytest.mark.parametrize("order", list(permutations(range(3))))
+def test_an_inference_beside_orphans_keeps_both_halves(order: tuple[int, ...]) -> None:
+    asked = half("request", v2(("a", [1, 1], "FP64", [1.0])))
+    said = half(
+        "response", {"outputs": [{"name": "y", "shape": [1, 1], "datatype": "FP64", "data": [2.0]}]}
+    )
+    pairs = [pair(asked), pair(None, said), pair(asked, said)]
+    batches = decode(*[pairs[place] for place in order]).batches
+    found = [
+        {name: value for name, value in row.items() if name in {"features.a", "outputs.y"}}
+        for batch in batches
+        for row in batch.records.to_pylist()
+    ]
+    both = [{"features.a": 1.0}, {"outputs.y": 2.0}, {"features.a": 1.0, "outputs.y": 2.0}]
+    assert found == [both[place] for place in order]
 
 
 def test_a_registered_schema_names_columns_without_names() -> None:

@@ -197,8 +197,11 @@ def _common_layouts(one: Layouts, other: Layouts) -> Layouts | None:
     if one == other:
         return one
     request, response = map(_common_layout, one, other)
-    # Halves that are missing on one side only are layouts of their own.
-    if (request is None) is not (one[0] is None) or (response is None) is not (one[1] is None):
+    # Halves that are missing on one side only are layouts of their own: one that is nowhere in
+    # common has no columns, which would lose what an inference behind an orphan says.
+    if (request is None and one[0] is not other[0]) or (
+        response is None and one[1] is not other[1]
+    ):
         return None
     return request, response
 
