@@ -1,7 +1,9 @@
 """Exports: three formats that say the same, a stream that holds little, no end that is a lie."""
 
+import dataclasses
 import io
 import json
+import math
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -139,6 +141,93 @@ def flat(item: dict[str, Any], number: int) -> dict[str, Any]:
             for name, value in row[section].items()
         },
     }
+
+
+def _labelled(store: Any, samples: SimpleNamespace, *labels: Any) -> None:
+    store.add(samples.batch([samples.row(f"i{number}", number) for number in range(len(labels))]))
+    store.documents.put(
+        [
+            samples.labelled("prod/flights", f"request-i{number}", 0, {"y": label})
+            for number, label in enumerate(labels)
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("label", "parquet"),
+    [
+        pytest.param(2**63 - 1, 2.0**63, id="64 bits"),
+        pytest.param(2**64, 2.0**64, id="more"),
+        pytest.param(-(2**63) - 1, -(2.0**63), id="less"),
+        pytest.param(10**400, None, id="beyond a double"),
+        pytest.param([2**70], "[1180591620717411303424]", id="in a list"),
+    ],
+)
+def test_a_label_beyond_64_bits_is_exported_with_all_its_digits(
+    store: Any, samples: SimpleNamespace, label: Any, parquet: Any
+) -> None:
+    _labelled(store, samples, label)
+
+    found = {name: b"".join(store.queries.export(format=name)) for name in EXPORTS}
+
+    assert json.loads(found["jsonl"])["rows"][0]["labels"] == {"y": label}
+    (line,) = csv_rows(found["csv"].decode())
+    assert line["labels.y"] == (json.dumps(label) if isinstance(label, list) else label)
+    assert [row["labels.y"] for row in parquet_rows(found["parquet"])] == [parquet]
+
+
+@pytest.mark.parametrize(
+    ("label", "plain", "text"),
+    [
+        pytest.param(math.nan, None, None, id="nan"),
+        pytest.param(-math.inf, None, None, id="infinite"),
+        pytest.param([1.5, math.nan], [1.5, None], "[1.5, null]", id="in a list"),
+        pytest.param({"a": [math.inf]}, {"a": [None]}, '{"a": [null]}', id="deeper"),
+        pytest.param({"a": math.nan, "b": 2**64}, {"a": None, "b": 2**64}, None, id="both"),
+    ],
+)
+def test_a_label_that_is_not_finite_is_null_in_every_format(
+    store: Any, samples: SimpleNamespace, label: Any, plain: Any, text: str | None
+) -> None:
+    _labelled(store, samples, label)
+    text = text if text or plain is None else json.dumps(plain)
+
+    found = {name: b"".join(store.queries.export(format=name)) for name in EXPORTS}
+
+    assert b"NaN" not in found["jsonl"]
+    assert json.loads(found["jsonl"])["rows"][0]["labels"] == {"y": plain}
+    assert [row["labels.y"] for row in csv_rows(found["csv"].decode())] == [text]
+    assert [row["labels.y"] for row in parquet_rows(found["parquet"])] == [text]
+
+
+def test_a_label_that_is_not_finite_is_null_among_texts(
+    store: Any, samples: SimpleNamespace
+) -> None:
+    _labelled(store, samples, "a", math.nan)
+
+    rows = parquet_rows(b"".join(store.queries.export(format="parquet")))
+
+    assert [row["labels.y"] for row in rows] == ["a", None]
+
+
+def test_tags_that_are_not_finite_are_null_in_tables() -> None:
+    item = dataclasses.replace(inference("a", {}), tags={"t": [math.nan]})
+    export = Export(pages=lambda: iter([[item]]), columns=dict)
+
+    found = {name: b"".join(EXPORTS[name](export)) for name in EXPORTS}
+
+    assert json.loads(found["jsonl"])["tags"] == {"t": [None]}
+    assert [row["tags"] for row in csv_rows(found["csv"].decode())] == ['{"t": [null]}']
+    assert [row["tags"] for row in parquet_rows(found["parquet"])] == ['{"t": [null]}']
+
+
+@pytest.mark.parametrize("where", ["labels.y > 1e308", "labels.y >= 1 and labels.y is not null"])
+def test_a_label_beyond_every_double_is_larger_than_it(
+    store: Any, samples: SimpleNamespace, where: str
+) -> None:
+    _labelled(store, samples, 10**400, -(10**400), 0)
+
+    assert [item.id for item in store.queries.find(where=where)[0]] == ["i0"]
 
 
 @pytest.mark.parametrize("name", ["csv", "parquet"])

@@ -1,6 +1,7 @@
 """Streams of inferences: JSON lines, CSV, Parquet."""
 
 import io
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -15,6 +16,7 @@ from sidelight.adapters._query_export_columns import (
     csv_cell,
     table_rows,
 )
+from sidelight.adapters._query_rows import plain_value
 from sidelight.adapters.errors import LakeError
 from sidelight.payloads import Inference
 
@@ -46,7 +48,7 @@ class Export:
 def json_lines(export: Export) -> Iterator[bytes]:
     """Yield one inference a line, as ``GET /v1/inferences`` shows it."""
     for items in export.pages():
-        lines = [orjson.dumps(item.to_json(), default=str) for item in items]
+        lines = [_json_line(item.to_json()) for item in items]
         if lines:
             yield b"\n".join(lines) + b"\n"
 
@@ -87,6 +89,14 @@ EXPORTS: Final[Mapping[ExportFormat, Callable[[Export], Iterator[bytes]]]] = {
     "csv": comma_separated,
     "parquet": parquet,
 }
+
+
+def _json_line(value: Mapping[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(value, default=str)
+    except TypeError:
+        # An integer beyond 64 bits, as a label may be, or deep in one.
+        return json.dumps(plain_value(value), separators=(",", ":")).encode()
 
 
 def _known(items: Sequence[Inference], names: Sequence[str] | Mapping[str, Any]) -> list[Any]:

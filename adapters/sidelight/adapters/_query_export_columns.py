@@ -1,12 +1,14 @@
 """The columns of an exported table: which there are, of which types, and their values."""
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import pyarrow as pa
 
 from sidelight.adapters._query_columns import SCORE, kind_of
+from sidelight.adapters._query_rows import plain_value
 from sidelight.payloads import FEATURE_PREFIX, OUTPUT_PREFIX, Inference
 
 LABEL_PREFIX: Final = "labels."
@@ -68,7 +70,7 @@ def table_rows(items: Sequence[Inference]) -> list[Mapping[str, Any]]:
     rows: list[Mapping[str, Any]] = []
     for item in items:
         facts = {name: getattr(item, name, None) for name in FACTS}
-        facts["tags"] = json.dumps(dict(item.tags)) if item.tags else None
+        facts["tags"] = json.dumps(plain_value(dict(item.tags))) if item.tags else None
         for number, row in enumerate(item.rows):
             rows.append(
                 {
@@ -77,7 +79,8 @@ def table_rows(items: Sequence[Inference]) -> list[Mapping[str, Any]]:
                     SCORE: row.outlier_score,
                     **{FEATURE_PREFIX + name: value for name, value in row.features.items()},
                     **{OUTPUT_PREFIX + name: value for name, value in row.outputs.items()},
-                    **{LABEL_PREFIX + name: value for name, value in row.labels.items()},
+                    # Columns of the lake are plain; labels and tags are whatever was sent.
+                    **{LABEL_PREFIX + name: plain_value(of) for name, of in row.labels.items()},
                 }
             )
     return rows
@@ -96,7 +99,7 @@ def arrow_array(values: Sequence[Any], kind: pa.DataType) -> Any:
         return pa.array([_text(value) for value in values], kind)
     if pa.types.is_float64(kind):
         # Arrow refuses integers that a float cannot hold exactly.
-        return pa.array([None if value is None else _float(value) for value in values], kind)
+        return pa.array([_float(value) for value in values], kind)
     return pa.array(values, kind)
 
 
@@ -136,10 +139,17 @@ def _common_number(types: set[str]) -> pa.DataType:
     return pa.uint64() if types <= _UNSIGNED else pa.float64()
 
 
-def _float(value: Any) -> float:
+def _float(value: Any) -> float | None:
+    if value is None:
+        return None
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError("expected a number")
-    return float(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        # An integer of 309 digits or more: to a double it is infinite.
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _text(value: Any) -> str | None:
@@ -147,7 +157,7 @@ def _text(value: Any) -> str | None:
 
 
 def csv_cell(value: Any) -> str:
-    r"""Return a field: text always quoted, null empty, lists as JSON.
+    r"""Return a field: text always quoted, null and not finite empty, lists as JSON.
 
     So ``"1"`` is text and ``1`` a number, ``""`` is an empty text and nothing is null.
 
@@ -162,6 +172,8 @@ def csv_cell(value: Any) -> str:
             return ""
         case bool():
             return "true" if value else "false"
+        case float() if not math.isfinite(value):
+            return ""
         case int() | float():
             return repr(value)
         case str():

@@ -132,8 +132,16 @@ def _kind(label: object) -> Kind | None:
 def _cell(label: Any, kind: Kind) -> Any:
     match kind:
         case "number":
-            return float(label)
+            return _number(label)
         case "other":
             return json.dumps(label)
         case _:
             return label
+
+
+def _number(label: float) -> float:
+    try:
+        return float(label)
+    except OverflowError:
+        # Beyond every double: larger than all that it is compared with, or smaller.
+        return math.inf if label > 0 else -math.inf

@@ -127,19 +127,27 @@ def plain_values(column: pa.ChunkedArray) -> list[Any]:
     values = column.to_pylist()
     if pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_boolean(kind):
         return list(values)
-    return [_value(value) for value in values]
+    return [plain_value(value) for value in values]
 
 
-def _value(value: Any) -> Any:
+def plain_value(value: Any) -> Any:
+    """Return a JSON value: not finite is None at any depth, bytes are base64.
+
+    Examples
+    --------
+    >>> plain_value([1.5, float("nan"), {"a": float("inf"), "b": 2**70}])
+    [1.5, None, {'a': None, 'b': 1180591620717411303424}]
+
+    """
     match value:
         case float():
             plain: Any = value if math.isfinite(value) else None
         case bytes():
             plain = base64.b64encode(value).decode()
         case list():
-            plain = [_value(item) for item in value]
+            plain = [plain_value(item) for item in value]
         case dict():
-            plain = {key: _value(item) for key, item in value.items()}
+            plain = {key: plain_value(item) for key, item in value.items()}
         case Decimal():
             plain = float(value)
         case None | bool() | int() | str():
