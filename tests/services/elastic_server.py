@@ -1,9 +1,11 @@
 """Real Elasticsearch and OpenSearch nodes, from what Maven has of them.
 
-The small Elasticsearch lacks most modules, and the policies that it is sent are refused or kept
-but never executed: a test shows what happens to documents, not that an index grows old.
+The small Elasticsearch 8 lacks most modules, and refuses lifecycle policies. Elasticsearch 9 has
+one of ours that takes them with Elasticsearch's own classes. Nobody executes them: a test shows
+what happens to documents, not that an index grows old.
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -29,6 +31,7 @@ NARROW: Final[Mapping[str, object]] = {
 Flavour = Literal["elasticsearch", "opensearch"]
 
 _FILES: Final = Path(__file__).parent / "opensearch"
+_MODULE: Final = Path(__file__).parent / "elasticsearch"
 _OPENSEARCH: Final = "3.8.0"
 _ELASTICSEARCH: Final = "8.19.21"
 # What carries Elasticsearch 9.4.3 whole; Elastic itself has no small one of that version there.
@@ -178,7 +181,7 @@ class ElasticServer:
             home = cached(f"elasticsearch-{_ELASTICSEARCH}", _prepare_elasticsearch)
             launch: Sequence[str] = _launcher_8(home, self._folder / "config")
         else:
-            home = cached(f"elasticsearch-{_ELASTICSEARCH_9}", _prepare_elasticsearch_9)
+            home = _with_policies()
             launch = _LAUNCHER_9
         config = self._folder / "config"
         for folder in (config / "jvm.options.d", self._folder / "data", self._folder / "tmp"):
@@ -295,6 +298,41 @@ def _prepare_elasticsearch_9(folder: Path) -> None:
     shutil.rmtree(scratch)
     for name in ("plugins", "modules"):
         (folder / name).mkdir(exist_ok=True)
+
+
+def _with_policies() -> Path:
+    """Return the home of Elasticsearch 9 with a module more, which takes lifecycle policies."""
+    plain = cached(f"elasticsearch-{_ELASTICSEARCH_9}", _prepare_elasticsearch_9)
+
+    def prepare(folder: Path) -> None:
+        # Links take no room; hundreds of megabytes again would.
+        shutil.copytree(plain, folder, copy_function=os.link, dirs_exist_ok=True)
+        module, classes = folder / "modules" / "lifecycle-policies", folder / "classes"
+        module.mkdir()
+        descriptor = (_MODULE / "plugin-descriptor.properties").read_text()
+        (module / "plugin-descriptor.properties").write_text(
+            descriptor.replace("${version}", _ELASTICSEARCH_9)
+        )
+        tools = _jdk() / "bin"
+        run(
+            *(tools / "javac", "--release", str(_JAVA), "-nowarn", "-proc:none"),
+            *("-cp", f"{folder}/lib/*:{folder}/modules/x-pack-core/*", "-d", classes),
+            _MODULE / "LifecyclePolicies.java",
+        )
+        run(
+            tools / "jar",
+            "--create",
+            "--file",
+            module / "lifecycle-policies.jar",
+            "-C",
+            classes,
+            ".",
+        )
+        shutil.rmtree(classes)
+
+    source = b"".join(path.read_bytes() for path in sorted(_MODULE.iterdir()))
+    digest = hashlib.sha256(source).hexdigest()[:12]
+    return cached(f"elasticsearch-{_ELASTICSEARCH_9}-policies-{digest}", prepare)
 
 
 def _jdk() -> Path:
