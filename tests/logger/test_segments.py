@@ -198,6 +198,30 @@ def test_a_loop_looks_twice_more_for_those_who_came_together(
     writer.close()
 
 
+def test_a_loop_serves_others_before_what_an_answer_brings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # However busy the machine of this test is.
+    monkeypatch.setattr("sidelight.logger._segments._SLOW_SYNC_S", 1e9)
+    turns: list[Callable[[], None]] = []
+    ends: list[int] = []
+    writer = SegmentWriter(tmp_path, gather=turns.append)
+
+    def next_one(position: int, error: JournalError | None) -> None:
+        assert error is None
+        if position < 4:
+            writer.append(b"", b"pipelined", next_one)
+
+    writer.append(b"", b"first", next_one)
+    while turns:
+        assert len(turns) == 1
+        turns.pop()()
+        ends.append(writer.end)
+    writer.close()
+
+    assert ends == [1, 2, 3, 4, 5]
+
+
 def test_what_takes_a_loop_too_long_is_left_to_the_thread(tmp_path: Path) -> None:
     turns: list[Callable[[], None]] = []
     threads: list[int] = []

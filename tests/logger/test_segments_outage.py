@@ -14,17 +14,14 @@ FULL = OSError(errno.ENOSPC, "full")
 
 
 def _said(caplog: pytest.LogCaptureFixture) -> list[tuple[str, object]]:
-    return [
-        (record.getMessage(), vars(record).get("groups", vars(record).get("failed_since")))
-        for record in caplog.records
-    ]
+    return [(record.getMessage(), vars(record)["failed"]) for record in caplog.records]
 
 
 def test_an_outage_is_told_when_it_begins_each_ten_seconds_and_when_it_is_over(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     now = [100.0]
-    outage = Outage(lambda: now[0])
+    outage = Outage(clock=lambda: now[0])
     outage.passed()
     for moment in range(250):
         now[0] = 100.0 + moment / 10
@@ -43,7 +40,7 @@ def test_groups_that_fail_and_pass_in_turn_are_not_told_one_by_one(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     now = [100.0]
-    outage = Outage(lambda: now[0])
+    outage = Outage(clock=lambda: now[0])
     for moment in range(150):
         now[0] = 100.0 + moment / 10
         outage.failed(FULL)

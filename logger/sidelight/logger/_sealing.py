@@ -36,6 +36,7 @@ from sidelight.logger._sealed_erasure import ERASURE_TYPE
 from sidelight.logger._sealed_since import note_sealed
 from sidelight.logger._segments import Deliver, Done
 from sidelight.logger._segments_folder import seal_folder
+from sidelight.logger._segments_outage import Outage
 from sidelight.logger.errors import JournalError, JournalFull
 from sidelight.payloads import Event
 
@@ -149,6 +150,7 @@ class SealingJournal:
         # Who cannot open them must not take sealed events for payloads.
         seal_folder(data)
         self._waiting: SimpleQueue[tuple[bytes, bytes, Done] | None] = SimpleQueue()
+        self._outage = Outage("keys")
         self.erased_again = 0
         self._thread = threading.Thread(target=self._run, name="sidelight-sealing", daemon=True)
         self._thread.start()
@@ -200,10 +202,13 @@ class SealingJournal:
                 log.exception("a request could not be sealed")
                 self._fail([done], JournalError("sealing: the request could not be read"))
         try:
-            made = iter(self._keys.make(list(_digests(plans))))
+            digests = list(_digests(plans))
+            made = iter(self._keys.make(digests))
+            if digests:
+                self._outage.passed()
         except (OSError, JournalError) as error:
             failure = error if isinstance(error, JournalError) else _unwritten(error)
-            log.error("keys could not be made", extra={"reason": str(error)})  # noqa: TRY400 - the senders are told
+            self._outage.failed(error)
             self._fail([plan.done for plan in plans if plan.digests is not None], failure)
             plans, made = [plan for plan in plans if plan.digests is None], iter(())
         for plan in plans:

@@ -251,6 +251,10 @@ class SegmentWriter:
             records = [waiting.popleft() for _ in range(len(waiting))]
             for group in _groups(records):
                 self._commit(group, deliver)
+            if not in_thread:
+                # Who was answered may have handed over the next one and said so: the loop has
+                # others to serve before it.
+                return
 
     def _wait_for_company(self) -> None:
         until = time.perf_counter() + _PATIENCE_S
