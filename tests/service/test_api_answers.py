@@ -315,7 +315,16 @@ def test_wrong_feedback_is_refused_whole(folder: Any, api: Any, wrong: dict[str,
     )
 
     assert problem["status"] == 400
+    assert problem["detail"].startswith("body.1")
+    assert problem.keys() >= {"expected", "got", "hint"}
+    assert "Value error" not in problem["expected"]
     assert folder.writer.end == before
+
+
+def test_wrong_feedback_of_one_object_is_named_once(api: Any) -> None:
+    problem = api.problem("POST", "/v1/feedback", json={"deployment": "a/b", "labels": {"y": 1}})
+
+    assert problem["detail"] == "body.0.request_id: Field required"
 
 
 @pytest.mark.parametrize("value", [2**70, -(2**70), 1e300, None, [1], {"a": 1}, "é\u0000", "<b>"])

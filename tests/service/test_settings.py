@@ -82,6 +82,31 @@ def test_options_win_over_the_environment_and_that_over_the_file(
             "limits.body: expected a size such as 16MiB (KiB, MiB, GiB, TiB), got '16 megs'",
             id="size",
         ),
+        pytest.param(
+            "quotas: {prod: {events_per_sec: 1}}",
+            "quotas.prod.events_per_sec: unknown key; did you mean events_per_second?",
+            id="key-of-a-mapping",
+        ),
+        pytest.param(
+            "deployments: [{name: a/b}, {name: a/c}, {name: a/b}]",
+            "deployments: expected each name once, got a/b several times",
+            id="twice",
+        ),
+        pytest.param(
+            "data: ftp://host/folder",
+            "data: expected a folder, or s3://BUCKET[/PREFIX], got 'ftp://host/folder'",
+            id="address-of-data",
+        ),
+        pytest.param(
+            "data: s3://",
+            "data: expected a folder, or s3://BUCKET[/PREFIX], got 's3://'",
+            id="no-bucket",
+        ),
+        pytest.param(
+            "store: {lake: 5}",
+            "store.lake: expected true, false or s3://BUCKET[/PREFIX], got 5",
+            id="lake",
+        ),
     ],
 )
 def test_wrong_key_is_named_with_its_path(tmp_path: Path, text: str, message: str) -> None:

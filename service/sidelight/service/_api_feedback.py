@@ -3,7 +3,7 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from sidelight.service._access import Caller
 from sidelight.service._api_access import caller_of, note_access
@@ -44,15 +44,22 @@ class Feedback(BaseModel):
         return value
 
 
+def _listed(value: Any) -> Any:
+    """Take one item as a list of it: an error then names one place, not one for each form."""
+    return [value] if isinstance(value, dict) else value
+
+
+Items = Annotated[list[Feedback], BeforeValidator(_listed)]
+
+
 @router.post("")
 async def post_feedback(
-    context: Shared, caller: Asking, feedback: list[Feedback] | Feedback, http: Request
+    context: Shared, caller: Asking, feedback: Items, http: Request
 ) -> dict[str, int]:
     """Keep labels, durably; they join their inference whenever it comes."""
-    items = feedback if isinstance(feedback, list) else [feedback]
-    deployments = sorted({item.deployment for item in items})
-    note_access(http, deployments=deployments, items=len(items))
+    deployments = sorted({item.deployment for item in feedback})
+    note_access(http, deployments=deployments, items=len(feedback))
     for deployment in deployments:
         caller.must_see(deployment, f"deployment {deployment}")
-    await context.ingest.send(FEEDBACK_TYPE, [item.model_dump() for item in items])
-    return {"accepted": len(items)}
+    await context.ingest.send(FEEDBACK_TYPE, [item.model_dump() for item in feedback])
+    return {"accepted": len(feedback)}

@@ -1,5 +1,6 @@
 """Errors as ``application/problem+json`` (RFC 9457); the one table from error class to status."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import Request
@@ -62,8 +63,8 @@ def problem(
     got: str = "",
     hint: str = "",
 ) -> dict[str, Any]:
-    """Return a problem document; empty members are left out."""
-    optional = {"expected": expected, "got": got, "hint": hint}
+    """Return a problem document; empty members are left out, what to do is always said."""
+    optional = {"expected": expected, "got": got, "hint": hint or _hint(status)}
     return {
         "type": "about:blank",
         "title": title,
@@ -71,6 +72,12 @@ def problem(
         "detail": detail,
         **{name: value for name, value in optional.items() if value},
     }
+
+
+def _hint(status: int) -> str:
+    if status >= 500:  # noqa: PLR2004
+        return "the log of the service says more"
+    return "GET /openapi.json describes each route and its parameters"
 
 
 def problem_of(error: Exception) -> dict[str, Any]:
@@ -100,17 +107,21 @@ async def answer_validation(_: Request, error: Exception) -> JSONResponse:
     lines = []
     for item in error.errors():
         path = ".".join(str(part) for part in item["loc"])
-        lines.append(f"{path}: {item['msg']}")
+        lines.append(f"{path}: {_message(item)}")
     first = error.errors()[0]
     return _response(
         problem(
             400,
             "the request cannot be understood",
             "; ".join(lines),
-            expected=str(first["msg"]),
+            expected=_message(first),
             got=repr(first.get("input"))[:200],
         )
     )
+
+
+def _message(item: Mapping[str, Any]) -> str:
+    return str(item["msg"]).removeprefix("Value error, ")
 
 
 def handled_errors() -> tuple[type[Exception], ...]:

@@ -2,6 +2,7 @@
 
 import difflib
 import re
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar
@@ -25,7 +26,7 @@ from pydantic_settings import (
 from sidelight.service._quantities import Duration, Size
 from sidelight.service._settings_elasticsearch import ElasticsearchSettings
 from sidelight.service._settings_erasure import ErasureSettings
-from sidelight.service._settings_s3 import S3Settings, S3Url, with_bucket
+from sidelight.service._settings_s3 import LakePlace, S3Settings, with_bucket
 from sidelight.service.errors import ConfigurationError
 
 # Imported where a deployment is configured: everything waits for the supervisor's settings, and
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
     from sidelight.payloads import Schema
 
 _Settings = TypeVar("_Settings", bound="Settings")
+
+# A path that was made of an address has lost one of its slashes, or both.
+_ADDRESS: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:(/|$)")
 
 # What stands under these may be a secret, there by mistake or not: it is never shown.
 _CONFIDENTIAL: Final = frozenset(
@@ -251,7 +255,7 @@ class StoreSettings(BaseModel):
 
     model_config = STRICT
 
-    lake: bool | S3Url = True
+    lake: LakePlace = True
     """Parquet files under the data folder, or in a bucket, ``s3://BUCKET[/PREFIX]``; without them a
     search server must have the rows."""
 
@@ -378,6 +382,24 @@ class Settings(BaseSettings):
 
     proxy: object = None
     """The section of ``sidelight proxy``; ``serve`` checks it and uses nothing of it."""
+
+    @field_validator("data", "local_data", mode="before")
+    @classmethod
+    def _is_a_folder(cls, value: Any) -> Any:
+        """Refuse the address of anything but a bucket, which would be the name of a folder."""
+        if _ADDRESS.match(str(value)):
+            raise ValueError("expected a folder, or s3://BUCKET[/PREFIX]")
+        return value
+
+    @field_validator("deployments")
+    @classmethod
+    def _is_named_once(
+        cls, value: tuple[DeploymentSettings, ...]
+    ) -> tuple[DeploymentSettings, ...]:
+        counts = Counter(item.name for item in value)
+        if twice := sorted(name for name, count in counts.items() if count > 1):
+            raise ValueError(f"expected each name once, got {', '.join(twice)} several times")
+        return value
 
     @model_validator(mode="before")
     @classmethod
@@ -526,7 +548,8 @@ def _got(item: Any) -> str:
 
 def _keys(model: type[BaseModel], location: tuple[str | int, ...]) -> list[str]:
     for part in location:
-        if isinstance(part, str):
+        # A number counts a list, and the key of a mapping is a name that somebody chose.
+        if isinstance(part, str) and part in model.model_fields:
             model = _inner(model.model_fields[part].annotation)
     return sorted(field.alias or name for name, field in model.model_fields.items())
 

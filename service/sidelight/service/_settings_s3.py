@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from sidelight.service._proxy_address import HttpUrl
 
@@ -19,8 +19,20 @@ def _bucket(value: str) -> str:
     return value.rstrip("/")
 
 
-S3Url = Annotated[str, AfterValidator(_bucket)]
-"""Address of a bucket and a prefix in it."""
+def _lake_place(value: Any) -> Any:
+    """Say all that is possible at once; a union would have an error for each of its members."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.lower() in {"true", "false"}:
+        return value.lower() == "true"
+    try:
+        return _bucket(value)
+    except (TypeError, ValueError):
+        raise ValueError("expected true, false or s3://BUCKET[/PREFIX]") from None
+
+
+LakePlace = Annotated[bool | str, BeforeValidator(_lake_place)]
+"""Whether there is a lake, or the address of a bucket and a prefix in it."""
 
 
 def with_bucket(values: dict[str, Any]) -> dict[str, Any]:
