@@ -231,7 +231,7 @@ def open_api(folder: Folder, settings: Settings | None = None) -> Api:
         settings=settings,
         documents=documents,
         inferences=inferences,
-        raw=RawEvents(folder.data, max_inflated_bytes=settings.limits.decompressed),
+        raw=RawEvents(folder.data, documents, max_inflated_bytes=settings.limits.decompressed),
         explaining=Explaining(settings, documents, inferences),
         ingest=door,
     )

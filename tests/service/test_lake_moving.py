@@ -10,6 +10,7 @@ from tests.adapters.bucket_folder import FolderStore, folder_bucket
 from sidelight.adapters import Inferences, Lake, LakeError, LakeUnreachable, Manifest, Place
 from sidelight.logger import verify
 from sidelight.service._backup import back_up
+from sidelight.service._erasure_derived import ErasureDerived
 from sidelight.service._lake_moving import LakeMover
 from sidelight.service._lake_place import note_place
 from sidelight.service._settings import Settings
@@ -149,6 +150,39 @@ def test_an_upload_that_was_not_written_down_is_done_again(
     assert uploaded == moved.remote()
     assert moved.local() == set()
     assert moved.queries.count() == 3
+
+
+def test_what_may_be_in_the_bucket_is_written_down_before(
+    moved: Moved, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved.add()
+    derived = ErasureDerived(
+        moved.folder.journals, moved.folder.documents, Lake(moved.folder.data), moved.folder.data
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(moved.mover, "_note", _refuse)
+        with pytest.raises(LakeError):
+            moved.rounds()
+    # Somebody erases the rows of the file that is sent just then.
+    (file,) = moved.mover._manifest.files("inferences")
+    for _ in derived.rows("prod/flights", [item.id for item in moved.queries.find()[0]]):
+        pass
+    is_done = [derived.is_bucket_done()]
+    assert moved.remote() == {file.path}
+    moved.mover.round()
+
+    assert [*is_done, derived.is_bucket_done()] == [False, True]
+    assert moved.remote() == set()
+
+
+def test_a_file_that_was_replaced_meanwhile_does_not_go(
+    moved: Moved, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved.add()
+    monkeypatch.setattr(moved.mover._manifest, "are_visible", lambda _: False)
+    moved.rounds()
+
+    assert moved.remote() == set()
 
 
 def _refuse(*_: Any) -> None:

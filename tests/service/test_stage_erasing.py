@@ -1,6 +1,7 @@
 """What was ordered to be erased is nowhere any more, whatever happened in between."""
 
 import importlib
+import json
 from collections.abc import Callable, Generator
 from concurrent.futures import Future
 from contextlib import suppress
@@ -9,19 +10,23 @@ from typing import Any
 
 import pytest
 
-from sidelight.adapters import Decoder, Inferences, Lake
+from sidelight.adapters import Decoder, Inferences, Lake, LakeError
 from sidelight.logger import Commit, Document, EventLimits, verify
 from sidelight.logger._sealed_verify import verify_sealed
 from sidelight.logger._sealing import SealingJournal, SealingSettings
 from sidelight.logger._segments_folder import Checkpoint
+from sidelight.payloads import RawRef
 from sidelight.service._deployments import put_settings
 from sidelight.service._erasure_orders import COLLECTION, ErasureAnswer, ErasureOrder, ErasureOrders
 from sidelight.service._holds import Holds
+from sidelight.service._query_source import FolderSource
 from sidelight.service._segment_contents import SegmentContents
 from sidelight.service._segment_scan import scanned
-from sidelight.service._settings import AuditSettings, DeploymentSettings, Settings
+from sidelight.service._settings import AuditSettings, AuthSettings, DeploymentSettings, Settings
 from sidelight.service._stage import INDEXING
 from sidelight.service._stage_erasing import ErasingStage
+from sidelight.service._tokens import Tokens
+from sidelight.service.errors import Gone
 
 _NAME = "prod/flights"
 _MARKER = "marker-of-the-subject"
@@ -367,6 +372,156 @@ def test_search_server_forgets_too_before_it_is_done(eraser: Eraser) -> None:
     assert answer.state == "done"
     assert len(set(asked)) == 2
     assert not documents.find("search_erasures")
+
+
+@pytest.mark.parametrize("is_sealed", [True, False], ids=["sealed", "plain"])
+def test_what_could_not_be_worked_on_is_forgotten_with_the_rest(
+    folder: Any, *, is_sealed: bool
+) -> None:
+    if is_sealed:
+        folder.writer = _SealedWriter(folder.data, folder.writer)
+    _ask(folder)
+    items: list[dict[str, Any]] = [
+        {"deployment": _NAME, "request_id": name, "labels": []} for name in ("r2", "r3")
+    ]
+    head = {"ce-specversion": "1.0", "ce-type": "io.sidelight.feedback", "ce-source": "/x"}
+    # Of the first item of each nothing is wrong: it says whose event it is.
+    refs = [
+        folder.put(
+            {**head, "ce-id": f"l{number}"},
+            json.dumps([{**item, "labels": {"y": 1}}, item]).encode(),
+        )
+        for number, item in enumerate(items)
+    ]
+    folder.put(head, b"no event, whose nobody knows")
+    folder.work()
+    before = [item["ref"] for item in folder.quarantine()]
+    Eraser(folder).order(**_by_marker())
+
+    assert len(before) == 3
+    left = {item["ref"] for item in folder.quarantine()}
+    assert left == {ref for ref in before if RawRef.parse(ref).position != refs[0]}
+
+
+def test_whoever_asks_for_an_erased_inference_is_told_when_and_why(
+    eraser: Eraser, make_api: Any
+) -> None:
+    api = make_api(eraser.settings)
+    found = {item["request_id"]: item["id"] for item in api.items("/v1/inferences")}
+    answer = eraser.order(**_by_marker())
+    time = api.items("/v1/erasures")[0]["time"]
+
+    for path in (found["r2"], f"{found['r5']}/raw/request", f"{found['r2']}/raw/response"):
+        problem = api.problem("GET", f"/v1/inferences/{path}")
+        assert problem["status"] == 410
+        assert f"was erased at {time}: asked" in problem["detail"]
+        assert answer.id in problem["hint"]
+    assert api.get(f"/v1/inferences/{found['r3']}/raw/request").status_code == 200
+    assert api.problem("GET", "/v1/inferences/nobody")["status"] == 404
+    source = FolderSource(eraser.folder.data)
+    try:
+        with pytest.raises(Gone, match="was erased at"):
+            source.get(found["r2"], raw=False)
+    finally:
+        source.close()
+
+
+def test_raw_bytes_of_an_inference_that_is_still_found_are_gone_with_their_keys(
+    eraser: Eraser, make_api: Any
+) -> None:
+    api = make_api(eraser.settings)
+    found = {item["request_id"]: item for item in api.items("/v1/inferences")}
+    inference = api.context.inferences.get(found["r2"]["id"])
+    eraser.order(**_by_marker())
+
+    with pytest.raises(Gone, match=r"was erased at .*: asked"):
+        api.context.raw.find(inference, "request")
+    with pytest.raises(Gone, match=r"was erased at .*: asked"):
+        api.context.raw.both(inference)
+
+
+def test_who_may_not_see_a_deployment_is_not_told_what_was_erased_of_it(
+    eraser: Eraser, make_api: Any
+) -> None:
+    (found,) = (
+        item["id"]
+        for item in make_api(eraser.settings).items("/v1/inferences")
+        if item["request_id"] == "r2"
+    )
+    eraser.order(**_by_marker())
+    api = make_api(Settings(data=eraser.folder.data, auth=AuthSettings(required=True)))
+    _, token = Tokens(eraser.folder.data).create(roles=["read"], namespaces=["test"])
+
+    headers = {"Authorization": f"Bearer {token}"}
+    answer = api.request("GET", f"/v1/inferences/{found}", headers=headers)
+
+    assert answer.status_code == 404
+
+
+def test_erasure_that_is_tried_again_and_again_is_told_once(
+    eraser: Eraser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[bytes] = []
+    append = eraser.stage._archive._append
+
+    def tell(head: bytes, body: bytes) -> None:
+        told.append(body)
+        append(head, body)
+
+    eraser.stage._archive._append = tell
+    order = ErasureOrder(deployment=_NAME, by="me", reason="asked", subject=f"who={_MARKER}")
+    eraser.orders.ask(order)
+    with monkeypatch.context() as patch:
+        patch.setattr("sidelight.service._erasure_derived.erase_rows", _unreachable)
+        for _ in range(60):
+            eraser.folder.now_ns += 1_000_000_000
+            for stage in (*eraser.folder.stages, eraser.stage):
+                stage.step(eraser.folder.now_ns)
+        failure = eraser.stage.failure
+    answer = eraser.answer(order.id)
+
+    assert "does not answer" in failure
+    assert (answer.keys, len(told)) == (4, 1)
+    assert eraser.files_with(_MARKER) == []
+
+
+def _unreachable(*_: Any) -> None:
+    raise LakeError("the bucket does not answer")
+
+
+def test_explanations_go_although_a_kill_came_between_the_rows_and_them(
+    eraser: Eraser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    documents = eraser.folder.documents
+    inferences = Inferences(eraser.folder.data, documents)
+    ids = {item.request_id: item.id for item in inferences.find(limit=1000)[0]}
+    inferences.close()
+    documents.put(
+        [
+            Document(
+                collection="explanations",
+                key=request_id,
+                deployment=_NAME,
+                order="t",
+                value={"inference_id": inference_id},
+            )
+            for request_id, inference_id in ids.items()
+        ]
+    )
+    order = ErasureOrder(deployment=_NAME, by="me", reason="asked", subject=f"who={_MARKER}")
+    eraser.orders.ask(order)
+    with monkeypatch.context() as patch:
+        patch.setattr("sidelight.service._erasure_derived.documents_beginning", _kill)
+        with suppress(_Killed):
+            eraser.answer(order.id)
+    eraser.begin()
+    eraser.order(**_by_marker())
+
+    assert {key for _, key, _ in documents.find("explanations")} == {"r0", "r1", "r3", "r4", "r6"}
+
+
+def _kill(*_: Any) -> None:
+    raise _Killed
 
 
 def test_many_ids_are_looked_for_together(eraser: Eraser) -> None:

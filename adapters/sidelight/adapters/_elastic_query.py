@@ -82,6 +82,10 @@ class ElasticInferences:
         items, end = self._page(asked, descending=descending, after=after, limit=limit)
         return items, end.encode(digest) if end else None
 
+    def refresh(self, deployment: str) -> None:
+        """Have the server find what was written; otherwise it does after a while."""
+        self._search.refresh(deployment)
+
     def get(self, inference_id: str) -> Inference | None:
         """Return one inference of any deployment, or None when there is none of that id."""
         found = self._stored(None, [inference_id], self._known(None))

@@ -8,6 +8,7 @@ from sidelight.payloads import Inference
 from sidelight.service._access import Caller
 from sidelight.service._api_access import caller_of
 from sidelight.service._context import Context, context_of
+from sidelight.service._erased import find_erased
 from sidelight.service._names import DeploymentName
 from sidelight.service.errors import NotFound
 
@@ -62,9 +63,15 @@ def get_inference(
 
 
 def inference_of(context: Context, caller: Caller, inference_id: str) -> Inference:
-    """Return the inference of an id; raise ``NotFound`` unless the caller may see one."""
+    """Return the inference of an id; raise ``NotFound`` unless the caller may see one.
+
+    Of one that was erased ``Gone`` is raised, which says when and why.
+    """
     inference = context.inferences.get(inference_id)
     if inference is None:
+        erased = find_erased(context.documents, inference_id)
+        if erased is not None and caller.may_see(erased.deployment):
+            raise erased.problem(f"inference {inference_id}")
         raise NotFound(f"no inference {inference_id}", hint="GET /v1/inferences finds them")
     caller.must_see(inference.deployment, f"inference {inference_id}")
     return inference

@@ -59,7 +59,7 @@ def run_api(settings: Settings) -> None:
         settings=settings,
         documents=documents,
         inferences=inferences,
-        raw=RawEvents(settings.data, max_inflated_bytes=settings.limits.decompressed),
+        raw=RawEvents(settings.data, documents, max_inflated_bytes=settings.limits.decompressed),
         explaining=Explaining(settings, documents, inferences),
         ingest=IngestClient(folder.ingest_socket),
     )

@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from sidelight.logger import EventLimits, parse
-from sidelight.logger._key_files import KeyEraser, request_digest
+from sidelight.logger import EventLimits, EventRecord, parse
+from sidelight.logger._key_files import KeyEraser, KeyReader, request_digest
 from sidelight.logger._key_ring import KeyRing
 from sidelight.logger._sealed_body import SealedBody, SealedBodyError
 from sidelight.logger._sealed_erasure import tombstones
@@ -77,12 +77,17 @@ class ErasureArchive:
         KeyRing(self._data).load()
 
     def destroy(
-        self, sentence: Sentence, request_ids: Collection[str], refs: Collection[str]
+        self,
+        sentence: Sentence,
+        request_ids: Collection[str],
+        refs: Collection[str],
+        *,
+        is_told: bool = False,
     ) -> int:
         """Destroy the keys of requests; return how many were left of them.
 
         No event of these requests gets a key from now on. The tombstone is durable before the
-        first key is gone. Done again, it changes nothing but adds a tombstone.
+        first key is gone. With ``is_told``, since it was done before, there is none for no key.
 
         Raises
         ------
@@ -98,6 +103,8 @@ class ErasureArchive:
         numbers = set(eraser.close_requests(digests)) if digests else set()
         # Events without an id have got theirs from their place, behind the door.
         numbers |= self._keys_at(ref for ref in refs if digests)
+        if is_told and not numbers:
+            return 0
         for stone in tombstones(
             sorted(numbers),
             erasure=sentence.id,
@@ -110,6 +117,42 @@ class ErasureArchive:
         if numbers:
             eraser.destroy(numbers)
         return len(numbers)
+
+    def erased_refs(
+        self, deployment: str, request_ids: Collection[str], refs: Collection[str]
+    ) -> Iterator[str | None]:
+        """Yield which of these events are of these requests, or cannot be opened any more.
+
+        None stands for a pause, in which something else can be done.
+        """
+        wanted = {(deployment, request_id) for request_id in request_ids}
+        keys = KeyReader(self._data)
+        reader = SegmentReader(self._data, opens=False)
+        try:
+            for number, text in enumerate(refs):
+                if number % _RECORDS == 0:
+                    yield None
+                ref = RawRef.parse(text)
+                try:
+                    record = reader.record(ref.position)
+                    if record is not None and self._is_erased(record, ref, keys, wanted):
+                        yield text
+                except (JournalDamaged, SealedBodyError):
+                    continue
+        finally:
+            reader.close()
+            keys.close()
+
+    def _is_erased(
+        self, record: EventRecord, ref: RawRef, keys: KeyReader, wanted: set[tuple[str, str]]
+    ) -> bool:
+        if is_sealed(record.body):
+            parts = SealedBody.decode(record.body).parts
+            of_event = [part for part in parts if part.number == ref.index]
+            return any(keys.find(part.keys) is None for part in of_event)
+        events = parse(record, self._limits)[0]
+        named = [requests_of(event) for event in events if event.ref.index == ref.index]
+        return not all(wanted.isdisjoint(requests) for requests in named)
 
     def plain_segments(
         self, deployment: str, request_ids: Collection[str]
@@ -155,7 +198,9 @@ class ErasureArchive:
         return min(covering, default=None)
 
     def _keys_at(self, refs: Iterator[str]) -> set[int]:
+        """Return the numbers of the keys that are left of events at some places."""
         numbers: set[int] = set()
+        keys = KeyReader(self._data)
         reader = SegmentReader(self._data, opens=False)
         try:
             for ref in map(RawRef.parse, refs):
@@ -167,10 +212,15 @@ class ErasureArchive:
                 except (JournalDamaged, SealedBodyError):
                     continue
                 numbers.update(
-                    number for part in parts if part.number == ref.index for number in part.keys
+                    number
+                    for part in parts
+                    if part.number == ref.index
+                    for number in part.keys
+                    if keys.has(number)
                 )
         finally:
             reader.close()
+            keys.close()
         return numbers
 
     def _named(self, positions: Collection[int]) -> Iterator[Mapping[str, str]]:

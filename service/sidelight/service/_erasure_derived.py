@@ -16,15 +16,16 @@ from sidelight.adapters._erasure import (
 from sidelight.adapters._lake_reading import LakeReader
 from sidelight.logger import Commit, Document, Documents, Journals
 from sidelight.service._archive_copies import every
-from sidelight.service._erasure_finding import Found
+from sidelight.service._erased import note_erased
 from sidelight.service._erasure_references import Values, without_rows
-from sidelight.service._lake_moving import OBJECTS
+from sidelight.service._lake_moving import OBJECTS, SENDING
 from sidelight.service._stage import DETECTION, ERASING, LABEL_CHANGES
 
 log = logging.getLogger(__name__)
 
 SEARCH_ERASURES: Final = "search_erasures"
 _TABLES: Final[tuple[Literal["inferences", "scores"], ...]] = ("inferences", "scores")
+_QUARANTINE: Final = "quarantine"
 _PAGE: Final = 500
 
 
@@ -49,6 +50,7 @@ class ErasureDerived:
         self._lake = lake
         self._data = data
         self._manifest = Manifest(documents)
+        self._replaced: set[str] = set()
 
     def of_requests(self, deployment: str, request_ids: Collection[str]) -> Iterator[set[str]]:
         """Yield ids of all inferences of these requests, file by file."""
@@ -86,24 +88,39 @@ class ErasureDerived:
                     self._replace(change)
                 yield
         # Files that a merge has replaced wait for readers; these read the manifest anew instead.
-        self._commit(self._lake.remove(sorted(self._manifest.removed())))
+        self._lake.remove(sorted(self._manifest.removed()))
 
     def is_tidy(self) -> bool:
         """Whether no file is there that nobody names: a merge may have read what is erased."""
-        return not unnamed_files(self._lake, self._named() | self._manifest.removed())
+        # A query that had begun before may have fetched one of these once more from the bucket.
+        named = self._named()
+        self._lake.remove(self._replaced - named)
+        return not unnamed_files(self._lake, named | self._manifest.removed())
+
+    def forget_files(self) -> None:
+        """Delete the entries of the files that were replaced, when everybody has seen them."""
+        self._commit(self._lake.remove(sorted(self._replaced)))
+        self._replaced.clear()
 
     def is_bucket_done(self) -> bool:
         """Whether the bucket of the lake, if it has one, has no file that nobody names."""
         named = self._named()
-        return all(path in named for path, _ in every(self._documents, OBJECTS))
+        return all(
+            path in named
+            for collection in (SENDING, OBJECTS)
+            for path, _ in every(self._documents, collection)
+        )
 
     def _named(self) -> set[str]:
         return {file.entry for table in _TABLES for file in self._manifest.files(table)}
 
-    def results(self, deployment: str, found: Found) -> Iterator[None]:
+    def results(
+        self, deployment: str, ids: Collection[str], request_ids: Collection[str]
+    ) -> Iterator[None]:
         """Delete labels, explanations, replies, and notes about them."""
+        wanted = frozenset(request_ids)
         gone: list[Document] = []
-        prefixes = [f"{deployment}|{request_id}|" for request_id in sorted(found.request_ids)]
+        prefixes = [f"{deployment}|{request_id}|" for request_id in sorted(wanted)]
         for start in range(0, len(prefixes), _PAGE):
             for collection in ("labels", "replies"):
                 # The id of another request may begin with one of these and a stroke.
@@ -112,13 +129,13 @@ class ErasureDerived:
                     for key, value in documents_beginning(
                         self._data, collection, prefixes[start : start + _PAGE]
                     )
-                    if value.get("request_id") in found.request_ids
+                    if value.get("request_id") in wanted
                 ]
             self._commit(gone)
             gone = []
             yield
-        gone += self._explanations(deployment, found)
-        labels = {f"{deployment}|{request_id}" for request_id in found.request_ids}
+        gone += self._explanations(deployment, frozenset(ids))
+        labels = {f"{deployment}|{request_id}" for request_id in wanted}
         gone += [
             Document(collection=LABEL_CHANGES, key=key)
             for key, value in documents_beginning(self._data, LABEL_CHANGES, [""])
@@ -126,6 +143,23 @@ class ErasureDerived:
         ]
         self._commit(gone)
         yield
+
+    def quarantined(self) -> list[str]:
+        """Return where everything stands in the archive that could not be worked on."""
+        return [key for key, _ in every(self._documents, _QUARANTINE)]
+
+    def release(self, refs: Iterator[str | None]) -> Iterator[None]:
+        """Delete what is kept of these events; it may hold a piece of what was sent."""
+        gone: list[Document] = []
+        for ref in refs:
+            if ref is not None:
+                gone.append(Document(collection=_QUARANTINE, key=ref))
+            yield
+        self._commit(gone)
+
+    def note_erased(self, deployment: str, ids: Collection[str], erasure: str) -> None:
+        """Have whoever asks for one of these told that it was erased."""
+        self._commit(note_erased(ids, deployment=deployment, erasure=erasure))
 
     def ask_search(self, deployment: str, ids: Collection[str]) -> None:
         """Have the search server forget them; the indexing stage does it."""
@@ -149,14 +183,14 @@ class ErasureDerived:
         """Leave nothing in the database of what was deleted."""
         scrub(self._data)
 
-    def _explanations(self, deployment: str, found: Found) -> Iterator[Document]:
+    def _explanations(self, deployment: str, ids: Collection[str]) -> Iterator[Document]:
         after: tuple[str, str] | None = None
         while True:
             page = self._documents.find(
                 "explanations", deployment=deployment, descending=False, after=after, limit=_PAGE
             )
             for _, key, value in page:
-                if value.get("inference_id") in found.inferences:
+                if value.get("inference_id") in ids:
                     yield Document(collection="explanations", key=key)
             if len(page) < _PAGE:
                 return
@@ -164,7 +198,9 @@ class ErasureDerived:
 
     def _replace(self, change: Compaction) -> None:
         self._commit(change.documents)
-        self._commit(self._lake.remove(change.obsolete))
+        # The entries say for a while yet that they are gone: who sends files to a bucket sees it.
+        self._lake.remove(change.obsolete)
+        self._replaced.update(change.obsolete)
 
     def _commit(self, documents: Sequence[Document]) -> None:
         if documents:

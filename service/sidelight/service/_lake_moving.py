@@ -27,6 +27,9 @@ log = logging.getLogger(__name__)
 OBJECTS: Final = "lake_objects"
 """Collection of the lake's files that are in the bucket, by their path."""
 
+SENDING: Final = "lake_sending"
+"""Collection of what may be in the bucket without being written down: an erasure waits for it."""
+
 _PLACE: Final = "lake_place"
 _TABLES: Final[tuple[TableName, ...]] = ("inferences", "scores")
 _OWNER: Final = "sidelight.json"
@@ -80,6 +83,7 @@ class LakeMover:
         self._clock = clock
         self._manifest = Manifest(documents)
         self._objects: dict[str, int] = {}
+        self._sending: set[str] = set()
         self._seen_s: dict[str, float] = {}
         self._published: dict[tuple[str, Labels], float] = {}
         self._is_ready = False
@@ -153,6 +157,9 @@ class LakeMover:
             entry = name.removeprefix("lake/")
             if entry not in self._objects and entry not in visible:
                 self._bucket.delete(name)
+        self._sending = {key for key, _ in every(self._documents, SENDING)}
+        for entry in self._sending & self._objects.keys():
+            self._sent(entry)
         self._is_ready = True
 
     def _claim(self) -> None:
@@ -178,18 +185,37 @@ class LakeMover:
                 return
             if now_s - self._seen_s[entry] < self._calm_s:
                 continue
+            if not self._is_announced(entry):
+                continue
             try:
                 size = self._bucket.put(self._lake / entry, f"lake/{entry}")
             except FileNotFoundError:
                 continue  # replaced meanwhile
             self._note(OBJECTS, entry, {"bytes": size})
             self._objects[entry] = size
+            self._sent(entry)
+
+    def _is_announced(self, entry: str) -> bool:
+        """Write down that a file is about to be sent; False when it was replaced already.
+
+        Whoever replaces it afterwards sees that, and knows that the bucket may get it yet.
+        """
+        self._documents.put([Document(collection=SENDING, key=entry, value={})])
+        self._sending.add(entry)
+        return self._manifest.are_visible([entry])
+
+    def _sent(self, entry: str) -> None:
+        self._note(SENDING, entry, None)
+        self._sending.discard(entry)
 
     def _delete(self, visible: dict[str, LakeFile]) -> None:
         for entry in [entry for entry in self._objects if entry not in visible]:
             self._bucket.delete(f"lake/{entry}")
             self._note(OBJECTS, entry, None)
             del self._objects[entry]
+        for entry in [entry for entry in self._sending if entry not in visible]:
+            self._bucket.delete(f"lake/{entry}")
+            self._sent(entry)
 
     def _make_room(self) -> None:
         """Delete local copies that were opened longest ago."""

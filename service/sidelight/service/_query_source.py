@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from sidelight.adapters import EmbeddedDocuments, ExportFormat, Inferences, QueryStore
 from sidelight.service._access_log import AccessLog, command_entry
+from sidelight.service._erased import find_erased
 from sidelight.service._names import stored_name
 from sidelight.service._query_store import open_query_store, refuse_without_lake
 from sidelight.service._raw_events import RawEvents
@@ -86,14 +87,17 @@ class FolderSource:
         return [item.to_json() for item in items], following
 
     def get(self, inference_id: str, *, raw: bool) -> dict[str, Any]:
-        """Return one inference; raise ``NotFound`` when there is none."""
+        """Return one inference; raise ``NotFound`` or ``Gone`` when there is none."""
         self._note("query", {"id": inference_id, "raw": raw})
         inference = self._inferences.get(inference_id)
         if inference is None:
+            erased = find_erased(self._documents, inference_id)
+            if erased is not None:
+                raise erased.problem(f"inference {inference_id}")
             raise NotFound(f"no inference {inference_id}", hint="sidelight query finds them")
         value = inference.to_json()
         if raw:
-            events = RawEvents(self._data, max_inflated_bytes=_MAX_INFLATED_BYTES)
+            events = RawEvents(self._data, self._documents, max_inflated_bytes=_MAX_INFLATED_BYTES)
             try:
                 value["raw"] |= events.both(inference)
             finally:

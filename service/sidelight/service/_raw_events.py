@@ -6,11 +6,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from sidelight.logger import EventLimits
+from sidelight.logger import Documents, EventLimits
 from sidelight.logger._archived_event import ArchivedEvent, archived_event
+from sidelight.logger._sealed_marks import ERASED_TYPE
 from sidelight.logger._segments import SegmentReader
 from sidelight.logger._segments_folder import Checkpoint
 from sidelight.payloads import Inference, RawRef
+from sidelight.service._erased import find_erased
 from sidelight.service.errors import Gone, NotFound
 
 Side = Literal["request", "response"]
@@ -25,13 +27,16 @@ class RawEvents:
     ----------
     data : Path
         The data folder.
+    documents : Documents
+        What was erased.
     max_inflated_bytes : int
         Bound of a payload after decompression.
 
     """
 
-    def __init__(self, data: Path, *, max_inflated_bytes: int) -> None:
+    def __init__(self, data: Path, documents: Documents, *, max_inflated_bytes: int) -> None:
         self._data = data
+        self._documents = documents
         self._limits = EventLimits(max_inflated_bytes=max_inflated_bytes)
         self._lock = threading.Lock()
         self._reader = SegmentReader(data)
@@ -49,7 +54,7 @@ class RawEvents:
         NotFound
             If that half never came.
         Gone
-            If its segment was deleted on purpose.
+            If its segment was deleted on purpose, or it was erased.
         JournalDamaged
             If the archive is not what was written.
 
@@ -64,8 +69,8 @@ class RawEvents:
         with self._lock:
             record = self._reader.record(ref.position)
         found = None if record is None else archived_event(record, ref.index, self._limits)
-        if found is None:
-            raise self._absent(ref, f"{side} of inference {inference.id}")
+        if found is None or found.event.type == ERASED_TYPE:
+            raise self._absent(ref, inference.id, side)
         return found
 
     def both(self, inference: Inference) -> dict[str, Any]:
@@ -89,7 +94,11 @@ class RawEvents:
             raise max(reasons.values(), key=lambda error: isinstance(error, Gone))
         return {**found, "missing": {side: error.detail for side, error in reasons.items()}}
 
-    def _absent(self, ref: RawRef, what: str) -> NotFound | Gone:
+    def _absent(self, ref: RawRef, inference_id: str, side: Side) -> NotFound | Gone:
+        what = f"{side} of inference {inference_id}"
+        erased = find_erased(self._documents, inference_id)
+        if erased is not None:
+            return erased.problem(what)
         checkpoint = Checkpoint.load(self._data) or Checkpoint()
         for segment in checkpoint.segments:
             if segment.is_retired and segment.first <= ref.position < segment.next_position:

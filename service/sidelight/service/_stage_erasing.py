@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, Final
 
 from sidelight.adapters import (
+    ElasticInferences,
     EmbeddedDocuments,
     Inferences,
     Lake,
@@ -186,7 +187,7 @@ class ErasingStage:
     def _found(
         self, order: ErasureOrder, before: Found | None = None
     ) -> Generator[bool, None, Found]:
-        store = self._open_store()
+        store = self._open_store(order.deployment)
         others = partial(self._derived.of_requests, order.deployment)
         quick = others if self._settings.store.lake else None
         try:
@@ -198,13 +199,21 @@ class ErasingStage:
             store.close()
         return Found()
 
-    def _open_store(self) -> QueryStore:
+    def _open_store(self, deployment: str) -> QueryStore:
         # The lake has everything that was decoded; a search server may be behind.
         if self._settings.store.lake:
             return Inferences(self._settings.data, self._documents)
         from sidelight.service._query_store import open_query_store  # noqa: PLC0415 - rarely
 
-        return open_query_store(self._settings, self._documents)
+        store = open_query_store(self._settings, self._documents)
+        if isinstance(store, ElasticInferences):
+            try:
+                # What it has taken it finds a while later, by itself.
+                store.refresh(deployment)
+            except BaseException:
+                store.close()
+                raise
+        return store
 
     def _decide(self, order: ErasureOrder, found: Found) -> dict[str, Any]:
         """Write the erasure down while no hold can be added; from here on it is done."""
@@ -236,33 +245,47 @@ class ErasingStage:
         )
         deployment, ids, request_ids = value["deployment"], value["ids"], value["request_ids"]
         if request_ids:
-            destroyed = self._archive.destroy(sentence, request_ids, value["refs"])
-            value["keys"] = max(value["keys"], destroyed)
+            is_told = value["state"] == "told"
+            destroyed = self._archive.destroy(sentence, request_ids, value["refs"], is_told=is_told)
+            value |= {"keys": max(value["keys"], destroyed), "state": "told"}
             self._note(value)
             # What came meanwhile is found as well; from now on nothing more can be read.
             yield from self._caught_up()
             found = yield from self._found(_again(value), found)
             ids = sorted({*ids, *found.inferences})
+            # Whoever goes on after a kill may find no rows any more that tell of them.
+            value["ids"] = ids
+            self._note(value)
+            self._derived.note_erased(deployment, ids, value["id"])
             value["plain"] = yield from self._plain(deployment, request_ids)
-            if self._derived.reference(deployment, found.values):
-                self._forget_memory()
-            for _ in self._derived.rows(deployment, ids):
-                yield True
-            for _ in self._derived.results(deployment, found):
-                yield True
-            if self._has_search:
-                self._derived.ask_search(deployment, ids)
-                while not self._derived.is_search_done():
-                    yield False
-            self._forget_memory()
-            while not self._derived.is_bucket_done():
-                yield False
-            for _ in range(_TIDY_STEPS):
-                if self._derived.is_tidy():
-                    break
-                yield False
+            yield from self._erase_derived(value, found)
         self._finish(value)
         self._orders.close(_told(value))
+
+    def _erase_derived(self, value: dict[str, Any], found: Found) -> _Steps:
+        """Take them out of all that was made of events, and wait until it is so everywhere."""
+        deployment, ids, request_ids = value["deployment"], value["ids"], value["request_ids"]
+        if self._derived.reference(deployment, found.values):
+            self._forget_memory()
+        for _ in self._derived.rows(deployment, ids):
+            yield True
+        for _ in self._derived.results(deployment, ids, request_ids):
+            yield True
+        refs = self._derived.quarantined()
+        for _ in self._derived.release(self._archive.erased_refs(deployment, request_ids, refs)):
+            yield True
+        if self._has_search:
+            self._derived.ask_search(deployment, ids)
+            while not self._derived.is_search_done():
+                yield False
+        self._forget_memory()
+        while not self._derived.is_bucket_done():
+            yield False
+        for _ in range(_TIDY_STEPS):
+            if self._derived.is_tidy():
+                break
+            yield False
+        self._derived.forget_files()
 
     def _plain(
         self, deployment: str, request_ids: Sequence[str]
