@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidelight.detectors import SampleError, Times
-from sidelight.detectors._times import joined, said
+from sidelight.detectors._times import joined, marks, written
 
 _moments = st.datetimes(timezones=st.just(UTC))
 
@@ -28,7 +28,7 @@ def test_a_time_is_said_as_rfc_3339_with_microseconds(
     expected = moments[place].isoformat(timespec="microseconds").replace("+00:00", "Z")
 
     assert times[place] == expected
-    assert said(times, [place]) == [expected]
+    assert written(marks(times, np.array([place]))) == [expected]
     assert next(iter(times[place:])) == expected
     assert len(times) == len(moments)
 
@@ -43,7 +43,9 @@ def test_times_of_one_kind_stay_numbers_and_others_become_words() -> None:
     assert together.microseconds.tolist() == [0, 1, 2, 0, 1, 2]
     assert joined([numbers, words]) == [*numbers, *words]
     assert joined([words]) is words
-    assert said(words, [1, 0]) == ["today", "yesterday"]
+    assert marks(words, np.array([1, 0])) == ["today", "yesterday"]
+    assert written([]) == []
+    assert written(["today", 1, "yesterday", 2]) == ["today", numbers[1], "yesterday", numbers[2]]
 
 
 def test_times_of_another_shape_are_refused() -> None:

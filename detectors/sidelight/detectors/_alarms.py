@@ -53,7 +53,7 @@ def drift_alarm(
     if not (at.window_is_full and enough and drifted.any()):
         return []
     shares = shares_of(names, evidence, distances, drifted)
-    since = evidence.rise.since[names.index(shares[0].name)]
+    since = evidence.rise.since(names.index(shares[0].name))
     alarm = _alarm(at, "drift", AVERAGE_EVIDENCE, since, evidence.average_peak)
     return [latch.open(replace(alarm, features=shares))]
 
@@ -79,7 +79,7 @@ def rate_alarm(
     needed = -math.log10(settings.false_alarm_probability * OUTLIER_RATE_SHARE)
     if not at.window_is_full or evidence.peak < needed or excess < threshold:
         return []
-    alarm = _alarm(at, "outlier_rate", MAHALANOBIS, evidence.rise.since[0], evidence.peak)
+    alarm = _alarm(at, "outlier_rate", MAHALANOBIS, evidence.rise.since(0), evidence.peak)
     return [latch.open(alarm)]
 
 

@@ -61,12 +61,12 @@ class Capital:
             Decimal logarithm of each gambler's capital after each row.
 
         """
-        exponents = np.empty((len(factors), factors.shape[2]), dtype=np.int64)
+        decades = np.empty((len(factors), factors.shape[2]))
         moves = self._moves(len(factors))
         done = 0
         while done < len(factors):
             end = min(done + _SCALE_EVERY - self.age % _SCALE_EVERY, len(factors))
-            exponents[done:end] = self.exponents
+            decades[done:end] = self.exponents * _LOG10_2
             self._play(moves[done:end], factors[done:end])
             done = end
             if self.age % _SCALE_EVERY == 0:
@@ -76,7 +76,7 @@ class Capital:
         for strategy in range(2, factors.shape[1]):
             total += factors[:, strategy]
         result = np.log10(total, out=total)
-        result += exponents * _LOG10_2
+        result += decades
         return result
 
     def log10(self) -> NDArray[np.float64]:
@@ -86,10 +86,11 @@ class Capital:
 
     def _play(self, moves: NDArray[np.float64], factors: NDArray[np.float64]) -> None:
         amounts, moved = self.amounts, np.empty_like(self.amounts)
-        # The one loop over rows: these two calls are half of what a row costs.
-        dot, multiply = np.dot, np.multiply
+        # The one loop over rows: two calls, a fourth of what a row costs. The method is the
+        # same product as `np.dot`, without looking for other implementations first.
+        multiply = np.multiply
         for move, factor in zip(moves, factors, strict=True):
-            dot(move, amounts, moved)
+            move.dot(amounts, moved)
             amounts = multiply(moved, factor, factor)
         self.amounts = amounts.copy()
         self.age += len(factors)

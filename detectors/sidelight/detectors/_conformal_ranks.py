@@ -55,21 +55,16 @@ class ConformalRanks:
             raise SampleError("ranks", expected=f"(n, {len(self.counts)})", got=ranks.shape)
         if ranks.size and not 0 <= int(ranks.min()) <= int(ranks.max()) < self.n_ranks:
             raise SampleError("ranks", expected=f"0 to {self.n_ranks - 1}", got=int(ranks.max()))
-        p_values = self._p_values(ranks, u)
-        self.counts += self._hits(self._places(0, ranks), 1)[0]
-        return p_values
-
-    def _p_values(
-        self, ranks: NDArray[np.integer[Any]], u: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
-        """Blocks of a few rows start from counts by rank; in a block rows are taken in pairs."""
+        # Blocks of a few rows start from counts by rank; in a block rows are taken in pairs.
         n_rows, n_columns = ranks.shape
         n_blocks = -(-n_rows // _BLOCK_ROWS)
-        places = self._places(np.arange(n_rows)[:, np.newaxis] // _BLOCK_ROWS, ranks)
-        counts = self._hits(places, n_blocks)
-        _shift_down(counts, self.counts)
-        larger = np.cumsum(counts, axis=2)
-        np.subtract(larger[:, :, -1:], larger, out=larger)
+        block = np.arange(n_rows)[:, np.newaxis] // _BLOCK_ROWS
+        places = ranks + (block * self.counts.size + np.arange(n_columns) * self.n_ranks)
+        counts = np.bincount(places.ravel(), minlength=n_blocks * self.counts.size)
+        counts = counts.reshape(n_blocks, *self.counts.shape)
+        n_before = self.counts.sum(axis=1)
+        self.counts = _shift_down(counts, self.counts)
+        upto = np.cumsum(counts, axis=2)
         # Rows that fill the last block come after all others, where nobody counts them.
         padded = np.zeros((n_blocks * _BLOCK_ROWS, n_columns), dtype=self._smallest_type())
         padded[:n_rows] = ranks
@@ -81,36 +76,29 @@ class ConformalRanks:
         equal = counts.ravel().take(places)
         equal += same
         equal += 1
-        above = larger.ravel().take(places)
+        above = n_before + block * _BLOCK_ROWS
+        above -= upto.ravel().take(places)
         above += more
-        seen = self.counts.sum(axis=1) + np.arange(1, n_rows + 1)[:, np.newaxis]
         p_values = u * equal
         p_values += above
-        p_values /= seen
+        p_values /= n_before + np.arange(1, n_rows + 1)[:, np.newaxis]
         return p_values
 
     def _smallest_type(self) -> np.dtype[Any]:
         return np.min_scalar_type(max(self.n_ranks - 1, 0))
 
-    def _places(
-        self, block: NDArray[np.intp] | int, ranks: NDArray[np.integer[Any]]
-    ) -> NDArray[np.int64]:
-        """Return the place of each row among the counts of all blocks, columns and ranks."""
-        columns = np.arange(len(self.counts)) * self.n_ranks
-        return ranks + (block * self.counts.size + columns)
 
-    def _hits(self, places: NDArray[np.int64], n_blocks: int) -> NDArray[np.int64]:
-        found = np.bincount(places.ravel(), minlength=n_blocks * self.counts.size)
-        return found.reshape(n_blocks, *self.counts.shape)
+def _shift_down(hits: NDArray[np.int64], start: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Turn the counts in each block into those before it; return those after the last one.
 
-
-def _shift_down(hits: NDArray[np.int64], start: NDArray[np.int64]) -> None:
-    """Turn the counts in each block into those before it. Faster than ``cumsum`` on this axis."""
+    Faster than ``cumsum`` on this axis.
+    """
     upto = start
     for block in hits:
         after = upto + block
         block[:] = upto
         upto = after
+    return upto
 
 
 def _pairs(ranks: NDArray[Any]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:

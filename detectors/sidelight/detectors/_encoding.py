@@ -92,7 +92,9 @@ class Encoding:
                     continue
                 is_number = array.dtype.kind in "fiu"
                 numbers[row] = array[part] if is_number else values_of(array[part]).numbers
-        numbers[np.isinf(numbers)] = np.nan
+        infinite = np.isinf(numbers)
+        if infinite.any():
+            numbers[infinite] = np.nan
         return numbers
 
     def _numeric_cells(self, numbers: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -101,5 +103,7 @@ class Encoding:
         cells *= 2
         cells += equal
         cells += 1
-        cells[np.isnan(numbers)] = MISSING
+        missing = np.isnan(numbers)
+        if missing.any():
+            cells[missing] = MISSING
         return cells

@@ -116,14 +116,15 @@ def column_answers(
     # One look at many columns: Bonferroni. Repeated looks are what the martingale is for.
     alpha = settings.false_alarm_probability / max(len(columns), 1)
     needed = needed_log10(settings)
-    for (name, column), stability, shift, peak, has_drifted, since in zip(
-        columns.items(),
-        effects.stability,
-        effects.shift,
-        evidence.rise.peaks.tolist(),
-        drifted.tolist(),
-        evidence.rise.since,
-        strict=True,
+    for place, ((name, column), stability, shift, peak, has_drifted) in enumerate(
+        zip(
+            columns.items(),
+            effects.stability,
+            effects.shift,
+            evidence.rise.peaks.tolist(),
+            drifted.tolist(),
+            strict=True,
+        )
     ):
         test = KOLMOGOROV_SMIRNOV if isinstance(column, NumericReference) else CHI_SQUARE
         answers.append(_tested(STABILITY, name, stability, settings.stability_threshold, alpha))
@@ -133,7 +134,7 @@ def column_answers(
         if not shift.sufficient:
             state = "insufficient"
         elif has_drifted:
-            reason = f"changed since {since}"
+            reason = f"changed since {evidence.rise.since(place)}"
         elif peak >= needed:
             reason = "evidence of a change, but the effect in this window is below the threshold"
         answers.append(

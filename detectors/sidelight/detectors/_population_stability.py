@@ -82,28 +82,61 @@ class Bins:
         self._n = np.add.reduceat(self._counts, self._starts)
         self._n_rows = self._n.tolist()
         self._smoothed = self._counts + _PSEUDO_COUNT
+        self._inverse_n = 1 / np.maximum(self._n, 1)
+        # Nearly every window fills no bin that the reference left empty.
+        self._empty = np.flatnonzero(self._counts == 0)
+        self._usual = self._used(self._counts > 0)
 
     def compare(self, window: NDArray[np.int64], rows: int) -> list[Comparison]:
         """Compare counts of a window of so many rows, shape (n_bins of all columns,)."""
-        used = (self._counts + window) > 0
-        n_used = np.add.reduceat(used, self._starts, dtype=np.int64)
-        added = _PSEUDO_COUNT * n_used
-        column = self._column[used]
-        p = self._smoothed[used] / (self._n + added)[column]
-        q = (window[used] + _PSEUDO_COUNT) / (rows + added)[column]
-        index = _sums((q - p) * np.log(q / p), n_used)
-        needed = _ROWS_PER_BIN * np.maximum(n_used, 2)
-        enough = np.minimum(self._n, rows) >= needed
-        scale = 1 / np.maximum(self._n, 1) + 1 / max(rows, 1)
-        distances = np.maximum(0.0, index - (n_used - 1) * scale)
-        tails = chi_square_tails(np.where(enough, index / scale, 0.0), n_used - 1)
+        known = self._usual
+        if window.take(self._empty).any():
+            known = self._used((self._counts + window) > 0)
+        p = known.p
+        q = window.take(known.bins) + _PSEUDO_COUNT
+        q /= (rows + known.added).take(known.column)
+        index = _sums((q - p) * np.log(q / p), known.n_used)
+        enough = np.minimum(self._n, rows) >= known.needed
+        scale = self._inverse_n + 1 / max(rows, 1)
+        distances = np.maximum(0.0, index - known.degrees * scale)
+        tails = chi_square_tails(np.where(enough, index / scale, 0.0), known.degrees)
         answers = list(map(Comparison, distances.tolist(), tails.tolist()))
         for place in np.flatnonzero(np.logical_not(enough)).tolist():
-            n, least = self._n_rows[place], int(needed[place])
+            n, least = self._n_rows[place], int(known.needed[place])
             answers[place] = insufficient(
                 min(n, rows), least, "window" if rows < n else "reference"
             )
         return answers
+
+    def _used(self, used: NDArray[np.bool_]) -> "_Used":
+        n_used = np.add.reduceat(used, self._starts, dtype=np.int64)
+        added = _PSEUDO_COUNT * n_used
+        column = self._column[used]
+        return _Used(
+            bins=np.flatnonzero(used),
+            column=column,
+            n_used=n_used,
+            degrees=n_used - 1,
+            needed=_ROWS_PER_BIN * np.maximum(n_used, 2),
+            added=added,
+            p=self._smoothed[used] / (self._n + added)[column],
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Used:
+    """What follows from which bins are not empty in both samples.
+
+    ``bins``, their ``column`` and their shares ``p`` are of each such bin, the rest of each column.
+    """
+
+    bins: NDArray[np.intp]
+    column: NDArray[np.intp]
+    n_used: NDArray[np.int64]
+    degrees: NDArray[np.int64]
+    needed: NDArray[np.int64]
+    added: NDArray[np.float64]
+    p: NDArray[np.float64]
 
 
 def _sums(terms: NDArray[np.float64], sizes: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sidelight.detectors._times import said
+from sidelight.detectors._times import Mark, marks, written
 
 # Without change evidence hovers a little above its low; this close to it, in decades, nothing
 # has begun yet. Ours; with 0.02 half of the estimates are within 35 rows of the truth (shift of
@@ -28,14 +28,14 @@ class Rise:
         Largest evidence so far. Ville's inequality is about it, so it may be read ever after.
     lows : ndarray of float, shape (n,)
         Smallest evidence of late.
-    since : list of str
-        Time of the row after which evidence last left its low: the estimated beginning of a change.
+    marks : list of str or int
+        Of the row after which evidence last left its low: the estimated beginning of a change.
 
     """
 
     peaks: NDArray[np.float64]
     lows: NDArray[np.float64]
-    since: list[str]
+    marks: list[Mark]
 
     @classmethod
     def start(cls, n: int) -> "Rise":
@@ -52,13 +52,17 @@ class Rise:
         columns = np.flatnonzero(low.any(axis=1))
         low_rows = last - low.argmax(axis=1)[columns]
         # The low row itself is still unchanged; its successor may be in the next block.
-        began = said(times, np.minimum(low_rows + 1, last))
-        for column, time in zip(columns.tolist(), began, strict=True):
-            self.since[column] = time
+        began = marks(times, np.minimum(low_rows + 1, last))
+        for column, mark in zip(columns.tolist(), began, strict=True):
+            self.marks[column] = mark
+
+    def since(self, place: int) -> str:
+        """Return the estimated beginning of a change in one stream; empty before the first rows."""
+        return written(self.marks[place : place + 1])[0]
 
     def to_parts(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Return what a snapshot keeps."""
-        return {"since": self.since}, {"peaks": self.peaks, "lows": self.lows}
+        return {"since": written(self.marks)}, {"peaks": self.peaks, "lows": self.lows}
 
     @classmethod
     def from_parts(cls, head: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> "Rise":

@@ -37,8 +37,8 @@ def chi_square_tails(
     statistics: NDArray[np.float64], degrees: NDArray[np.int64]
 ) -> NDArray[np.float64]:
     """Return the same for several statistics, shape (n,)."""
-    tails = np.ones(statistics.size)
     chosen = (degrees >= 1) & (statistics > 0)
+    tails = np.ones(statistics.size)
     if chosen.any():
         from scipy import special  # noqa: PLC0415 - as above
 

@@ -8,6 +8,9 @@ from numpy.typing import NDArray
 
 from sidelight.detectors.errors import SampleError
 
+# A time that was kept: as text, or as microseconds that nobody has read yet. Most never are.
+Mark = str | int
+
 
 class Times(Sequence[str]):
     """Times as ``Rows`` takes them: RFC 3339 in UTC with microseconds, from their numbers.
@@ -58,11 +61,18 @@ class Times(Sequence[str]):
         return [f"{text}Z" for text in np.datetime_as_string(chosen).tolist()]
 
 
-def said(times: Sequence[str], places: Sequence[int] | NDArray[np.intp]) -> list[str]:
-    """Return the times at some places."""
+def marks(times: Sequence[str], places: NDArray[np.intp]) -> list[Mark]:
+    """Return the times at some places, for ``written``."""
     if isinstance(times, Times):
-        return times.said(places)
-    return [times[place] for place in places]
+        return list(times.microseconds[places].tolist())
+    return [times[place] for place in places.tolist()]
+
+
+def written(marks: Sequence[Mark]) -> list[str]:
+    """Write out the times that are not yet."""
+    numbers = [mark for mark in marks if isinstance(mark, int)]
+    texts = iter(Times(np.array(numbers, dtype=np.int64)).said(range(len(numbers))))
+    return [next(texts) if isinstance(mark, int) else mark for mark in marks]
 
 
 def joined(parts: Sequence[Sequence[str]]) -> Sequence[str]:

@@ -31,7 +31,11 @@ def uniforms(seeds: NDArray[np.uint64], first_row: int, n_rows: int) -> NDArray[
     """
     rows = np.arange(first_row + 1, first_row + 1 + n_rows, dtype=np.uint64)
     z = seeds[np.newaxis, :] + rows[:, np.newaxis] * _GOLDEN
-    z = (z ^ (z >> np.uint64(30))) * _MIX_1
-    z = (z ^ (z >> np.uint64(27))) * _MIX_2
-    z ^= z >> np.uint64(31)
-    return np.asarray((z >> np.uint64(11)) * 2.0**-53, dtype=np.float64)
+    shifted = z >> np.uint64(30)
+    z ^= shifted
+    z *= _MIX_1
+    z ^= np.right_shift(z, np.uint64(27), out=shifted)
+    z *= _MIX_2
+    z ^= np.right_shift(z, np.uint64(31), out=shifted)
+    z >>= np.uint64(11)
+    return np.asarray(z * 2.0**-53, dtype=np.float64)
