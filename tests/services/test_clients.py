@@ -144,9 +144,12 @@ def _raw(http: Mapping[str, Any]) -> bytes:
     body = http["body"]
     data = body["text"].encode() if "text" in body else base64.b64decode(body["base64"])
     headers = list(http["headers"])
-    if not any(name.lower() == "host" for name, _ in headers):
-        # Some samples leave out what every client sends.
+    named = {name.lower() for name, _ in headers}
+    # Some samples leave out what every client sends.
+    if "host" not in named:
         headers.append(["Host", "collector"])
+    if named.isdisjoint({"content-length", "transfer-encoding"}):
+        headers.append(["Content-Length", str(len(data))])
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
     return f"{http['method']} {http['path']} HTTP/1.1\r\n{lines}\r\n".encode() + data
 
