@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 from tests.adapters.elastic_fake import FakeServer
+from tests.adapters.elastic_fake_search import SearchingServer
 from tests.service.conftest import Folder
 
 from sidelight.adapters import (
+    ElasticExpiry,
+    ElasticSearch,
     ElasticStore,
     Inferences,
     MissingExtraError,
@@ -25,10 +28,11 @@ from sidelight.service import _consumer_process as consumer_process
 from sidelight.service._api_feedback import FEEDBACK_TYPE
 from sidelight.service._deployments import put_all_settings
 from sidelight.service._detection_results import alarm_document
+from sidelight.service._holds import Holds
 from sidelight.service._indexing import open_indexing
 from sidelight.service._indexing_work import Troubles
 from sidelight.service._ingest_client import event_batch
-from sidelight.service._search_upkeep import SEARCH_ERASURES
+from sidelight.service._search_upkeep import SEARCH_ERASURES, SearchRetention
 from sidelight.service._settings import (
     DeploymentSettings,
     ReferenceSettings,
@@ -504,3 +508,32 @@ def test_settings_that_cannot_be_used_are_refused_by_their_key(
 
     assert f"store.elasticsearch{'' if key == 'elasticsearch' else '.' + key}" in str(caught.value)
     assert "hidden" not in str(caught.value)
+
+
+def test_rows_past_the_retention_of_their_deployment_go_but_those_on_hold(
+    folder: IndexedFolder,
+) -> None:
+    server = SearchingServer()
+    expiry = ElasticExpiry(ElasticSearch(server, "sidelight"))
+    settings = Settings.model_validate({"data": folder.data, "retention": "1d"})
+    folder.indexing.close()
+    folder.indexing = IndexingStage(
+        folder.journals,
+        folder.documents,
+        ScoreReader(folder.data, folder.documents),
+        ElasticStore(server),
+        Troubles(),
+        SearchRetention(folder.documents, settings, expiry),
+    )
+    # The clock of the folder stands in 2001, the minutes count from 2013.
+    year = 365 * 24 * 60
+    until_us = 788_918_400_000_000  # 1995-01-01
+    Holds(folder.data).add("prod/flights", to_us=until_us, reason="case 17", by="court")
+    for age, years in enumerate((0, -13, -20)):
+        folder.ask([[age, "m"]], minutes=years * year)
+
+    folder.work()
+    folder.index()
+
+    assert sorted(source["features"]["age"] for source in server.sources().values()) == [0, 2]
+    assert folder.counter("expired_rows_total", table="search") == 1

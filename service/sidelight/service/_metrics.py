@@ -140,7 +140,7 @@ METRICS: Mapping[str, MetricSpec] = {
     ),
     "expired_rows_total": MetricSpec(
         kind="counter",
-        help="Rows of the lake deleted because their retention was over, by table.",
+        help="Rows of the lake (and search server) deleted as their retention was over, by table.",
         labels=(*_DEPLOYMENT, "table"),
     ),
     "expired_results_total": MetricSpec(
