@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from sidelight.adapters import Decoder
 from sidelight.adapters._known_bodies import learned
-from sidelight.adapters._known_inferences import Known
+from sidelight.adapters._known_inferences import Known, KnownInferences
 from sidelight.adapters.dialects import DIALECTS, read_payload
 from sidelight.logger import Meeting, Outcome, Pairing, parse, scan
 from sidelight.logger import _envelope as envelope
@@ -433,6 +433,32 @@ def test_brackets_that_make_up_for_each_other_leave_those_between_alone() -> Non
     odd[3] = odd[3][0], b'{"predictions":[[0.5,1.5],[2.5,3.5]]}'
     records = _numbered([*usual, *odd])
     _same([records[:6], records[6:]])
+
+
+def test_what_is_kept_of_senders_that_are_never_alike_is_bounded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sidelight.adapters._known_inferences._MAX_TEXT_BYTES", 4000)
+    known = KnownInferences()
+    collector = _Collector(lambda records: scan(records)[0])
+    collector._decoder._known = known
+    most = 0
+    for number in range(40):
+        # The first of a sender teaches its head, the second its bodies.
+        for one in range(2):
+            parts = [
+                (_head(f"m{number}", kind, f"r{one}", {}), b'{"%b":[[1.5],[2.5]],"x":"%b"}' % text)
+                for kind, text in (
+                    ("request", (b"instances", b"a" * 500)),
+                    ("response", (b"predictions", b"b" * 500)),
+                )
+            ]
+            collector.step(
+                [_record(4 * number + 2 * one + k, *part) for k, part in enumerate(parts)]
+            )
+        most = max(most, len(known._clients))
+    assert known.n_learned > 20
+    assert most <= 10
 
 
 def test_a_text_that_is_much_longer_than_its_numbers_is_not_learned() -> None:

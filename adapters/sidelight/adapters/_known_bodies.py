@@ -99,6 +99,7 @@ class Shape:
         self._is_classed = any(tensor.datatype == NUMBER for tensor in tensors)
         self._first, *self._others = [re.compile(_pattern(text)).match for text in self._texts]
         self._tail = texts[-1]
+        self.text_bytes = sum(map(len, texts))
         self._id_group, self._rows_group = (
             places[0] + 1 if places else 0 for places in (self._id_places, self._row_places)
         )

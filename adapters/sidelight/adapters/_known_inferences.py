@@ -16,6 +16,8 @@ Read = Callable[[bytes], Half]
 
 _MAX_SHAPES: Final = 8
 _MAX_ROUTES: Final = 4096
+# Patterns take some twenty times that.
+_MAX_TEXT_BYTES: Final = 8 << 20
 _MAX_PLANS: Final = 64
 _MOST_RELUCTANT: Final = 4096
 # Longer texts are parsed in pieces, so that their numbers stay in the processor's caches.
@@ -54,6 +56,7 @@ class KnownInferences:
 
     def __init__(self) -> None:
         self.n_learned = 0
+        self._n_text_bytes = 0
         self._clients: dict[tuple[str, str], _Client] = {}
         self._routes: dict[tuple[Sender | OneEvent, Sender | OneEvent], _Route] = {}
 
@@ -80,7 +83,10 @@ class KnownInferences:
             Reads another body.
 
         """
-        self.n_learned += self._client(arrival.sender).learn(arrival.data, half, read)
+        shape = self._client(arrival.sender).learn(arrival.data, half, read)
+        if shape is not None:
+            self.n_learned += 1
+            self._n_text_bytes += shape.text_bytes
 
     def _begun(self, meeting: Meeting) -> Known | None:
         """Cut the bodies of an inference; None when anything of it is unusual."""
@@ -115,9 +121,10 @@ class KnownInferences:
         return self._clients.setdefault((sender.deployment, sender.side), _Client())
 
     def _route(self, senders: tuple[Sender | OneEvent, Sender | OneEvent]) -> "_Route":
-        if len(self._routes) >= _MAX_ROUTES:
+        if len(self._routes) >= _MAX_ROUTES or self._n_text_bytes > _MAX_TEXT_BYTES:
             self._routes.clear()
             self._clients.clear()
+            self._n_text_bytes = 0
         asked, answered = senders
         route = _Route(senders, self._client(asked), self._client(answered))
         self._routes[senders] = route
@@ -161,20 +168,20 @@ class _Client:
                 return cut
         return None
 
-    def learn(self, body: bytes, half: Half, read: Read) -> bool:
+    def learn(self, body: bytes, half: Half, read: Read) -> Shape | None:
         self._unlearned += 1
         if self._unlearned < self._reluctance:
-            return False
+            return None
         self._unlearned = 0
         # Bodies that differ in more than numbers are not worth a lesson each.
         self._reluctance = min(2 * self._reluctance, _MOST_RELUCTANT)
         shape = learned(body, half, self._shapes, read)
         if shape is None:
-            return False
+            return None
         others = [other for other in self._shapes if other.key != shape.key]
         self._shapes = [shape, *others][:_MAX_SHAPES]
         self.usual = shape
-        return True
+        return shape
 
 
 def _parsed_in_pieces(cuts: Sequence[Cut], *, is_nested: bool) -> list[list[Any] | None]:
