@@ -51,3 +51,14 @@ def test_a_folder_that_never_was_one_is_a_wrong_path(
 ) -> None:
     assert run_verify(tmp_path / "nothing") == 2
     assert "no archive" in capsys.readouterr().err
+
+
+def test_a_folder_of_a_newer_version_is_not_judged(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (data / "format").write_text("99\n")
+
+    assert run_verify(data) == 2
+    shown = capsys.readouterr()
+    assert "or older, got 99; upgrade Sidelight" in shown.err
+    assert "INTACT" not in shown.out

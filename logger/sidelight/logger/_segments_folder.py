@@ -46,12 +46,30 @@ def open_folder(data: Path) -> int:
     if version is None:
         version = _UNSIGNED_VERSION
         _set_version(data, version)
+    _refuse_newer(version)
+    return version
+
+
+def check_version(data: Path) -> None:
+    """Refuse a data folder of a newer format, where nothing can be said of what it holds.
+
+    Raises
+    ------
+    FolderTooNew
+        When the folder was written by a newer version.
+    JournalDamaged
+        When its ``format`` file is no number.
+
+    """
+    _refuse_newer(folder_version(data) or 0)
+
+
+def _refuse_newer(version: int) -> None:
     if version > SEALED_VERSION:
         raise FolderTooNew(
             f"data folder: expected format version {SEALED_VERSION} or older, got {version}; "
             "upgrade Sidelight or name another folder"
         )
-    return version
 
 
 def folder_version(data: Path) -> int | None:

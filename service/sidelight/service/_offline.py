@@ -5,6 +5,7 @@ from pathlib import Path
 
 from sidelight.logger import read_public_key, verify
 from sidelight.logger._sealed_verify import verify_sealed
+from sidelight.logger._segments_folder import check_version
 from sidelight.logger.errors import JournalError
 from sidelight.service._access_log import AccessLog, command_entry, verify_access_log
 from sidelight.service.errors import ServiceError
@@ -20,6 +21,7 @@ def run_verify(data: Path, public_key: str | None = None) -> int:
         # A data folder without its archive is not a wrong path but the greatest loss.
         sys.stdout.write("raw: is missing\n")
     try:
+        check_version(data)
         key = None if public_key is None else read_public_key(public_key)
         report = verify(data, public_key=key)
     except JournalError as error:
