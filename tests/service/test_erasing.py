@@ -2,6 +2,7 @@
 
 import json
 import threading
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from sidelight.service._consumer_process import work_off
 from sidelight.service._erasing_remote import erase_remotely
 from sidelight.service._erasure_orders import ErasureAnswer, ErasureOrders
 from sidelight.service._holds import Holds
+from sidelight.service._query_store import note_store
 from sidelight.service._replay import replay_into
 from sidelight.service._sealing import sealing
 from sidelight.service._settings import Settings
@@ -228,6 +230,20 @@ def test_command_that_would_sign_with_another_key_is_refused(tmp_path: Path) -> 
     assert result.exit_code == 2
     assert "--config" in result.stderr
     assert _run("verify", "--data", tmp_path).exit_code == 0
+
+
+def test_command_that_does_not_know_the_search_server_is_refused(tmp_path: Path) -> None:
+    _store(tmp_path)
+    server = {"elasticsearch": {"url": "http://127.0.0.1:1"}}
+    settings = Settings.model_validate({"data": tmp_path, "store": server})
+    with closing(EmbeddedDocuments(tmp_path)) as documents:
+        note_store(settings, documents)
+    result = _erase(tmp_path, "--subject", f"who={_MARKER}")
+
+    assert result.exit_code == 2
+    assert "search server" in result.stderr
+    assert "--config" in result.stderr
+    assert len(_ids(tmp_path)) == 2
 
 
 def test_order_over_the_api_is_worked_off_and_shown(

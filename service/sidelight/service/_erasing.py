@@ -6,12 +6,13 @@ from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Final
 
-from sidelight.adapters import Lake, place_of
+from sidelight.adapters import EmbeddedDocuments, Lake, place_of
 from sidelight.logger._segments import SegmentWriter
 from sidelight.logger._segments_folder import Checkpoint, FolderLock
 from sidelight.logger.errors import FolderInUse, JournalError
 from sidelight.service._erasure_archive import Append
 from sidelight.service._erasure_orders import ErasureAnswer, ErasureOrder, ErasureOrders
+from sidelight.service._query_store import refuse_without_search
 from sidelight.service._run_folder import RunFolder
 from sidelight.service._settings import Settings
 from sidelight.service._signing import signer_of
@@ -80,6 +81,9 @@ def _erased_here(settings: Settings, order: ErasureOrder, orders: ErasureOrders)
             "--data: the lake of this folder is in a bucket, which only the service empties",
             hint="start the service, and erase while it runs",
         )
+    if (settings.data / "state.db").exists():
+        with closing(EmbeddedDocuments(settings.data)) as documents:
+            refuse_without_search(settings, documents)
     with ExitStack() as open_things:
         writer = _writer(settings)
         open_things.callback(writer.close)

@@ -39,10 +39,24 @@ def open_query_store(settings: Settings, documents: EmbeddedDocuments) -> QueryS
 
 
 def note_store(settings: Settings, documents: Documents) -> None:
-    """Write down whether the data folder has a lake, for who has the folder and no settings."""
-    value = {"lake": bool(settings.store.lake)}
+    """Write down where the rows of a data folder are, for who has the folder and no settings."""
+    value = {
+        "lake": bool(settings.store.lake),
+        "search": settings.store.elasticsearch is not None,
+    }
     if documents.get(_COLLECTION, _KEY) != value:
         documents.put([Document(collection=_COLLECTION, key=_KEY, value=value)])
+
+
+def refuse_without_search(settings: Settings, documents: Documents) -> None:
+    """Raise ``ConfigurationError`` when a search server has rows too, and is not configured."""
+    value: Mapping[str, Any] = documents.get(_COLLECTION, _KEY) or {}
+    has_search = value.get("search", not value.get("lake", True))
+    if has_search and settings.store.elasticsearch is None:
+        raise ConfigurationError(
+            "a search server has rows of this folder, too, and nobody says which",
+            hint="give the service's own configuration with --config",
+        )
 
 
 def refuse_without_lake(documents: Documents) -> None:
