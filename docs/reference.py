@@ -40,21 +40,30 @@ def _commands() -> Iterator[str]:
     yield ""
     group: Any = typer.main.get_command(app)
     for name, command in sorted(group.commands.items()):
-        yield f"### `sidelight {name}`"
-        yield ""
-        yield command.help
-        yield ""
-        yield "| option | meaning |"
-        yield "|---|---|"
-        for option in command.params:
-            flags = ", ".join(f"`{flag}`" for flag in option.opts)
-            default = option.default
-            shown = "" if default in {None, False} else default
-            if isinstance(option.show_default, str):
-                shown = option.show_default
-            suffix = f" Default: `{shown}`." if shown != "" else ""
-            yield f"| {flags} | {option.help}{suffix} |"
-        yield ""
+        yield from _command(f"sidelight {name}", command)
+
+
+def _command(name: str, command: Any) -> Iterator[str]:
+    yield f"### `{name}`"
+    yield ""
+    yield command.help
+    yield ""
+    inner = getattr(command, "commands", None)
+    if inner is not None:
+        for part, below in sorted(inner.items()):
+            yield from _command(f"{name} {part}", below)
+        return
+    yield "| option | meaning |"
+    yield "|---|---|"
+    for option in command.params:
+        flags = ", ".join(f"`{flag}`" for flag in option.opts)
+        default = option.default
+        shown = "" if default in {None, False} else default
+        if isinstance(option.show_default, str):
+            shown = option.show_default
+        suffix = f" Default: `{shown}`." if shown != "" else ""
+        yield f"| {flags} | {option.help}{suffix} |"
+    yield ""
 
 
 _DOOR = {

@@ -48,6 +48,8 @@ def test_wrong_key_is_named_with_its_path_and_nothing_is_kept(
 
     assert problem["status"] == 400
     assert problem["detail"].startswith(path)
+    assert problem.keys() >= {"hint"}
+    assert (", got " in problem["detail"]) is ("got" in problem)
     assert api.problem("GET", "/v1/deployments/prod/flights")["status"] == 404
 
 
@@ -60,6 +62,7 @@ def test_what_was_put_is_shown_and_replaces_what_was_there(api: Any) -> None:
     assert shown["name"] == "prod/flights"
     assert shown["model"] == _MODEL | {"url": "http://127.0.0.1:1"}
     assert shown["schema"] == _SCHEMA
+    assert shown["retention"] == "129600s"
     assert api.get(path).json() == shown
     assert api.put(path, {}).json()["model"] is None
     assert api.get(path).json()["schema"] == {"columns": []}

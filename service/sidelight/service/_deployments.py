@@ -46,6 +46,7 @@ def deployment_json(documents: Documents, name: str) -> dict[str, Any]:
         "last_seen": inventory.get("last_seen"),
         "model": None if settings.model is None else settings.model.model_dump(),
         "detection": settings.detection.model_dump(),
+        "retention": _retention(settings),
     }
 
 
@@ -87,10 +88,15 @@ def put_all_settings(documents: Documents, deployments: Iterable[DeploymentSetti
         put_settings(documents, settings)
 
 
+def _retention(settings: DeploymentSettings) -> str | None:
+    """Return it as it may be written in the file: with its unit."""
+    return None if settings.retention is None else f"{settings.retention:.15g}s"
+
+
 def _document(settings: DeploymentSettings, deletion: str) -> Document:
     value = settings.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     if settings.retention is not None:
-        value["retention"] = f"{settings.retention}s"
+        value["retention"] = _retention(settings)
     if deletion:
         value["deletion"] = deletion
     return Document(collection=SETTINGS, key=settings.name, deployment=settings.name, value=value)

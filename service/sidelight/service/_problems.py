@@ -1,5 +1,6 @@
 """Errors as ``application/problem+json`` (RFC 9457); the one table from error class to status."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -53,6 +54,9 @@ _STATUS: tuple[tuple[type[Exception], int, str], ...] = (
     (ServiceError, 500, "internal error"),
 )
 
+# How our messages say it; of several lines the first that does.
+_SAID = re.compile(r"(?:expected|Input should be) (?P<expected>.+?), got (?P<got>.+)")
+
 
 def problem(
     status: int,
@@ -86,6 +90,8 @@ def problem_of(error: Exception) -> dict[str, Any]:
         (status, title) for kind, status, title in _STATUS if isinstance(error, kind)
     )
     parts = {name: str(getattr(error, name, "") or "") for name in ("expected", "got", "hint")}
+    if not parts["expected"] and (said := _SAID.search(str(error))):
+        parts |= said.groupdict()
     return problem(status, title, str(error), **parts)
 
 
