@@ -13,7 +13,7 @@ import pytest
 
 from sidelight.adapters import EmbeddedDocuments, Inferences
 from sidelight.logger import verify
-from sidelight.logger._segments import SegmentReader
+from sidelight.logger._segments import SegmentReader, SegmentWriter
 from sidelight.service._collector_client import CollectorClient
 from sidelight.service._import import import_files
 from sidelight.service._import_tables import Mapped
@@ -91,6 +91,22 @@ def test_a_fresh_folder_gets_the_same_inferences(folder: Any, tmp_path: Path) ->
     ]
     old.close()
     new.close()
+
+
+def test_a_half_that_waited_too_long_is_an_orphan_of_the_fresh_folder(tmp_path: Path) -> None:
+    old = SegmentWriter(tmp_path / "old", clock=lambda: 1_700_000_000_000_000_000)
+    head = (
+        b"POST / HTTP/1.1\r\nce-id: r\r\nce-source: /s\r\nce-specversion: 1.0\r\n"
+        b"ce-type: org.kubeflow.serving.inference.request\r\nce-namespace: prod\r\n"
+        b"ce-inferenceservicename: flights\r\ncontent-type: application/json\r\n\r\n"
+    )
+    old.write(head, b'{"instances": [[1.0]]}').result()
+    old.close()
+
+    replay_into(tmp_path / "old", Settings(data=tmp_path / "new"))
+
+    (item,) = _stored(tmp_path / "new")
+    assert (item["request_id"], item["orphan"]) == ("r", "request")
 
 
 def test_a_folder_that_holds_something_is_no_place_for_a_replay(folder: Any) -> None:
