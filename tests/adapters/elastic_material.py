@@ -33,7 +33,8 @@ VERSIONS = [None, "1", "2", "v" * 1500]
 _DAY_MINUTES = 24 * 60
 _N_INFERENCES = 160
 _LABELS: list[Any] = [0, 1, 1.5, "yes", "", True, False, None, [1], {"a": 1}]
-_LABELS += ["z" * 2000, (1 << 53) + 1, -0.0]
+_LABELS += ["z" * 2000, (1 << 53) + 1, -0.0, 1 << 70, -(10**400), math.nan]
+_LABELS += [{"b": [1 << 70]}, [math.inf]]
 
 # By layout: the columns of a payload, with their types and what stands in them.
 _LAYOUTS: list[dict[str, tuple[pa.DataType, list[Any]]]] = [
@@ -203,8 +204,6 @@ def _labels(
 ) -> dict[str, dict[tuple[str, int], dict[str, Any]]]:
     found: dict[str, dict[tuple[str, int], dict[str, Any]]] = {}
     for each in batches:
-        # Exports do not write such labels as JSON does, or not at all.
-        values = [*_LABELS, 1 << 70, math.nan] if each.deployment == DEPLOYMENTS[2] else _LABELS
         places = zip(
             each.records.column("request_id").to_pylist(),
             each.records.column("row").to_pylist(),
@@ -214,7 +213,7 @@ def _labels(
             if chance.random() < 0.3:
                 labels = found.setdefault(each.deployment, {})
                 labels[place] = {
-                    "late": chance.choice(values),
+                    "late": chance.choice(_LABELS),
                     **({"a.b": chance.choice([1, 2])} if chance.random() < 0.5 else {}),
                 }
     return found

@@ -206,8 +206,32 @@ def test_labels_join_rows_that_are_there_and_rows_that_come(
     sources = elastic.server.sources()
     assert "labels" not in sources["a-0"]
     assert sources["a-1"]["labels"] == {"late": True, "why": None}
-    assert sources["a-1"]["unindexed"] == {"labels": {"why": {"x": [1]}}}
+    assert sources["a-1"]["unindexed"] == {"labels": {"why": {"%json": '{"x": [1]}'}}}
     assert sources["b-0"]["labels"] == {"late": False}
+
+
+@pytest.mark.parametrize(
+    ("label", "indexed", "kept"),
+    [
+        pytest.param({"x": 2**64}, None, {"%json": '{"x": 18446744073709551616}'}, id="structure"),
+        pytest.param([math.nan], None, {"%json": "[null]"}, id="not finite inside"),
+        pytest.param(10**400, None, {"%json": str(10**400)}, id="hundreds of digits"),
+        pytest.param(2**63 - 1, 2**63 - 1, None, id="64 bits"),
+        pytest.param(math.nan, None, None, id="not finite"),
+    ],
+)
+def test_labels_of_any_kind_cost_their_row_nothing(
+    elastic: Store, samples: SimpleNamespace, label: Any, indexed: Any, kept: Any
+) -> None:
+    joined = Joined(labels={("request-a", 0): {"late": label}}, scores={})
+    elastic.store.write([samples.batch([samples.row("a")])], {"prod/flights": joined})
+    elastic.store.write([samples.batch([samples.row("b")])])
+    elastic.store.label("prod/flights", {("request-b", 0): {"late": label}})
+
+    for source in elastic.server.sources().values():
+        assert source["labels"] == {"late": indexed}
+        assert source.get("unindexed", {}).get("labels", {}).get("late") == kept
+        assert "reduced" not in source
 
 
 def test_a_label_survives_that_its_row_is_written_again(

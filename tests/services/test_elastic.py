@@ -103,6 +103,22 @@ def test_numbers_are_found_as_ranges_and_categories_as_terms(
     assert store.search(term={"features.carrier": "2013-01-01"}) == ["whole-0"]
 
 
+def test_a_label_that_is_a_structure_is_replaced_and_not_merged(
+    open_store: Callable[..., Store],
+) -> None:
+    store = open_store()
+    store.store.write([batch([row("a")])])
+    place = ("request-a", 0)
+    kept = []
+
+    for label in ({"x": 1}, {"y": 2}, None):
+        store.store.label("prod/flights", {place: {"why": label}})
+        (document,) = store.documents()
+        kept.append(document["unindexed"]["labels"]["why"])
+
+    assert kept == [{"%json": '{"x": 1}'}, {"%json": '{"y": 2}'}, None]
+
+
 def _features(**values: Any) -> dict[str, Any]:
     return {f"features.{name}": value for name, value in values.items()}
 

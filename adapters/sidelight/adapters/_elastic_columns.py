@@ -61,7 +61,10 @@ def label_kind(value: object) -> Kind | None:
             return None
         case bool():
             return "boolean"
-        case int() | float():
+        case int():
+            # Of hundreds of digits, too: no function of floats takes it.
+            return "number"
+        case float():
             return "number" if math.isfinite(value) else None
         case str():
             return "text"

@@ -1,7 +1,6 @@
 """Rows of inferences as documents: one for each row, named by inference and row."""
 
 import json
-import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from sidelight.adapters._elastic_bulk import Operation
 from sidelight.adapters._elastic_columns import layout_id
 from sidelight.adapters._elastic_names import field_name, index_stem
 from sidelight.adapters._elastic_templates import MAX_TERM
-from sidelight.adapters._query_rows import plain_values, tags_of
+from sidelight.adapters._query_rows import plain_value, plain_values, tags_of
 from sidelight.adapters._query_time import format_time
 from sidelight.payloads import FEATURE_PREFIX, OUTPUT_PREFIX, ROW_SCHEMA, Batch
 
@@ -34,8 +33,11 @@ _MOST_UNFOUND: Final = 100
 ANY_COLUMN: Final = "*"
 """In ``unfound`` when there are many."""
 
-INTEGER: Final = "%integer"
-"""Key of a whole number of more than 64 bits, kept as text."""
+JSON: Final = "%json"
+"""Key of a label as text: a structure, or a whole number of more than 64 bits.
+
+As an object an update would be merged into what it replaces.
+"""
 
 _Groups = dict[str, list[tuple[str, list[Any], pa.DataType]]]
 
@@ -189,10 +191,12 @@ def label_fields(labels: Mapping[str, Any]) -> dict[str, Any]:
     unfound: list[str] = []
     for label, value in labels.items():
         name = field_name(label)
-        plain[name], other = _label(value)
-        if other is not None:
-            rest[name] = other
-        if other is not None or _is_long(value, _SURELY_FOUND):
+        text = _label_text(value)
+        plain[name] = plain_value(value) if text is None else None
+        if plain[name] is None:
+            # Null as well: it replaces a structure.
+            rest[name] = None if text is None else {JSON: text}
+        if text is not None or _is_long(value, _SURELY_FOUND):
             unfound.append(name)
     fields: dict[str, Any] = {"labels": plain, "unfound_labels": unfound}
     return fields | ({"unindexed": {"labels": rest}} if rest else {})
@@ -219,9 +223,9 @@ def written(document: dict[str, Any]) -> bytes:
 
 def _text(value: Any) -> str:
     try:
-        return json.dumps(value)
+        return json.dumps(plain_value(value))
     except RecursionError:
-        return "nested too deeply"
+        return '"nested too deeply"'
 
 
 def _groups(records: pa.RecordBatch, max_fields: int) -> tuple[_Groups, _Groups]:
@@ -255,17 +259,15 @@ def _kept(value: Any) -> Any:
     return value
 
 
-def _label(value: Any) -> tuple[Any, Any]:
-    """Return what of a label is indexed, and what is kept; they come as they like."""
+def _label_text(value: Any) -> str | None:
+    """Return a label that is kept as text; None of one that is indexed. They come as they like."""
     match value:
-        case float() if not math.isfinite(value):
-            return None, None
         case int() if not -_INT64 <= value < _INT64:
-            return None, {INTEGER: str(value)}
+            return str(value)
         case dict() | list():
-            return None, value
+            return _text(value)
         case _:
-            return value, None
+            return None
 
 
 def _is_long(value: Any, length: int) -> bool:

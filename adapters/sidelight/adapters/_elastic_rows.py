@@ -6,7 +6,7 @@ from typing import Any, Final
 from urllib.parse import unquote
 
 from sidelight.adapters._elastic_columns import KnownColumns, Layout, label_kind
-from sidelight.adapters._elastic_documents import INTEGER
+from sidelight.adapters._elastic_documents import JSON
 from sidelight.adapters._query_columns import SCORE, kind_of, own_kind
 from sidelight.adapters._query_time import format_time
 from sidelight.adapters._where import ColumnName
@@ -78,8 +78,8 @@ class StoredDocument:
             # Both may be there when a label changed its kind: what is indexed came last.
             if value is None:
                 value = kept.get(field)
-            if isinstance(value, dict) and list(value) == [INTEGER]:
-                value = int(value[INTEGER])
+            if isinstance(value, dict) and isinstance(value.get(JSON), str):
+                value = json.loads(value[JSON])
             labels[names.get(field) or unquote(field)] = value
         return labels
 
