@@ -11,7 +11,7 @@ _MIN_ROWS = 4
 # Standardised values are cut here, so that squares stay finite whatever the stream brings.
 _LARGEST = 1e6
 # Rows that are scored at once, so that their arrays stay in the cache.
-_BLOCK_ROWS = 512
+_BLOCK_ROWS = 1024
 # A spread below this share of the column's largest value is rounding, not spread.
 _ROUNDING = 1e-12
 
