@@ -242,6 +242,17 @@ def test_everything_else_is_relayed(tmp_path: Path) -> None:
     assert stored(tmp_path / "data") == []
 
 
+def test_while_there_is_no_api_a_question_is_told_to_come_again(tmp_path: Path) -> None:
+    async def run() -> httpx.Response:
+        async with serving(tmp_path / "data", api_socket=tmp_path / "none") as (_, client):
+            return await client.get("/v1/deployments")
+
+    answer = asyncio.run(run())
+
+    assert answer.status_code == 502
+    assert "ask again" in answer.json()["hint"]
+
+
 def request_bytes(headers: dict[str, str], body: bytes, *, path: str = "/") -> bytes:
     lines = [f"POST {path} HTTP/1.1", "host: door", *(f"{k}: {v}" for k, v in headers.items())]
     return "\r\n".join([*lines, f"content-length: {len(body)}", "", ""]).encode() + body

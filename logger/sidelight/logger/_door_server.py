@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 COUNTERS_ROUTE: Final = b"/door"
+_API_HINT: Final = "the API is being started, or started again; ask again in some seconds"
 _WATCH_S: Final = 0.5
 # What a kill leaves without a signature; a checkpoint costs some milliseconds.
 _SIGN_S: Final = 10.0
@@ -195,7 +196,7 @@ class DoorServer:
 
     async def _listen(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._api_socket is not None:
-            self._upstream = Upstream(path=str(self._api_socket))
+            self._upstream = Upstream(path=str(self._api_socket), hint=_API_HINT)
         outside = self._door if self._gate is None else GatedDoor(self._door, self._gate)
         host, port = self._address
         self._servers.append(

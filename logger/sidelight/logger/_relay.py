@@ -353,7 +353,7 @@ class Relay:
         self, status: int, detail: str, *, expected: str | None = None, got: bytes | None = None
     ) -> None:
         self._client.connections.upstream_errors += 1
-        hint = "see whether the model server runs, is healthy and speaks HTTP/1.1"
+        hint = self._upstream.hint
         payload = problem(status, detail, expected=expected, got=got, hint=hint)
         body = self._body
         if self._answer.head is not None or body.ended or self._is_unwilling():

@@ -31,6 +31,8 @@ class Upstream:
         How long an idle connection is trusted, seconds.
     connect_s : float, default 5
         How long connecting may take, seconds.
+    hint : str, optional
+        What a client is told to do when nothing comes back from there.
 
     Raises
     ------
@@ -51,6 +53,7 @@ class Upstream:
         max_idle: int = 64,
         keep_s: float = 30.0,
         connect_s: float = 5.0,
+        hint: str = "see whether the model server runs, is healthy and speaks HTTP/1.1",
     ) -> None:
         is_tcp = host is not None and port is not None
         if is_tcp == (path is not None):
@@ -74,6 +77,7 @@ class Upstream:
         self._max_idle = max_idle
         self._keep_s = keep_s
         self._connect_s = connect_s
+        self.hint = hint
         self._idle: list[Link] = []
         self._open = 0
         self._waiting: deque[Using] = deque()

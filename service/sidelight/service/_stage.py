@@ -53,5 +53,6 @@ class Counts(defaultdict[tuple[str, Labels], float]):
         for labels, value in values.items():
             self.add(name, labels, value)
 
+
 REPLY_CHANGES = "reply_changes"
 """Collection of other detectors' answers that are not yet in the search server; as above."""
