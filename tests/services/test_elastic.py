@@ -146,8 +146,8 @@ def test_values_that_do_not_fit_their_field_cost_the_field_and_not_the_row(
     assert len(documents) == len(odd)
     assert documents[1]["features"]["odd"] == "text"
     assert documents[1]["labels"] == {"late": "no"}
-    assert documents[2]["unindexed"]["labels"] == {"late": {"deep": [1]}}
-    assert documents[3]["unindexed"]["labels"] == {"late": {"%integer": str(1 << 80)}}
+    assert documents[2]["unindexed"]["labels"] == {"late": {"%json": '{"deep": [1]}'}}
+    assert documents[3]["unindexed"]["labels"] == {"late": {"%json": str(1 << 80)}}
     assert store.search(range={"features.odd": {"gte": 1, "lte": 2}}) == ["r0-0"]
 
 
