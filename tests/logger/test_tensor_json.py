@@ -57,7 +57,7 @@ def by_name(value: Any, writer: TensorWriter = WRITER) -> dict[str, tuple[str, l
         (np.str_("a"), ("BYTES", [1], ["a"])),
         (dt.date(2024, 2, 29), ("BYTES", [1], ["2024-02-29"])),
         (np.datetime64("2024-02-29"), ("BYTES", [1], ["2024-02-29"])),
-        (np.datetime64("NaT"), ("FP64", [1], [None])),
+        (np.datetime64("NaT", "s"), ("FP64", [1], [None])),
         (uuid.UUID(int=1), ("BYTES", [1], ["00000000-0000-0000-0000-000000000001"])),
         (enum.Enum("E", {"A": "a"}).A, ("BYTES", [1], ["a"])),  # type: ignore[attr-defined] # made at run time
         (enum.IntEnum("I", {"A": 7}).A, ("INT64", [1], [7])),  # type: ignore[attr-defined] # made at run time
