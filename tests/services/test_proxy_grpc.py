@@ -159,6 +159,10 @@ def test_both_doors_share_one_account(
     httpx.post(f"{proxy.url}/v1/models/h:predict", json={"instances": [[1]]})
     with grpc.insecure_channel(proxy.wait_for_log(_ADDRESS)[1].decode()) as channel:
         channel.unary_unary(_INFER)(_REQUEST, timeout=30)
+    # The caller has its answer before the account does.
+    proxy.wait_for_metrics(
+        lambda metrics: metrics.total("capture_events_total", outcome="seen") == 4
+    )
     metrics = proxy.metrics()
     status = proxy.stop()
 
