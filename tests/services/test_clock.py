@@ -16,16 +16,20 @@ if TYPE_CHECKING:
 
 _N = 400
 # Read by Python before anything else; the wall clock is what changes, not the steady one.
-_JUMPING = """
+_SHIFTED = """
+import mmap
 import time
-_ns, _steady = time.time_ns, time.monotonic_ns
-_HOUR = 3_600_000_000_000
+_ns = time.time_ns
+with open({path!r}, "rb") as file:
+    _shift = mmap.mmap(file.fileno(), 8, access=mmap.ACCESS_READ)
 def time_ns():
-    # Half a second each: right, an hour behind, two ahead, a day behind.
-    return _ns() + (0, -1, 2, -24)[_steady() // 500_000_000 % 4] * _HOUR
+    return _ns() + int.from_bytes(_shift[:8], "little", signed=True)
 time.time_ns = time_ns
 time.time = lambda: time_ns() / 1e9
 """
+_HOUR_NS = 3_600_000_000_000
+# Hours: right, an hour behind, two ahead, a day behind.
+_JUMPS = (0, -1, 2, -24)
 _FIRST = datetime(2026, 3, 1, tzinfo=UTC)
 
 
@@ -48,15 +52,37 @@ def _headers(number: int, side: str) -> dict[str, str]:
 def test_what_comes_while_the_clock_jumps_is_stored_once_and_paired(
     start_service: "Callable[..., Service]", tmp_path: Path
 ) -> None:
-    (tmp_path / "sitecustomize.py").write_text(_JUMPING)
+    clock = tmp_path / "clock"
+    clock.write_bytes(bytes(8))
+
+    def jump(hours: int) -> None:
+        # One write of eight bytes into a page that all processes see.
+        with clock.open("r+b", buffering=0) as file:
+            file.write((hours * _HOUR_NS).to_bytes(8, "little", signed=True))
+
+    (tmp_path / "sitecustomize.py").write_text(_SHIFTED.format(path=str(clock)))
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
     service = start_service(program=("env", f"PYTHONPATH={path}", *_SIDELIGHT))
+
+    def post(halves: list[tuple[int, str]]) -> None:
+        for count, (number, side) in enumerate(halves):
+            if count % 50 == 0:
+                jump(_JUMPS[count // 50 % len(_JUMPS)])
+            payload = (
+                {"instances": [[number, 1]]} if side == "request" else {"predictions": [number]}
+            )
+            assert service.post(json.dumps(payload), _headers(number, side)).status_code == 200
+
     halves = [(number, side) for number in range(_N) for side in ("request", "response")]
     # The second half of each comes long after the first one.
     halves.sort(key=lambda half: (half[0] % 2, half[0] * (1 if half[1] == "request" else -1)))
-    for number, side in halves:
-        payload = {"instances": [[number, 1]]} if side == "request" else {"predictions": [number]}
-        assert service.post(json.dumps(payload), _headers(number, side)).status_code == 200
+    # Cut where some have only their first half.
+    post(halves[: _N // 2])
+    jump(2)
+    service.wait_for(
+        lambda metrics: metrics.total("orphans_total") > 0, "halves are given up two hours later"
+    )
+    post(halves[_N // 2 :])
     metrics = service.wait_for(
         lambda metrics: (
             metrics.total("journal_lag_events") == 0 and metrics.total("inferences_total") >= _N
