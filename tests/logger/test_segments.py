@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sidelight.logger._checkpoint import Checkpoint
 from sidelight.logger._segments import SegmentReader, SegmentWriter
 from sidelight.logger._segments_folder import (
-    Checkpoint,
     DurableMark,
     open_folder,
     write_all,

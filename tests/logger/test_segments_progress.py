@@ -8,9 +8,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from sidelight.logger import Signer, verify
+from sidelight.logger._checkpoint import Checkpoint
 from sidelight.logger._segments import SegmentWriter
 from sidelight.logger._segments_archive import Archive
-from sidelight.logger._segments_folder import Checkpoint
 from sidelight.logger._segments_format import (
     SEGMENT_HEADER_BYTES,
     chain_seed,

@@ -12,8 +12,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from sidelight.logger import _segments_archive, _verify
+from sidelight.logger._checkpoint import Checkpoint
 from sidelight.logger._segments import SegmentReader, SegmentWriter
-from sidelight.logger._segments_folder import Checkpoint
 from sidelight.logger._segments_format import segment_name
 from sidelight.logger._segments_signature import Signer
 from sidelight.logger._verify import verify

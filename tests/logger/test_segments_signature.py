@@ -11,11 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sidelight.logger._checkpoint import Checkpoint, SealedSegment
 from sidelight.logger._segments import SegmentWriter
 from sidelight.logger._segments_folder import (
     FOLDER_VERSION,
-    Checkpoint,
-    SealedSegment,
     folder_version,
 )
 from sidelight.logger._segments_signature import Signer, is_signed, read_public_key

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from sidelight.logger._checkpoint import Checkpoint
 from sidelight.logger._segments import SegmentWriter
-from sidelight.logger._segments_folder import Checkpoint
 from sidelight.logger._segments_format import segment_name
 from sidelight.logger._verify import verify
 

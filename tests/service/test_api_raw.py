@@ -9,8 +9,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from sidelight.logger import Signer
+from sidelight.logger._checkpoint import Checkpoint
 from sidelight.logger._segments import SegmentWriter
-from sidelight.logger._segments_folder import Checkpoint
 from sidelight.logger._segments_reader import SegmentReader
 from sidelight.service._settings import AuthSettings, Settings
 from sidelight.service._tokens import Tokens

@@ -12,9 +12,9 @@ import pytest
 
 from sidelight.adapters import Decoder, Inferences, Lake, LakeError
 from sidelight.logger import Commit, Document, EventLimits, verify
+from sidelight.logger._checkpoint import Checkpoint
 from sidelight.logger._sealed_verify import verify_sealed
 from sidelight.logger._sealing import SealingJournal, SealingSettings
-from sidelight.logger._segments_folder import Checkpoint
 from sidelight.payloads import RawRef
 from sidelight.service._deployments import put_settings
 from sidelight.service._erasure_orders import COLLECTION, ErasureAnswer, ErasureOrder, ErasureOrders

@@ -11,8 +11,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from sidelight.adapters import EmbeddedDocuments, Inferences, Lake, LakeFile, Manifest
 from sidelight.logger import Document, Signer, verify
+from sidelight.logger._checkpoint import Checkpoint
 from sidelight.logger._segments import SegmentWriter
-from sidelight.logger._segments_folder import Checkpoint
 from sidelight.logger.errors import JournalFull
 from sidelight.service import _retirement
 from sidelight.service._deployments import put_settings

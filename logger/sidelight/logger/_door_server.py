@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
+from sidelight.logger._checkpoint import SealedSegment
 from sidelight.logger._connections import Connections, Limits
 from sidelight.logger._door import Door, DoorLimits
 from sidelight.logger._door_connection import DoorConnection, TakesEvents
@@ -19,7 +20,6 @@ from sidelight.logger._door_gate import Gate, GatedDoor
 from sidelight.logger._door_heads import LearnedHeads
 from sidelight.logger._http import Request, Respond, response
 from sidelight.logger._segments import SEGMENT_BYTES, Deliver, SegmentWriter
-from sidelight.logger._segments_folder import SealedSegment
 from sidelight.logger._segments_signature import Signer
 from sidelight.logger._upstream import Upstream
 

@@ -11,8 +11,8 @@ from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
+from sidelight.logger._checkpoint import SealedSegment
 from sidelight.logger._segments_archive import Archive, journal_error
-from sidelight.logger._segments_folder import SealedSegment
 from sidelight.logger._segments_outage import Outage
 from sidelight.logger._segments_reader import SegmentReader
 from sidelight.logger._segments_recovery import Recovery

@@ -11,12 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from sidelight.logger._checkpoint import Checkpoint, SealedSegment
 from sidelight.logger._segments_folder import (
     SIGNED_VERSION,
-    Checkpoint,
     DurableMark,
     FolderLock,
-    SealedSegment,
     open_folder,
     sync_folder,
     upgrade_folder,

@@ -1,19 +1,15 @@
-"""The data folder: its format version, its locks, the durable mark and the checkpoint.
+"""The data folder: its format version, its locks and the durable mark.
 
 ``raw/`` is the archive and holds nothing but segments and the checkpoint. Locks, sockets and the
 durable mark live in ``run/``; losing that folder loses nothing.
 """
 
 import fcntl
-import hashlib
-import json
 import mmap
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from sidelight.logger._segments_signature import Signer, is_signed
 from sidelight.logger.errors import FolderInUse, FolderTooNew, JournalDamaged
 
 # Since 2 every checkpoint is signed, since 3 it may say that segments were deleted; an older
@@ -22,10 +18,6 @@ FOLDER_VERSION = 3
 SIGNED_VERSION = 2
 SEALED_VERSION = 4
 _UNSIGNED_VERSION = 1
-_CHECKPOINT_FORMAT = 1
-
-_NO_SEGMENTS = '\n "segments": []'
-
 _MARK_BYTES = 8
 
 
@@ -174,164 +166,6 @@ class DurableMark:
         """Unmap it."""
         self._view.release()
         self._map.close()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SealedSegment:
-    """What the checkpoint says of one segment.
-
-    Parameters
-    ----------
-    digest : str
-        Its last one, in hexadecimal.
-    time_ns : int
-        Receive time of its last group.
-    damaged : bool
-        Whether a start found other bytes than were written.
-    retired_ns : int
-        When it was deleted on purpose, nanoseconds since 1970 UTC; 0 when it was not.
-    why : str
-        Why it was deleted.
-    text : str
-        What stands of it in the checkpoint; one that is there looks as it always did.
-
-    """
-
-    name: str
-    bytes: int
-    records: int
-    first: int
-    digest: str
-    time_ns: int
-    damaged: bool = False
-    retired_ns: int = 0
-    why: str = ""
-    text: str = field(default="", init=False, repr=False, compare=False)
-
-    @property
-    def next_position(self) -> int:
-        """The position behind its last record."""
-        return self.first + self.records
-
-    @property
-    def is_retired(self) -> bool:
-        """Whether it was deleted on purpose."""
-        return self.retired_ns > 0
-
-    def __post_init__(self) -> None:
-        """Make its text once: a checkpoint of a large archive has thousands of them."""
-        retired = ""
-        if self.is_retired:
-            retired = f',\n   "retired_ns": {self.retired_ns}'
-        text = (
-            f'  {{\n   "bytes": {self.bytes},\n   "damaged": {json.dumps(self.damaged)},'
-            f'\n   "digest": {json.dumps(self.digest)},\n   "first": {self.first},'
-            f'\n   "name": {json.dumps(self.name)},\n   "records": {self.records}{retired},'
-            f'\n   "time_ns": {self.time_ns}'
-        )
-        if self.is_retired:
-            text += f',\n   "why": {json.dumps(self.why)}'
-        object.__setattr__(self, "text", text + "\n  }")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Checkpoint:
-    """What stands under ``raw/``.
-
-    Parameters
-    ----------
-    segments : tuple of SealedSegment
-        In order.
-    closed : bool
-        Whether these are all; otherwise newer ones may stand behind them.
-    findings : tuple of str
-        What starts found changed; it stays written down.
-    open : SealedSegment or None
-        The segment that is written to, as far as it was durable then; it has more by now.
-    key, signature : str
-        Public key and signature, hexadecimal; empty when it is not signed.
-
-    """
-
-    segments: tuple[SealedSegment, ...] = ()
-    closed: bool = False
-    findings: tuple[str, ...] = ()
-    open: SealedSegment | None = None
-    key: str = ""
-    signature: str = ""
-
-    def encode(self) -> bytes:
-        """Return the one byte form of it, which carries its own digest and signature."""
-        digest = hashlib.sha256(self._canonical()).hexdigest()
-        signed = {"signature": self.signature} if self.key else {}
-        return self._canonical(digest=digest, **signed) + b"\n"
-
-    def signed_by(self, signer: Signer) -> "Checkpoint":
-        """Return the same with a signature over all of it."""
-        named = replace(self, key=signer.public_key, signature="")
-        return replace(named, signature=signer.sign(named._canonical()))  # noqa: SLF001 - of this class
-
-    def _canonical(self, **further: str) -> bytes:
-        content = {
-            "format": _CHECKPOINT_FORMAT,
-            "closed": self.closed,
-            "findings": list(self.findings),
-            "segments": [],
-            **({"open": _progress(self.open)} if self.open else {}),
-            **({"key": self.key} if self.key else {}),
-            **further,
-        }
-        text = json.dumps(content, sort_keys=True, indent=1)
-        if self.segments:
-            # Within a string of JSON no quote stands like this.
-            listed = ",\n".join([segment.text for segment in self.segments])
-            text = text.replace(_NO_SEGMENTS, f'\n "segments": [\n{listed}\n ]', 1)
-        return text.encode()
-
-    def _is_signed(self) -> bool:
-        return is_signed(self._canonical(), public_key=self.key, signature=self.signature)
-
-    @classmethod
-    def decode(cls, data: bytes) -> "Checkpoint":
-        """Read it back; raise ``JournalDamaged`` unless every byte is as written."""
-        try:
-            content = json.loads(data)
-            segments = tuple(SealedSegment(**segment) for segment in content["segments"])
-            findings = tuple(content["findings"])
-            begun = content.get("open")
-            checkpoint = cls(
-                segments=segments,
-                closed=content["closed"],
-                findings=findings,
-                open=None if begun is None else SealedSegment(**begun),
-                key=content.get("key", ""),
-                signature=content.get("signature", ""),
-            )
-            whole = checkpoint.encode() == data and (not checkpoint.key or checkpoint._is_signed())
-        except (ValueError, TypeError, KeyError, RecursionError):
-            whole = False
-        if not whole:
-            raise JournalDamaged(
-                "checkpoint.json: it does not have its digest and signature; it was changed"
-            )
-        return checkpoint
-
-    @classmethod
-    def load(cls, data: Path) -> "Checkpoint | None":
-        """Read the checkpoint of a data folder; None when it has none."""
-        try:
-            return cls.decode((data / "raw" / "checkpoint.json").read_bytes())
-        except FileNotFoundError:
-            return None
-
-    def store(self, data: Path) -> None:
-        """Replace the checkpoint of a data folder, durably."""
-        replace_file(data / "raw" / "checkpoint.json", self.encode(), scratch=data / "run")
-
-
-def _progress(segment: SealedSegment) -> dict[str, object]:
-    names = ("name", "bytes", "records", "first", "digest", "time_ns")
-    return {name: getattr(segment, name) for name in names}
 
 
 def replace_file(path: Path, content: bytes, *, scratch: Path) -> None:

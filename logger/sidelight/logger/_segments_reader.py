@@ -7,9 +7,10 @@ import time
 from bisect import bisect_right
 from pathlib import Path
 
+from sidelight.logger._checkpoint import Checkpoint
 from sidelight.logger._journal import EventRecord
 from sidelight.logger._sealed_records import SealedRecords
-from sidelight.logger._segments_folder import Checkpoint, DurableMark
+from sidelight.logger._segments_folder import DurableMark
 from sidelight.logger._segments_format import (
     GROUP_HEADER_BYTES,
     HEAD_LENGTH,

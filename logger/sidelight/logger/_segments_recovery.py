@@ -7,7 +7,8 @@ from collections.abc import Container
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sidelight.logger._segments_folder import Checkpoint, DurableMark, SealedSegment, sync_folder
+from sidelight.logger._checkpoint import Checkpoint, SealedSegment
+from sidelight.logger._segments_folder import DurableMark, sync_folder
 from sidelight.logger._segments_format import (
     CHAIN_START,
     CHUNK_BYTES,

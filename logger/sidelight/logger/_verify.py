@@ -3,11 +3,10 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from sidelight.logger._checkpoint import Checkpoint, SealedSegment
 from sidelight.logger._segments_folder import (
     SIGNED_VERSION,
-    Checkpoint,
     DurableMark,
-    SealedSegment,
     folder_version,
 )
 from sidelight.logger._segments_format import CHAIN_START, segment_first, segment_paths

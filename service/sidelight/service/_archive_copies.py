@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from sidelight.adapters import Bucket, LakeError
 from sidelight.logger import Document, Documents
-from sidelight.logger._segments_folder import Checkpoint, SealedSegment
+from sidelight.logger._checkpoint import Checkpoint, SealedSegment
 from sidelight.logger.errors import JournalDamaged
 
 COPIES: Final = "archive_copies"

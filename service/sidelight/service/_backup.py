@@ -19,9 +19,9 @@ from typing import Final
 
 from sidelight.adapters import EmbeddedDocuments, Lake, Manifest
 from sidelight.logger import verify
+from sidelight.logger._checkpoint import Checkpoint
 from sidelight.logger._segments_folder import (
     SEALED_VERSION,
-    Checkpoint,
     DurableMark,
     FolderLock,
     folder_version,

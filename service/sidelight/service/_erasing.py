@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Final
 
 from sidelight.adapters import EmbeddedDocuments, Lake, place_of
+from sidelight.logger._checkpoint import Checkpoint
 from sidelight.logger._segments import SegmentWriter
-from sidelight.logger._segments_folder import Checkpoint, FolderLock
+from sidelight.logger._segments_folder import FolderLock
 from sidelight.logger.errors import FolderInUse, JournalError
 from sidelight.service._erasure_archive import Append
 from sidelight.service._erasure_orders import ErasureAnswer, ErasureOrder, ErasureOrders

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from sidelight.logger import EventLimits, EventRecord, parse
+from sidelight.logger._checkpoint import Checkpoint
 from sidelight.logger._key_files import KeyEraser, KeyReader, request_digest
 from sidelight.logger._key_ring import KeyRing
 from sidelight.logger._sealed_body import SealedBody, SealedBodyError
@@ -20,7 +21,6 @@ from sidelight.logger._sealed_marks import is_sealed
 from sidelight.logger._sealed_since import sealed_since
 from sidelight.logger._sealing import SealingSettings, requests_of
 from sidelight.logger._segments import SegmentReader
-from sidelight.logger._segments_folder import Checkpoint
 from sidelight.logger._segments_format import segment_name, segment_paths
 from sidelight.logger.errors import JournalDamaged
 from sidelight.payloads import RawRef

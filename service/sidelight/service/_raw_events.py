@@ -8,9 +8,9 @@ from typing import Any, Final, Literal
 
 from sidelight.logger import Documents, EventLimits
 from sidelight.logger._archived_event import ArchivedEvent, archived_event
+from sidelight.logger._checkpoint import Checkpoint
 from sidelight.logger._sealed_marks import ERASED_TYPE
 from sidelight.logger._segments import SegmentReader
-from sidelight.logger._segments_folder import Checkpoint
 from sidelight.payloads import Inference, RawRef
 from sidelight.service._erased import find_erased
 from sidelight.service.errors import Gone, NotFound

@@ -14,7 +14,8 @@ from typing import Any, Final, Protocol
 
 import orjson
 
-from sidelight.logger._segments_folder import Checkpoint, SealedSegment, replace_file
+from sidelight.logger._checkpoint import Checkpoint, SealedSegment
+from sidelight.logger._segments_folder import replace_file
 from sidelight.logger.errors import JournalError
 from sidelight.service._holds import Holds, refuse_held
 from sidelight.service._segment_contents import SegmentContents

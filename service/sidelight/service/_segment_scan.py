@@ -8,9 +8,9 @@ from typing import Final
 
 from sidelight.adapters import Decoder
 from sidelight.logger import EventLimits, identity, kind_of, parse
+from sidelight.logger._checkpoint import SealedSegment
 from sidelight.logger._sealed_marks import ERASED_TYPE
 from sidelight.logger._segments import SegmentReader
-from sidelight.logger._segments_folder import SealedSegment
 from sidelight.logger._segments_format import (
     SEGMENT_HEADER_BYTES,
     BadBytes,

@@ -13,8 +13,8 @@ from typing import Any, Final, Literal
 
 from sidelight.adapters import Decoder, Lake, LakeError, LakeFile, Manifest
 from sidelight.logger import WAITING_PREFIX, Commit, Document, Documents, EventLimits, Journals
+from sidelight.logger._checkpoint import Checkpoint, SealedSegment
 from sidelight.logger._pairing_state import PairState
-from sidelight.logger._segments_folder import Checkpoint, SealedSegment
 from sidelight.logger.errors import JournalDamaged
 from sidelight.service._deployments import deployment_names, get_settings
 from sidelight.service._gauges import gauges_document
