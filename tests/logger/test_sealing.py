@@ -385,7 +385,7 @@ def test_request_that_cannot_be_encrypted_costs_the_others_nothing(
 def test_folder_says_that_older_versions_cannot_read_it(tmp_path: Path) -> None:
     _Folder(tmp_path).store(_single("r1"))
 
-    assert (tmp_path / "format").read_text() == "4\n"
+    assert (tmp_path / "format").read_text() == "6\n"
 
 
 def test_records_that_are_not_sealed_are_returned_as_they_are(tmp_path: Path) -> None:

@@ -94,6 +94,24 @@ def test_segment_that_is_gone_after_it_was_signed_is_found(
     assert finding in verify(data).findings
 
 
+def test_copy_of_what_was_sealed_may_lack_the_segment_that_was_signed_while_written_to(
+    archive: Archive, tmp_path: Path
+) -> None:
+    archive.write([(b"head", b"one", None)])
+    archive.roll()
+    archive.write([(b"head", b"two", None)])
+    archive.sign_progress()
+    data = _killed(archive, tmp_path)
+    segment_paths(data / "raw")[-1][1].unlink()
+    shutil.rmtree(data / "run")
+
+    assert not verify(data).ok
+    report = verify(data, sealed_only=True)
+    assert (report.ok, report.records, report.unsigned) == (True, 1, 0)
+    segment_paths(data / "raw")[0][1].unlink()
+    assert not verify(data, sealed_only=True).ok
+
+
 def test_nothing_new_is_not_signed_again(archive: Archive) -> None:
     path = archive._data / "raw" / "checkpoint.json"
     before = path.stat().st_ino, path.stat().st_mtime_ns

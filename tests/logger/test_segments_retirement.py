@@ -247,7 +247,7 @@ def test_a_folder_of_format_2_is_upgraded_and_no_stranger_is_trusted(
 
         _open(data, signer).close()
 
-        assert (data / "format").read_text() == "3\n"
+        assert (data / "format").read_text() == "5\n"
         assert verify(data).ok == (late is signer)
 
 

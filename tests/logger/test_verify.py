@@ -7,10 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from sidelight.logger._checkpoint import Checkpoint
 from sidelight.logger._segments import SegmentWriter
 from sidelight.logger._segments_format import segment_name
+from sidelight.logger._segments_signature import Signer
 from sidelight.logger._verify import verify
 
 
@@ -44,6 +46,28 @@ def test_a_closed_archive_is_intact_and_counted(archive: Path) -> None:
     assert report.findings == ()
     assert (report.segments, report.records) == (3, 6)
     assert report.bytes == sum(path.stat().st_size for path in (archive / "raw").iterdir())
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_a_folder_in_the_place_of_a_file_is_named(archive: Path, number: int) -> None:
+    path = sorted((archive / "raw").iterdir())[number]
+    path.unlink()
+    path.mkdir()
+
+    assert f"raw/{path.name}: cannot be read: Is a directory" in verify(archive).findings
+
+
+def test_signature_in_other_letters_is_a_changed_byte(tmp_path: Path) -> None:
+    writer = SegmentWriter(tmp_path, signer=Signer(Ed25519PrivateKey.generate()))
+    write(writer, [[b"a"]])
+    writer.close()
+    path = tmp_path / "raw" / "checkpoint.json"
+    text = path.read_bytes()
+    signature = json.loads(text)["signature"].encode()
+    assert verify(tmp_path).ok
+    path.write_bytes(text.replace(signature, signature.upper()))
+
+    assert verify(tmp_path).findings[0].startswith("raw/checkpoint.json: was changed")
 
 
 @pytest.mark.parametrize("mark", ["kept", "lost"])

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from sidelight.service._access_log import AccessLog, verify_access_log
+from sidelight.service._access_log import AccessLog
+from sidelight.service._access_log_check import verify_access_log
 
 
 def _file(data: Path) -> Path:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from sidelight.service._access_log import verify_access_log
+from sidelight.service._access_log_check import verify_access_log
 from sidelight.service._cli import app
 from sidelight.service._holds import Holds
 

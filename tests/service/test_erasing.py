@@ -21,6 +21,7 @@ from sidelight.service._consumer_process import work_off
 from sidelight.service._erasing_remote import erase_remotely
 from sidelight.service._erasure_orders import ErasureAnswer, ErasureOrders
 from sidelight.service._holds import Holds
+from sidelight.service._offline import run_verify
 from sidelight.service._query_store import note_store
 from sidelight.service._replay import replay_into
 from sidelight.service._sealing import sealing
@@ -384,6 +385,10 @@ def test_replay_leaves_out_what_is_erased_and_seals_the_rest(tmp_path: Path) -> 
     assert (report.records, report.erased) == (3, 2)
     assert _ids(fresh) == ["r1"]
     assert _files_with(fresh / "raw", "somebody") == []
+    # A folder with sealed events signs; a service that goes on with it finds nothing wrong.
+    assert run_verify(fresh) == 0
+    SegmentWriter(fresh, signer=signer_of(settings)).close()
+    assert run_verify(fresh) == 0
 
 
 def test_door_that_does_not_answer_is_said(tmp_path: Path) -> None:

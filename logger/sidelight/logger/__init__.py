@@ -6,6 +6,7 @@ from sidelight.logger._accounting import DROP_REASONS, Accounting, Accounts, Add
 from sidelight.logger._accounting_text import capture_metrics
 from sidelight.logger._arrival import Arrival, Sender
 from sidelight.logger._asgi import CaptureMiddleware
+from sidelight.logger._checkpoint import LogHead
 from sidelight.logger._connection import Connection
 from sidelight.logger._connections import Connections, Limits
 from sidelight.logger._door import DoorLimits
@@ -97,6 +98,7 @@ __all__ = [
     "Journals",
     "KeptHeader",
     "Limits",
+    "LogHead",
     "Meeting",
     "Outcome",
     "Outlet",

@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from sidelight.logger._segments_folder import replace_file
@@ -72,6 +73,34 @@ class SealedSegment:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LogHead:
+    """How far a log beside the archive went: a chain of lines in files that sort by time.
+
+    Parameters
+    ----------
+    entries : int
+        Lines in all of its files; with none the rest is empty.
+    file : str
+        Name of the file that holds the last one.
+    bytes : int
+        Where that line ends in it.
+    digest : str
+        SHA-256 of that line, hexadecimal; lines hold the one of the line before them.
+
+    """
+
+    entries: int = 0
+    file: str = ""
+    bytes: int = 0
+    digest: str = ""
+
+
+Watch = Callable[[LogHead | None], tuple[LogHead | None, str | None]]
+"""Looks at a log beside the archive. It is given what was signed last and returns how far the log
+goes now, or the same when that cannot be told, and what is wrong when it no longer holds it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
     """What stands under ``raw/``.
 
@@ -85,6 +114,8 @@ class Checkpoint:
         What starts found changed; it stays written down.
     open : SealedSegment or None
         The segment that is written to, as far as it was durable then; it has more by now.
+    access : LogHead or None
+        How far the access log went; None when the checkpoint does not cover it.
     key, signature : str
         Public key and signature, hexadecimal; empty when it is not signed.
 
@@ -94,6 +125,7 @@ class Checkpoint:
     closed: bool = False
     findings: tuple[str, ...] = ()
     open: SealedSegment | None = None
+    access: LogHead | None = None
     key: str = ""
     signature: str = ""
 
@@ -115,6 +147,7 @@ class Checkpoint:
             "findings": list(self.findings),
             "segments": [],
             **({"open": _progress(self.open)} if self.open else {}),
+            **({"access": asdict(self.access)} if self.access else {}),
             **({"key": self.key} if self.key else {}),
             **further,
         }
@@ -135,12 +168,13 @@ class Checkpoint:
             content = json.loads(data)
             segments = tuple(SealedSegment(**segment) for segment in content["segments"])
             findings = tuple(content["findings"])
-            begun = content.get("open")
+            begun, access = content.get("open"), content.get("access")
             checkpoint = cls(
                 segments=segments,
                 closed=content["closed"],
                 findings=findings,
                 open=None if begun is None else SealedSegment(**begun),
+                access=None if access is None else LogHead(**access),
                 key=content.get("key", ""),
                 signature=content.get("signature", ""),
             )

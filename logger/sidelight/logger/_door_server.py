@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from sidelight.logger._checkpoint import SealedSegment
+from sidelight.logger._checkpoint import SealedSegment, Watch
 from sidelight.logger._connections import Connections, Limits
 from sidelight.logger._door import Door, DoorLimits
 from sidelight.logger._door_connection import DoorConnection, TakesEvents
@@ -62,6 +62,8 @@ class DoorServer:
         For TCP.
     signer : Signer, optional
         Signs the checkpoints of the journal.
+    watch : callable, optional
+        Looks at the access log, whose end each signed checkpoint states.
     sync : callable, optional
         Makes a file durable; default ``os.fdatasync``.
     sealing : callable of (journal, deliver), optional
@@ -82,6 +84,7 @@ class DoorServer:
         gate: Gate | None = None,
         tls: ssl.SSLContext | None = None,
         signer: Signer | None = None,
+        watch: Watch | None = None,
         sync: Callable[[int], None] | None = None,
         sealing: "Callable[[SegmentWriter, Deliver], SealingJournal] | None" = None,
     ) -> None:
@@ -96,6 +99,7 @@ class DoorServer:
         self._gate = gate
         self._tls = tls
         self._signer = signer
+        self._watch = watch
         self._sync = sync
         self._connection_limits = Limits(max_collected_bytes=self._limits.max_flight_bytes)
         self._connections = Connections()
@@ -129,6 +133,7 @@ class DoorServer:
             gather=loop.call_soon,
             signer=self._signer,
             sync=self._sync,
+            watch=self._watch,
         )
         try:
             if self._seal is not None:
@@ -141,7 +146,7 @@ class DoorServer:
             raise
         self._timers = [
             loop.create_task(_every(_WATCH_S, self._watch_disk)),
-            loop.create_task(_every(_SIGN_S, self._writer.sign_progress)),
+            loop.create_task(self._keep_signed()),
             loop.create_task(_every(self._connection_limits.idle_s, self._connections.sweep)),
         ]
 
@@ -222,6 +227,12 @@ class DoorServer:
             limits=self._connection_limits,
             connections=self._connections,
         )
+
+    async def _keep_signed(self) -> None:
+        while True:
+            await asyncio.sleep(_SIGN_S)
+            # In a thread: it waits for whoever writes to the access log.
+            await asyncio.to_thread(self._writer.sign_progress)
 
     def _watch_disk(self) -> None:
         try:

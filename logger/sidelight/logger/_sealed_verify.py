@@ -12,7 +12,7 @@ from sidelight.logger._sealed_erasure import tombstone_keys
 from sidelight.logger._sealed_marks import is_sealed
 from sidelight.logger._sealed_records import are_apart
 from sidelight.logger._segments import SegmentReader
-from sidelight.logger._segments_folder import SEALED_VERSION, folder_version
+from sidelight.logger._segments_folder import may_hold_sealed
 from sidelight.logger.errors import JournalDamaged, SealingKeyError
 
 _MAX_RECORDS = 4096
@@ -47,7 +47,7 @@ def verify_sealed(data: Path) -> SealedReport:
 
     That the stored bytes are what was written is for ``verify`` to say.
     """
-    if (folder_version(data) or 0) < SEALED_VERSION:
+    if not may_hold_sealed(data):
         return SealedReport()
     return _Check(data).report()
 

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
-from sidelight.logger._checkpoint import SealedSegment
+from sidelight.logger._checkpoint import SealedSegment, Watch
 from sidelight.logger._segments_archive import Archive, journal_error
 from sidelight.logger._segments_outage import Outage
 from sidelight.logger._segments_reader import SegmentReader
@@ -71,6 +71,8 @@ class SegmentWriter:
         Receive time of a group, nanoseconds since 1970; a replay tells former ones.
     sync : callable, default os.fdatasync
         Makes durable what was written to a file descriptor; a measurement stands for other disks.
+    watch : callable, optional
+        Looks at the access log, whose end each signed checkpoint states.
 
     Raises
     ------
@@ -91,6 +93,7 @@ class SegmentWriter:
         signer: Signer | None = None,
         clock: Callable[[], int] | None = None,
         sync: Callable[[int], None] | None = None,
+        watch: Watch | None = None,
     ) -> None:
         self._archive = Archive(
             data,
@@ -98,6 +101,7 @@ class SegmentWriter:
             signer=signer,
             clock=time.time_ns if clock is None else clock,
             sync=sync,
+            watch=watch,
         )
         self.recovery: Recovery = self._archive.recovery
         self._deliver = deliver
@@ -174,7 +178,8 @@ class SegmentWriter:
             self._tokens.put(None)
 
     def sign_progress(self) -> None:
-        """Have the signed checkpoint cover, soon, what is durable by now."""
+        """Have the signed checkpoint cover, soon, what is durable by now; it reads a file."""
+        self._archive.look_beside()
         self._is_progress_wanted = True
         self._tokens.put(None)
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from sidelight.logger._checkpoint import Checkpoint, SealedSegment
+from sidelight.logger._checkpoint import Checkpoint, SealedSegment, Watch
 from sidelight.logger._segments_folder import (
     SIGNED_VERSION,
     DurableMark,
@@ -69,6 +69,7 @@ class Archive:
         signer: Signer | None,
         clock: Callable[[], int],
         sync: Callable[[int], None] | None,
+        watch: Watch | None = None,
     ) -> None:
         version = open_folder(data)
         self._signer = signer
@@ -85,6 +86,8 @@ class Archive:
         self._digest = CHAIN_START
         # What was signed of the segment that is written to.
         self._progress: SealedSegment | None = None
+        self._watch = None if signer is None else watch
+        self._is_log_signed = True
         self.is_seal_wanted = False
         self.begun_ns = 0
         self.sync_seconds = 0.0
@@ -95,6 +98,8 @@ class Archive:
             self._sealed = self.recovery.segments
             self.end = self.recovery.next_position
             self._time_ns = self.recovery.time_ns
+            self._access, self._findings = self.recovery.access, self.recovery.findings
+            self.look_beside()
             self._begin_segment()
             if signer is not None:
                 upgrade_folder(data, from_version=version)
@@ -162,17 +167,34 @@ class Archive:
             When the checkpoint cannot be stored; the former one stays.
 
         """
-        if self._signer is None or self._file < 0 or self.end == self._first:
+        if self._signer is None or self._file < 0:
             return
-        if self._progress is not None and self._progress.next_position == self.end:
+        signed = self._first if self._progress is None else self._progress.next_position
+        if signed == self.end and self._is_log_signed:
             return
         with self._listing:
-            before, self._progress = self._progress, self._as_sealed()
+            before = self._progress
+            if self.end > self._first:
+                self._progress = self._as_sealed()
             try:
                 self._checkpoint(closed=False)
             except OSError:
                 self._progress = before
                 raise
+
+    def look_beside(self) -> None:
+        """Look how far the access log goes; the next checkpoint says it. In any thread."""
+        if self._watch is None:
+            return
+        former = self._access
+        head, finding = self._watch(former)
+        with self._listing:
+            if finding is not None and finding not in self._findings:
+                log.error("the access log is not what was signed", extra={"finding": finding})
+                self._findings = (*self._findings, finding)
+                self._is_log_signed = False
+            if head != former:
+                self._access, self._is_log_signed = head, False
 
     def roll(self) -> None:
         """Seal this segment and begin the next one."""
@@ -186,6 +208,7 @@ class Archive:
         with self._listing:
             if self._closed:
                 return
+            self.look_beside()
             try:
                 self._seal()
                 self._checkpoint(closed=True)
@@ -290,13 +313,17 @@ class Archive:
             self._sealed = (*self._sealed, self._as_sealed())
 
     def _checkpoint(self, *, closed: bool) -> None:
-        findings = self.recovery.findings
         checkpoint = Checkpoint(
-            segments=self._sealed, closed=closed, findings=findings, open=self._progress
+            segments=self._sealed,
+            closed=closed,
+            findings=self._findings,
+            open=self._progress,
+            access=self._access,
         )
         if self._signer is not None:
             checkpoint = checkpoint.signed_by(self._signer)
         checkpoint.store(self._data)
+        self._is_log_signed = True
 
     def _as_sealed(self) -> SealedSegment:
         return SealedSegment(

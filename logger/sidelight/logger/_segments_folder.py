@@ -12,11 +12,13 @@ from pathlib import Path
 
 from sidelight.logger.errors import FolderInUse, FolderTooNew, JournalDamaged
 
-# Since 2 every checkpoint is signed, since 3 it may say that segments were deleted; an older
-# folder becomes a newer one when its writer signs. Only one with sealed events is of version 4.
-FOLDER_VERSION = 3
+# Since 2 every checkpoint is signed, since 3 it may say that segments were deleted, since 5 how far
+# the access log went; an older folder becomes a newer one when its writer signs. One that may hold
+# sealed events is of version 4, or 6 since 5.
+FOLDER_VERSION = 5
 SIGNED_VERSION = 2
-SEALED_VERSION = 4
+NEWEST_VERSION = 6
+_SEALED_VERSIONS = frozenset({4, 6})
 _UNSIGNED_VERSION = 1
 _MARK_BYTES = 8
 
@@ -57,9 +59,9 @@ def check_version(data: Path) -> None:
 
 
 def _refuse_newer(version: int) -> None:
-    if version > SEALED_VERSION:
+    if version > NEWEST_VERSION:
         raise FolderTooNew(
-            f"data folder: expected format version {SEALED_VERSION} or older, got {version}; "
+            f"data folder: expected format version {NEWEST_VERSION} or older, got {version}; "
             "upgrade Sidelight or name another folder"
         )
 
@@ -89,13 +91,19 @@ def folder_version(data: Path) -> int | None:
 def upgrade_folder(data: Path, *, from_version: int) -> None:
     """Say that the folder is of the newest format, once everything in it is."""
     if from_version < FOLDER_VERSION:
-        _set_version(data, FOLDER_VERSION)
+        sealed = from_version in _SEALED_VERSIONS
+        _set_version(data, NEWEST_VERSION if sealed else FOLDER_VERSION)
 
 
 def seal_folder(data: Path) -> None:
     """Say that there may be sealed events, which an older version would take for payloads."""
-    if (folder_version(data) or 0) < SEALED_VERSION:
-        _set_version(data, SEALED_VERSION)
+    if not may_hold_sealed(data):
+        _set_version(data, NEWEST_VERSION)
+
+
+def may_hold_sealed(data: Path) -> bool:
+    """Whether there may be sealed events."""
+    return folder_version(data) in _SEALED_VERSIONS
 
 
 def _set_version(data: Path, version: int) -> None:

@@ -106,7 +106,7 @@ class SegmentReader:
                 some = self._read_segment(
                     position, min(end, position + max_records - len(records)), max_bytes
                 )
-            except (BadBytes, FileNotFoundError) as error:
+            except (BadBytes, FileNotFoundError, IsADirectoryError) as error:
                 if records:
                     break
                 raise self._damage(position, error) from error

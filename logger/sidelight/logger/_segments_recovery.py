@@ -7,7 +7,7 @@ from collections.abc import Container
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sidelight.logger._checkpoint import Checkpoint, SealedSegment
+from sidelight.logger._checkpoint import Checkpoint, LogHead, SealedSegment
 from sidelight.logger._segments_folder import DurableMark, sync_folder
 from sidelight.logger._segments_format import (
     CHAIN_START,
@@ -76,6 +76,8 @@ class Recovery:
         Records that had been acknowledged and are not there.
     findings : tuple of str
         What every later checkpoint keeps saying about it.
+    access : LogHead or None
+        How far the access log went, as the checkpoint says.
 
     """
 
@@ -87,6 +89,7 @@ class Recovery:
     damaged: tuple[str, ...] = ()
     lost_records: int = 0
     findings: tuple[str, ...] = ()
+    access: LogHead | None = None
 
 
 def scan_segment(path: Path, *, first: int, previous: bytes | None, signed_bytes: int = 0) -> Scan:
@@ -208,7 +211,7 @@ def _checkpointed(
     elif trusted is not None:
         _finish_retirement(data, checkpoint)
     if not checkpoint.segments:
-        return Recovery(findings=findings), checkpoint.open
+        return Recovery(findings=findings, access=checkpoint.access), checkpoint.open
     last = checkpoint.segments[-1]
     recovery = Recovery(
         segments=checkpoint.segments,
@@ -216,6 +219,7 @@ def _checkpointed(
         digest=bytes.fromhex(last.digest),
         time_ns=last.time_ns,
         findings=findings,
+        access=checkpoint.access,
     )
     return recovery, checkpoint.open
 

@@ -94,11 +94,19 @@ def is_signed(text: bytes, *, public_key: str, signature: str) -> bool:
     )
 
     try:
-        key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(public_key))
-        key.verify(bytes.fromhex(signature), _CONTEXT + text)
+        key = Ed25519PublicKey.from_public_bytes(_from_hex(public_key))
+        key.verify(_from_hex(signature), _CONTEXT + text)
     except (ValueError, InvalidSignature):
         return False
     return True
+
+
+def _from_hex(text: str) -> bytes:
+    """Read the one form that is written; others with the same meaning are changed bytes."""
+    found = bytes.fromhex(text)
+    if found.hex() != text:
+        raise ValueError("not as it is written")
+    return found
 
 
 def read_public_key(text: str) -> str:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sidelight.logger._checkpoint import Checkpoint, SealedSegment
+from sidelight.logger._checkpoint import Checkpoint, LogHead, SealedSegment
 from sidelight.logger._segments_folder import (
     SIGNED_VERSION,
     DurableMark,
@@ -35,6 +35,8 @@ class VerifyReport:
         Public key that signed the checkpoint, hexadecimal; empty when it is not signed.
     retired : int
         Records that were deleted on purpose, as the checkpoint says.
+    access : LogHead or None
+        How far the access log went when the checkpoint was signed; None when that does not say it.
     unsigned : int
         Records behind the last one that the checkpoint covers: the chain holds them, but whoever
         can write to the folder could have made it anew.
@@ -50,9 +52,10 @@ class VerifyReport:
     key: str = ""
     retired: int = 0
     unsigned: int = 0
+    access: LogHead | None = None
 
 
-def verify(data: Path, *, public_key: str | None = None) -> VerifyReport:
+def verify(data: Path, *, public_key: str | None = None, sealed_only: bool = False) -> VerifyReport:
     """Check every byte under ``raw/`` against the chain and the checkpoint; change nothing.
 
     After a clean stop the checkpoint covers every byte. Behind the checkpoint of a journal that
@@ -65,13 +68,17 @@ def verify(data: Path, *, public_key: str | None = None) -> VerifyReport:
     public_key : str, optional
         Of the only one whose checkpoint is right, 64 hexadecimal digits. Without it whoever can
         write to the folder could have signed anew.
+    sealed_only : bool, default False
+        Of a copy that was taken without the segment that is written to and the access log: that
+        these are not there is right.
 
     """
-    return _Verification(data, public_key).report()
+    return _Verification(data, public_key, sealed_only=sealed_only).report()
 
 
 class _Verification:
-    def __init__(self, data: Path, public_key: str | None) -> None:
+    def __init__(self, data: Path, public_key: str | None, *, sealed_only: bool) -> None:
+        self._is_sealed_only = sealed_only
         self._data = data
         self._public_key = public_key
         self._findings: list[str] = []
@@ -104,6 +111,7 @@ class _Verification:
             key=checkpoint.key if checkpoint else "",
             retired=self._retired,
             unsigned=max(0, self._position - signed_end),
+            access=checkpoint.access if checkpoint and not self._is_sealed_only else None,
         )
 
     def _found(self, name: str, what: str) -> None:
@@ -116,6 +124,9 @@ class _Verification:
             self._found(
                 f"raw/{_CHECKPOINT}", "was changed, it does not have its digest and signature"
             )
+            return None
+        except OSError as error:
+            self._found(f"raw/{_CHECKPOINT}", _unreadable(error))
             return None
         if checkpoint is None:
             self._found(f"raw/{_CHECKPOINT}", "is missing")
@@ -145,8 +156,15 @@ class _Verification:
     def _check_sealed(self, segment: SealedSegment, *, present: bool) -> None:
         name = f"raw/{segment.name}"
         self._expect_position(name, segment.first)
-        last = segment.next_position - 1
-        scan = self._scanned(segment) if present else None
+        try:
+            self._judge_sealed(segment, self._scanned(segment) if present else None)
+        except OSError as error:
+            self._found(name, _unreadable(error))
+        self._position = segment.next_position
+        self._previous = bytes.fromhex(segment.digest)
+
+    def _judge_sealed(self, segment: SealedSegment, scan: Scan | None) -> None:
+        name, last = f"raw/{segment.name}", segment.next_position - 1
         if scan is None and (segment.is_retired or self._is_retired_now(segment)):
             self._retired += segment.records
         elif scan is None:
@@ -161,8 +179,6 @@ class _Verification:
             self._found(name, f"records {segment.first} to {last} were replaced")
         else:
             self._count(scan, segment.first)
-        self._position = segment.next_position
-        self._previous = bytes.fromhex(segment.digest)
 
     def _scanned(self, segment: SealedSegment) -> Scan | None:
         path = self._data / "raw" / segment.name
@@ -188,7 +204,7 @@ class _Verification:
     def _check_unsealed(
         self, paths: dict[str, int], begun: SealedSegment | None, *, closed: bool
     ) -> None:
-        if begun is not None and begun.name not in paths:
+        if begun is not None and begun.name not in paths and not self._is_sealed_only:
             self._check_signed(begun, None)
         for name, first in sorted(paths.items()):
             if closed or first < self._position:
@@ -199,9 +215,13 @@ class _Verification:
             if not path.exists():
                 continue  # an empty segment, deleted by a clean stop since it was listed
             signed_bytes = begun.bytes if begun is not None and begun.name == name else 0
-            scan = scan_segment(
-                path, first=first, previous=self._previous, signed_bytes=signed_bytes
-            )
+            try:
+                scan = scan_segment(
+                    path, first=first, previous=self._previous, signed_bytes=signed_bytes
+                )
+            except OSError as error:
+                self._found(f"raw/{name}", _unreadable(error))
+                continue
             if begun is not None and signed_bytes:
                 self._check_signed(begun, scan)
             is_last = name == max(paths)
@@ -239,6 +259,10 @@ def _mark(data: Path) -> int:
         return mark.value
     finally:
         mark.close()
+
+
+def _unreadable(error: OSError) -> str:
+    return f"cannot be read: {error.strerror or error}"
 
 
 def _place(scan: Scan) -> str:

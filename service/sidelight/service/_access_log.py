@@ -2,29 +2,33 @@
 
 import fcntl
 import getpass
-import hashlib
+import logging
 import os
-import re
 import threading
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import time
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 import orjson
 
-_NAME: Final = re.compile(r"log-\d{4}-\d{2}\.jsonl")
-_START: Final = "0" * 64
-_TAIL_BYTES: Final = 1 << 16
+from sidelight.logger import LogHead
+from sidelight.service._access_lines import (
+    START,
+    digest_of,
+    end_of,
+    lines_between,
+    missing_from,
+    paths_of,
+    tail_of,
+)
 
+log = logging.getLogger(__name__)
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AccessReport:
-    """What a check of the log found: the number of entries, and what is wrong with them."""
-
-    entries: int
-    findings: tuple[str, ...]
+_PATIENCE_S: Final = 1.0
+_PAUSE_S: Final = 0.01
 
 
 class AccessLog:
@@ -67,7 +71,9 @@ class AccessLog:
             now = datetime.now(UTC)
             previous = self._last_digest()
             line = orjson.dumps({"time": now.isoformat(), **entry, "previous": previous}) + b"\n"
-            path = self._folder / f"log-{now:%Y-%m}.jsonl"
+            # Never before the last one, whose month a clock that was set back would leave.
+            last = [path.name for path in paths_of(self._folder)[-1:]]
+            path = self._folder / max([f"log-{now:%Y-%m}.jsonl", *last])
             flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
             file = os.open(path, flags, 0o600)
             try:
@@ -77,15 +83,47 @@ class AccessLog:
 
     def _last_digest(self) -> str:
         """Return the digest of the last whole line; cut off a torn one, which nobody waited for."""
-        for path in reversed(_paths(self._folder)):
+        for path in reversed(paths_of(self._folder)):
             with path.open("r+b") as file:
-                start, tail = _tail(file)
+                start, tail = tail_of(file)
                 whole = tail[: tail.rfind(b"\n") + 1]
                 if len(whole) < len(tail):
                     file.truncate(start + len(whole))
             if whole:
-                return _digest(whole[:-1].rpartition(b"\n")[2])
-        return _START
+                return digest_of(whole[:-1].rpartition(b"\n")[2])
+        return START
+
+    def watch(self, former: LogHead | None) -> tuple[LogHead | None, str | None]:
+        """Return how far the log goes, and what is wrong when it does not hold what was signed.
+
+        Parameters
+        ----------
+        former : LogHead or None
+            What was signed last; it is returned when somebody keeps the log to himself, or it
+            cannot be read.
+
+        """
+        try:
+            lost = None if former is None else missing_from(self._folder, former)
+            if not self._folder.is_dir():
+                return LogHead(), lost
+            with (self._folder / "log.lock").open("wb") as lock:
+                if not _locked_in_time(lock):
+                    return former, lost
+                head = end_of(self._folder)
+            if former is not None and lost is None:
+                if head == replace(former, entries=0):
+                    return former, None
+                entries = former.entries + lines_between(self._folder, former, head)
+            else:
+                entries = lines_between(self._folder, LogHead(), head)
+            if head.file:
+                # A line of somebody who was killed before its sync must not be lost once signed.
+                _sync(self._folder / head.file)
+        except OSError:
+            log.exception("the access log cannot be read: checkpoints cover it as far as before")
+            return former, None
+        return replace(head, entries=entries), lost
 
 
 def command_entry(command: str, filters: Mapping[str, Any]) -> dict[str, Any]:
@@ -104,26 +142,18 @@ def _user() -> str:
         return str(os.getuid())
 
 
-def verify_access_log(data: Path) -> AccessReport:
-    """Check the chain from the first entry to the last.
-
-    What was cut off at its end leaves no trace in a chain; compare the number of entries with a
-    copy for that.
-    """
-    previous, entries, findings = _START, 0, []
-    for path in _paths(data / "access"):
-        for number, line in enumerate(_lines(path), 1):
-            entries += 1
-            try:
-                said = orjson.loads(line)["previous"]
-            except (orjson.JSONDecodeError, KeyError, TypeError):
-                said = None
-            if said != previous:
-                findings.append(
-                    f"access/{path.name}: line {number} does not follow the one before it"
-                )
-            previous = _digest(line)
-    return AccessReport(entries=entries, findings=tuple(findings))
+def _locked_in_time(lock: BinaryIO) -> bool:
+    """Take a shared lock; whoever holds it for long must not hold up the archive."""
+    deadline = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(_PAUSE_S)
+        else:
+            return True
 
 
 def _without_values(entry: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -141,36 +171,9 @@ def _without_values(entry: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**entry, "parameters": {**parameters, "where": " ".join(words).strip()}}
 
 
-def _tail(file: BinaryIO) -> tuple[int, bytes]:
-    """Return the end of a log, and where it begins; the last whole line is in it."""
-    size = file.seek(0, os.SEEK_END)
-    length = _TAIL_BYTES
-    while True:
-        start = max(0, size - length)
-        file.seek(start)
-        tail = file.read()
-        # One line end closes the last whole line, another one is before it.
-        if start == 0 or tail.count(b"\n") > 1:
-            return start, tail
-        length *= 4
-
-
-def _lines(path: Path) -> Iterator[bytes]:
+def _sync(path: Path) -> None:
     with path.open("rb") as file:
-        for line in file:
-            # A torn one was never answered; the next entry takes its place.
-            if line.endswith(b"\n"):
-                yield line[:-1]
-
-
-def _paths(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name))
-
-
-def _digest(line: bytes) -> str:
-    return hashlib.sha256(line).hexdigest()
+        os.fdatasync(file.fileno())
 
 
 def _write(file: int, line: bytes) -> None:

@@ -21,9 +21,9 @@ from sidelight.adapters import EmbeddedDocuments, Lake, Manifest
 from sidelight.logger import verify
 from sidelight.logger._checkpoint import Checkpoint
 from sidelight.logger._segments_folder import (
-    SEALED_VERSION,
     DurableMark,
     FolderLock,
+    check_version,
     folder_version,
     sync_folder,
 )
@@ -34,8 +34,8 @@ from sidelight.logger._segments_format import (
     checked_groups,
     segment_paths,
 )
-from sidelight.logger.errors import FolderTooNew, JournalError
-from sidelight.service._access_log import verify_access_log
+from sidelight.logger.errors import JournalError
+from sidelight.service._access_log_check import verify_access_log
 from sidelight.service._backup_keys import copy_keys, copy_without_values, has_keys
 from sidelight.service.errors import ConfigurationError, ServiceError
 
@@ -102,7 +102,7 @@ def back_up(data: Path, target: Path, *, keys: Path | None = None) -> BackupRepo
             try:
                 copied = _copy(data, unfinished)
                 report = verify(unfinished)
-                access = verify_access_log(unfinished)
+                access = verify_access_log(unfinished, report.access)
                 if keys is not None:
                     copy_keys(data, keys)
                 (unfinished / "run" / "lock-backup").unlink()
@@ -132,13 +132,9 @@ class _Copied:
 
 
 def _check(data: Path, target: Path) -> None:
-    version = folder_version(data) if data.is_dir() else None
-    if version is None:
+    if not data.is_dir() or folder_version(data) is None:
         raise ConfigurationError(f"--data: expected a data folder, got {data}")
-    if version > SEALED_VERSION:
-        raise FolderTooNew(
-            f"data folder: expected format version {SEALED_VERSION} or older, got {version}"
-        )
+    check_version(data)
     if target.exists():
         raise ConfigurationError(
             f"--backup: expected nothing at {target}, got something",

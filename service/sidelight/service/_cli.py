@@ -125,15 +125,24 @@ def proxy(
 
 @app.command()
 def verify(
+    *,
     data: Data = None,
     public_key: Annotated[
         str | None, typer.Option(help="Who must have signed it: 64 hexadecimal digits, or a file.")
     ] = None,
+    sealed_only: Annotated[
+        bool,
+        typer.Option(
+            "--sealed-only",
+            help="Of a copy from a bucket: without access log and the segment that is written to.",
+        ),
+    ] = False,
 ) -> None:
     """Check that the archive of raw events is byte for byte what was written."""
     from sidelight.service._offline import run_verify
 
-    raise typer.Exit(run_verify(data or Path("./sidelight-data"), public_key))
+    folder = data or Path("./sidelight-data")
+    raise typer.Exit(run_verify(folder, public_key, sealed_only=sealed_only))
 
 
 @app.command()

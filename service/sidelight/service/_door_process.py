@@ -12,6 +12,7 @@ import uvloop
 from sidelight.logger import DoorLimits, DoorServer, serve_door
 from sidelight.logger.errors import FolderInUse, JournalError
 from sidelight.service._access import tokens_required
+from sidelight.service._access_log import AccessLog
 from sidelight.service._door_tls import DoorTls
 from sidelight.service._ingest_gate import IngestGate
 from sidelight.service._process import say_ready
@@ -65,6 +66,7 @@ async def _serve(settings: Settings) -> None:
         gate=_gate(settings),
         tls=None if tls is None else tls.context,
         signer=signer_of(settings),
+        watch=AccessLog(settings.data).watch,
         sealing=sealing(settings),
     )
     scheme = "http" if settings.listen.tls is None else "https"

@@ -11,6 +11,7 @@ from sidelight.logger._checkpoint import Checkpoint
 from sidelight.logger._segments import SegmentWriter
 from sidelight.logger._segments_folder import FolderLock
 from sidelight.logger.errors import FolderInUse, JournalError
+from sidelight.service._access_log import AccessLog
 from sidelight.service._erasure_archive import Append
 from sidelight.service._erasure_orders import ErasureAnswer, ErasureOrder, ErasureOrders
 from sidelight.service._query_store import refuse_without_search
@@ -120,4 +121,4 @@ def _writer(settings: Settings) -> SegmentWriter:
             "audit.signing_key: expected the key that signed the archive, got another one",
             hint="give the service's own configuration with --config",
         )
-    return SegmentWriter(settings.data, signer=signer)
+    return SegmentWriter(settings.data, signer=signer, watch=AccessLog(settings.data).watch)

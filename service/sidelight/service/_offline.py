@@ -7,13 +7,14 @@ from sidelight.logger import read_public_key, verify
 from sidelight.logger._sealed_verify import verify_sealed
 from sidelight.logger._segments_folder import check_version
 from sidelight.logger.errors import JournalError
-from sidelight.service._access_log import AccessLog, command_entry, verify_access_log
+from sidelight.service._access_log import AccessLog, command_entry
+from sidelight.service._access_log_check import AccessReport, verify_access_log
 from sidelight.service.errors import ServiceError
 
 _USAGE = 2
 
 
-def run_verify(data: Path, public_key: str | None = None) -> int:
+def run_verify(data: Path, public_key: str | None = None, *, sealed_only: bool = False) -> int:
     """Check the archive; print what was found; return 0 when intact, else 1."""
     if not (data / "raw").is_dir():
         if not (data / "format").exists():
@@ -23,10 +24,10 @@ def run_verify(data: Path, public_key: str | None = None) -> int:
     try:
         check_version(data)
         key = None if public_key is None else read_public_key(public_key)
-        report = verify(data, public_key=key)
+        report = verify(data, public_key=key, sealed_only=sealed_only)
     except JournalError as error:
         return _fail(str(error))
-    access = verify_access_log(data)
+    access = verify_access_log(data, report.access)
     sealed = verify_sealed(data)
     for finding in (*report.findings, *sealed.findings, *access.findings):
         sys.stdout.write(f"{finding}\n")
@@ -45,10 +46,18 @@ def run_verify(data: Path, public_key: str | None = None) -> int:
     )
     sys.stdout.write(
         f"{word}: {report.records} records, {report.bytes} bytes in {report.segments} segments, "
-        f"{unsigned}{retired}{erased}{access.entries} entries of the access log, "
+        f"{unsigned}{retired}{erased}{_entries(access)}, "
         f"{f'signed by {report.key}' if report.key else 'not signed'}\n"
     )
     return 0 if ok else 1
+
+
+def _entries(access: AccessReport) -> str:
+    if access.unsigned is None:
+        since = " (its end is not signed)"
+    else:
+        since = f" ({access.unsigned} since the last signature)" if access.unsigned else ""
+    return f"{access.entries} entries of the access log{since}"
 
 
 def run_backup(data: Path, target: Path, keys: Path | None = None) -> int:

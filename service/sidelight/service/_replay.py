@@ -18,6 +18,7 @@ from sidelight.logger.errors import JournalDamaged, JournalError
 from sidelight.service._collector_client import CollectorClient
 from sidelight.service._sealing import sealing
 from sidelight.service._settings import Settings
+from sidelight.service._signing import signer_of
 from sidelight.service.errors import ConfigurationError
 
 _MAX_RECORDS: Final = 4096
@@ -112,7 +113,7 @@ def replay_into(data: Path, settings: Settings, *, first: int = 0) -> ReplayRepo
     def clock() -> int:
         return now_ns
 
-    writer = SegmentWriter(settings.data, clock=clock)
+    writer = SegmentWriter(settings.data, clock=clock, signer=signer_of(settings))
     before = sealing(settings)
     sealed = None if before is None else before(writer, None)
     write = writer.write if sealed is None else sealed.write
