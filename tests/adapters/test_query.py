@@ -603,6 +603,46 @@ def test_files_whose_times_overlap_are_all_asked(
     assert found == (expected if order == "time" else expected[::-1])
 
 
+@pytest.mark.parametrize(
+    ("where", "expected"),
+    [
+        (f"features.n = {2**53}", "a"),
+        (f"features.n = {2**53}.0", "a"),
+        (f"features.n in (1.5, {2**53 + 1})", "b"),
+        (f"features.n not in ({2**53 + 1}, 1.0)", "a"),
+        (f"features.n > {2**53}.0", "b"),
+        (f"labels.n = {2**53}", "a"),
+        (f"labels.n = {2**53 + 1}", "b"),
+        (f"labels.n in (1, 1.5, {2**53 + 1}, null)", "b"),
+        (f"labels.n not in ({2**53 + 1}, 1.5)", "ac"),
+        (f"labels.n > {2**53}", "b"),
+        (f"labels.n <= {2**53}", "ac"),
+        (f"labels.n between 1 and {2**53}", "a"),
+        (f"labels.n != {2**53}", "bc"),
+        ("labels.n < 0.5", "c"),
+        (f"labels.n = {-(2**100)}", "c"),
+        ("features.f = 3.4028235e38", "a"),
+        ("features.f in (3.4028235e38, 1e39)", "a"),
+        ("features.f < 3.4028235e38", "b"),
+    ],
+)
+def test_numbers_that_are_no_doubles_compare_exactly(
+    store: Any, samples: SimpleNamespace, where: str, expected: str
+) -> None:
+    largest = float(np.finfo(np.float32).max)
+    rows = [
+        samples.row("a", **{"features.n": 2**53, "features.f": largest}),
+        samples.row("b", **{"features.n": 2**53 + 1, "features.f": 1.0}),
+        samples.row("c", **{"features.n": None, "features.f": None}),
+    ]
+    store.add(samples.batch(rows, types={"features.f": pa.float32(), "features.n": pa.int64()}))
+    for name, label in (("a", 2**53), ("b", 2**53 + 1), ("c", -(2**100))):
+        labels = {"n": label}
+        store.documents.put([samples.labelled("prod/flights", f"request-{name}", 0, labels)])
+
+    assert "".join(sorted(store.ids(where=where))) == expected
+
+
 def test_times_can_be_compared_in_where(store: Any, samples: SimpleNamespace) -> None:
     store.add(samples.batch([samples.row(f"i{n}", n) for n in range(3)]))
 

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from sidelight.adapters._where import parse
-from sidelight.adapters._where_elastic import ANYTHING, NOTHING, Field, candidates
+from sidelight.adapters._where_elastic import candidates
+from sidelight.adapters._where_elastic_clauses import ANYTHING, NOTHING, Field
 
 
 def _query(text: str, **options: Any) -> Any:
@@ -89,3 +90,73 @@ def test_a_pattern_of_very_many_signs_is_judged_by_the_values_alone() -> None:
     found = _query(f"features.x like '{pattern}'", kinds=frozenset({"text"}))
 
     assert found == {"exists": {"field": "f"}}
+
+
+def test_a_pattern_of_nothing_is_an_empty_text() -> None:
+    found = _query("features.x like ''", kinds=frozenset({"text"}))
+
+    assert found == {"term": {"f": {"value": ""}}}
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "expected"),
+    [
+        ("features.x in (1, 2.5)", "number", {"terms": {"f": [1.0, 2.5]}}),
+        ("features.x in (null, 'b', 'a', 1)", "text", {"terms": {"f": ["b", "a"]}}),
+        ("features.x in (true, false)", "boolean", {"terms": {"f": ["true", "false"]}}),
+        ("time in ('1970-01-02')", "time", {"terms": {"f": [86_400_000_000]}}),
+        ("features.x in (null)", "number", NOTHING),
+        ("features.x not in (1, null)", "number", NOTHING),
+        ("features.x not in (1, 'a')", "number", NOTHING),
+        (f"features.x not in ({1 << 53}, 1e16)", "number", {"exists": {"field": "f"}}),
+    ],
+)
+def test_a_list_becomes_one_clause(text: str, kind: Any, expected: Any) -> None:
+    assert _query(text, kinds=frozenset({kind})) == expected
+
+
+def test_zero_in_a_list_is_looked_for_with_both_signs() -> None:
+    assert str(_query("features.x in (0, 1)")) == "{'terms': {'f': [-0.0, 0.0, 1.0]}}"
+
+
+def test_what_is_in_no_list_has_a_value_that_is_none_of_it() -> None:
+    found = _query("features.x not in (1, 2)")
+
+    assert found == {
+        "bool": {"filter": [{"exists": {"field": "f"}}], "must_not": [{"terms": {"f": [1.0, 2.0]}}]}
+    }
+
+
+def test_a_long_list_of_single_floats_is_looked_for_between_its_ends() -> None:
+    numbers = [str(number) for number in range(1000)]
+
+    found = _query(f"features.x in ({','.join(numbers)})", single=True)
+
+    assert found["range"]["f"]["gte"] <= 0
+    assert found["range"]["f"]["lte"] >= 999
+    assert _query("features.x not in (0.1)", single=True) == {"exists": {"field": "f"}}
+
+
+def test_a_large_number_written_as_a_float_is_looked_for_with_its_neighbours() -> None:
+    assert _query("features.x > 9007199254740992.0") == {"range": {"f": {"gte": float(1 << 53)}}}
+
+
+def test_what_nests_deeper_than_a_server_takes_is_left_to_the_values() -> None:
+    text = "features.x = 0"
+    for number in range(60):
+        text = f"({text} {'and' if number % 2 else 'or'} features.x = {number})"
+
+    assert _levels(_query(text)) < 30
+
+
+def test_more_clauses_than_a_server_takes_are_left_to_the_values() -> None:
+    text = " or ".join(["features.x = 1"] * 220)
+    hidden = {"unfound": ({"term": {"a": "b"}},), "doubtful": ({"term": {"c": "d"}},)}
+
+    assert _query(text) != ANYTHING
+    assert _query(text, **hidden) == ANYTHING
+
+
+def _levels(query: Any) -> int:
+    clauses = [each for each in query.get("bool", {}).values() if isinstance(each, list)]
+    return 1 + max((_levels(clause) for each in clauses for clause in each), default=0)

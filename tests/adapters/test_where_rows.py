@@ -47,12 +47,16 @@ def test_truth_has_three_values(text: str, expected: bool | None) -> None:  # no
     ("cell", "text", "expected"),
     [
         (Cell("number", _BIG + 1, is_integer=True), f"features.x = {_BIG}", False),
-        (Cell("number", _BIG + 1, is_integer=True), f"features.x = {_BIG}.0", True),
+        (Cell("number", _BIG + 1, is_integer=True), f"features.x = {_BIG}.0", False),
+        (Cell("number", _BIG + 2, is_integer=True), f"features.x = {_BIG + 2}.0", True),
+        (Cell("number", _BIG + 1, is_integer=True), f"features.x > {_BIG}.0", True),
         (Cell("number", float(_BIG)), f"features.x = {_BIG + 1}", True),
         (Cell("number", 0.1, is_single=True), "features.x = 0.1", True),
         (Cell("number", 0.1, is_single=True), "features.x = 0.10000000149011612", True),
         (Cell("number", 0.1), "features.x = 0.10000000149011612", False),
         (Cell("number", 3.0e38, is_single=True), "features.x < 1e300", True),
+        # As the API shows the largest of them.
+        (Cell("number", 3.4028234663852886e38, is_single=True), "features.x = 3.4028235e38", True),
         (Cell("number", -0.0), "features.x = 0", True),
         (Cell("text", "a\nb"), "features.x like 'a%b'", True),
         (Cell("text", "a\nb"), "features.x like 'a_b'", True),

@@ -7,7 +7,7 @@ from sidelight.adapters._elastic_documents import ANY_COLUMN
 from sidelight.adapters._elastic_names import field_name
 from sidelight.adapters._query_columns import kind_of, own_kind
 from sidelight.adapters._where import ColumnName
-from sidelight.adapters._where_elastic import Field
+from sidelight.adapters._where_elastic_clauses import Field
 from sidelight.adapters._where_sql import Kind
 
 _PATHS: Final = {"id": "inference_id", "time": "time_us"}

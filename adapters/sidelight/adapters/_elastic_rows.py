@@ -47,7 +47,7 @@ class StoredDocument:
         """Return a value as ``where`` sees it."""
         if column.section == "labels":
             value = self.labels.get(column.name)
-            return Cell(label_kind(value), value)
+            return Cell(label_kind(value), value, is_integer=isinstance(value, int))
         if not column.section:
             return self._own(column.name)
         arrow_type = self._layout.types.get(str(column))

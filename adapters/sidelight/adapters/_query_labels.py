@@ -7,11 +7,14 @@ from typing import Any
 
 import pyarrow as pa
 
+from sidelight.adapters._where_numbers import EXACT
 from sidelight.adapters._where_sql import Kind, Source
 from sidelight.logger._journal import Documents
 
 _COLLECTION = "labels"
 _PAGE = 1_000
+# Of the longest decimal; no literal is a whole number of more.
+_DIGITS = 38
 
 
 def labels_of(documents: Documents, deployment: str, request_id: str, row: int) -> dict[str, Any]:
@@ -49,6 +52,7 @@ class LabelTable:
         self._names = list(names)
         self.known: set[str] = set()
         self._kinds: dict[str, set[Kind]] = {name: set() for name in names}
+        self._beyond: set[str] = set()
         self.table = self._build(_all(documents, deployment))
 
     def kinds(self, name: str) -> set[Kind] | None:
@@ -61,19 +65,24 @@ class LabelTable:
         """Return how a label is read from the alias ``labels``."""
         index = self._names.index(name)
         kinds: tuple[Kind, ...] = ("number", "text", "boolean", "other")
-        return Source(sql={kind: f"labels.l{index}_{kind}" for kind in kinds})
+        return Source(
+            sql={kind: f"labels.l{index}_{kind}" for kind in kinds},
+            exact=f"CAST(labels.l{index}_exact AS HUGEINT)" if name in self._beyond else "",
+        )
 
     def _build(self, values: Iterator[Mapping[str, Any]]) -> pa.Table:
         keys: list[dict[str, Any]] = []
         columns: list[dict[Kind, list[Any]]] = [
             {"number": [], "text": [], "boolean": [], "other": []} for _ in self._names
         ]
+        exact: list[list[int | None]] = [[] for _ in self._names]
         for value in values:
             keys.append({name: value[name] for name in ("deployment", "request_id", "row")})
             labels = value["labels"]
             self.known.update(labels)
-            for name, column in zip(self._names, columns, strict=True):
+            for name, column, beyond in zip(self._names, columns, exact, strict=True):
                 label = _plain(labels.get(name))
+                beyond.append(_beyond_doubles(label))
                 kind = _kind(label)
                 if kind is not None:
                     self._kinds[name].add(kind)
@@ -87,6 +96,9 @@ class LabelTable:
         for index, column in enumerate(columns):
             for kind, cells in column.items():
                 arrays[f"l{index}_{kind}"] = pa.array(cells, _ARROW[kind])
+            if any(number is not None for number in exact[index]):
+                self._beyond.add(self._names[index])
+                arrays[f"l{index}_exact"] = pa.array(exact[index], pa.decimal128(_DIGITS))
         return pa.table(arrays)
 
 
@@ -137,6 +149,13 @@ def _cell(label: Any, kind: Kind) -> Any:
             return json.dumps(label)
         case _:
             return label
+
+
+def _beyond_doubles(label: object) -> int | None:
+    """Return a whole number of which a double says too little; None beyond 38 digits."""
+    if isinstance(label, int) and EXACT <= abs(label) < 10**_DIGITS:
+        return label
+    return None
 
 
 def _number(label: float) -> float:

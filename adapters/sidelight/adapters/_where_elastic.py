@@ -5,9 +5,7 @@ in the index, long texts and many columns are not in it at all. ``_where_rows`` 
 found. No text of the user becomes a part of any syntax: a query is a tree of values.
 """
 
-import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any, Final, assert_never
 
 from sidelight.adapters._query_time import parse_time
@@ -25,13 +23,20 @@ from sidelight.adapters._where import (
     Not,
     Operator,
 )
-from sidelight.adapters._where_rows import rounded_single
+from sidelight.adapters._where_elastic_clauses import (
+    ANYTHING,
+    NOTHING,
+    Field,
+    Query,
+    every,
+    exists,
+    hidden,
+    n_clauses,
+    some,
+    without,
+)
+from sidelight.adapters._where_numbers import EXACT, single
 from sidelight.adapters._where_sql import Kind
-
-Query = dict[str, Any]
-
-NOTHING: Final[Query] = {"match_none": {}}
-ANYTHING: Final[Query] = {"match_all": {}}
 
 _OPPOSITE: Final[dict[Operator, Operator]] = {
     "=": "!=",
@@ -41,52 +46,25 @@ _OPPOSITE: Final[dict[Operator, Operator]] = {
     ">": "<=",
     "<=": ">",
 }
-# Beyond it several whole numbers are one double.
-_EXACT: Final = 1 << 53
+# Elasticsearch takes 30 levels and OpenSearch 1,024 clauses, with those around an expression and
+# those that a server makes of one.
+_MOST_LEVELS: Final = 20
+_MOST_CLAUSES: Final = 500
+# Ranges of a list of float32, which no list of terms finds.
+_MOST_RANGES: Final = 16
 # More signs make an automaton that a server refuses to build.
 _MAX_SIGNS: Final = 30
 _LITERAL: Final = {"*": "\\*", "?": "\\?", "\\": "\\\\"}
 _WILDCARDS: Final = {"%": "*", "_": "?", **_LITERAL}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Field:
-    """How a column stands in the index.
-
-    Parameters
-    ----------
-    path : str
-        Of the field.
-    kinds : frozenset of Kind
-        Every kind that its values have anywhere. With more than one, an index may hold one in the
-        field of another, and only the values as they were stored tell.
-    single : bool
-        Whether some of it are float32.
-    limit : float, default infinite
-        Largest magnitude of a number that the field takes, also in a query.
-    unfound : sequence of queries
-        Documents that have a value which the index does not find.
-    doubtful : sequence of queries
-        Documents that may have one.
-
-    """
-
-    path: str
-    kinds: frozenset[Kind]
-    single: bool = False
-    limit: float = math.inf
-    unfound: tuple[Query, ...] = ()
-    doubtful: tuple[Query, ...] = ()
-
-    @property
-    def is_mixed(self) -> bool:
-        """Whether an index may have made something else of a value: of an empty text nothing."""
-        return len(self.kinds - {"other"}) > 1
-
-
 def candidates(expression: Expression, field_of: Callable[[ColumnName], Field]) -> Query:
-    """Return a query for every document of which the expression may be true."""
-    return _Writer(field_of).true(expression)
+    """Return a query for every document of which the expression may be true.
+
+    What is too much for a server is left to the values: the query then finds more.
+    """
+    query = _Writer(field_of).true(expression)
+    return query if n_clauses(query) <= _MOST_CLAUSES else ANYTHING
 
 
 class _Writer:
@@ -96,15 +74,17 @@ class _Writer:
         self._field_of = field_of
 
     def true(self, expression: Expression) -> Query:
-        return self._write(expression, wanted=True)
+        return self._write(expression, wanted=True, level=0)
 
-    def _write(self, expression: Expression, *, wanted: bool) -> Query:
+    def _write(self, expression: Expression, *, wanted: bool, level: int) -> Query:
         match expression:
-            case Joined():
-                parts = [self._write(item, wanted=wanted) for item in expression.operands]
-                return _every(parts) if (expression.word == "and") == wanted else _some(parts)
+            case Joined() if level == _MOST_LEVELS:
+                return ANYTHING
+            case Joined(operands=operands):
+                parts = [self._write(item, wanted=wanted, level=level + 1) for item in operands]
+                return every(parts) if (expression.word == "and") == wanted else some(parts)
             case Not():
-                return self._write(expression.operand, wanted=not wanted)
+                return self._write(expression.operand, wanted=not wanted, level=level)
             case _:
                 return self._predicate(expression, wanted=wanted != expression.negated)
 
@@ -118,14 +98,11 @@ class _Writer:
             case Between():
                 low = _compared(field, ">=", values[0], wanted=wanted)
                 high = _compared(field, "<=", values[1], wanted=wanted)
-                return _every([low, high]) if wanted else _some([low, high])
-            case Like(escape=""):
-                return _like(field, predicate, wanted=wanted)
+                return every([low, high]) if wanted else some([low, high])
             case Like():
                 return _like(field, predicate, wanted=wanted)
             case Membership():
-                parts = [_compared(field, "=", value, wanted=wanted) for value in values]
-                return _some(parts) if wanted else _every(parts)
+                return _membership(field, values, wanted=wanted)
         assert_never(predicate)
 
 
@@ -144,17 +121,66 @@ def _compared(field: Field, operator: Operator, literal: Literals, *, wanted: bo
     return _found(field, "number", _number(field, operator, value))
 
 
+def _membership(field: Field, values: Sequence[Literals], *, wanted: bool) -> Query:
+    """Return one clause for a list: a server takes a thousand clauses, and a list may be longer."""
+    found = [item for value in values if (item := _term(field, value)) is not None]
+    if not found or (not wanted and len(found) < len(values)):
+        return NOTHING
+    if field.is_mixed:
+        return ANYTHING
+    return some([_listed(field, found, wanted=wanted), *hidden(field)])
+
+
+def _term(field: Field, literal: Literals) -> str | float | None:
+    """Return what the index has of a value; None when the field never has its kind."""
+    value = literal.value
+    if value is None:
+        return None
+    if isinstance(value, bool):
+        return ("true" if value else "false") if "boolean" in field.kinds else None
+    if isinstance(value, str):
+        if "time" in field.kinds:
+            return parse_time(value, "time")
+        return value if "text" in field.kinds else None
+    return value if "number" in field.kinds else None
+
+
+def _listed(field: Field, found: Sequence[str | float], *, wanted: bool) -> Query:
+    if "number" not in field.kinds or field.is_mixed:
+        terms: list[str | float] = list(found)
+    else:
+        numbers = [float(value) for value in found]
+        if field.single and wanted:
+            return _listed_singles(field, numbers)
+        # Another number may be the same double: which it is the values tell.
+        sharp = [at for at in numbers if wanted or (not field.single and abs(at) < EXACT)]
+        inside = [at for at in sharp if abs(at) <= field.limit]
+        # In the index -0.0 is less than 0.0.
+        terms = [sign for at in inside for sign in ((-0.0, 0.0) if at == 0 else (at,))]
+    if not terms:
+        return NOTHING if wanted else exists(field)
+    query: Query = {"terms": {field.path: terms}}
+    return query if wanted else without(field, query)
+
+
+def _listed_singles(field: Field, numbers: Sequence[float]) -> Query:
+    ranges = [_nearby(number, single_floats=True) for number in numbers]
+    if len(ranges) > _MOST_RANGES:
+        ranges = [(min(low for low, _ in ranges), max(high for _, high in ranges))]
+    return some([_bounded(field, gte=low, lte=high) for low, high in ranges])
+
+
 def _found(field: Field, kind: Kind, query: Query) -> Query:
     """Return what a query finds where the field is of that kind, and what none can find."""
     if kind not in field.kinds:
         return NOTHING
-    return ANYTHING if field.is_mixed else _some([query, *_hidden(field)])
+    return ANYTHING if field.is_mixed else some([query, *hidden(field)])
 
 
 def _terms(field: Field, operator: Operator, text: str) -> Query:
     if operator in {"=", "!="}:
         query: Query = {"term": {field.path: {"value": text}}}
-        return query if operator == "=" else _without(field, query)
+        return query if operator == "=" else without(field, query)
     return _range(field, operator, text)
 
 
@@ -163,7 +189,7 @@ def _range(field: Field, operator: Operator, value: Any) -> Query:
         case "=":
             bounds = {"gte": value, "lte": value}
         case "!=":
-            return _without(field, _range(field, "=", value))
+            return without(field, _range(field, "=", value))
         case "<":
             bounds = {"lt": value}
         case "<=":
@@ -178,15 +204,15 @@ def _range(field: Field, operator: Operator, value: Any) -> Query:
 
 
 def _number(field: Field, operator: Operator, value: float) -> Query:
-    low, high = _nearby(value, single=field.single)
+    low, high = _nearby(value, single_floats=field.single)
     # In the index -0.0 is less than 0.0.
     low, high = (-0.0 if low == 0 else low), (0.0 if high == 0 else high)
-    is_sharp = not field.single and (isinstance(value, float) or abs(value) < _EXACT)
+    is_sharp = not field.single and abs(value) < EXACT
     if operator in {"=", "!="}:
         same = _bounded(field, gte=low, lte=high)
         if operator == "=":
             return same
-        return _without(field, same) if is_sharp else _exists(field)
+        return without(field, same) if is_sharp else exists(field)
     if operator in {"<=", ">="}:
         return _bounded(field, **({"lte": high} if operator == "<=" else {"gte": low}))
     if is_sharp:
@@ -199,17 +225,14 @@ def _bounded(field: Field, **bounds: float) -> Query:
     for name, at in bounds.items():
         if name not in kept and (at > 0) == name.startswith("g"):
             return NOTHING
-    return {"range": {field.path: kept}} if kept else _exists(field)
+    return {"range": {field.path: kept}} if kept else exists(field)
 
 
-def _nearby(value: float, *, single: bool) -> tuple[float, float]:
+def _nearby(value: float, *, single_floats: bool) -> tuple[float, float]:
     """Return the doubles between which everything lies that may be equal to a number."""
     double = float(value)
-    if not single:
-        return double, double
-    try:
-        nearest = rounded_single(double)
-    except OverflowError:
+    nearest = single(double) if single_floats else None
+    if nearest is None:
         return double, double
     # Half a unit in the last of 24 bits, and half of the smallest float32.
     width = abs(nearest) * 2.0**-23 + 2.0**-149
@@ -219,7 +242,7 @@ def _nearby(value: float, *, single: bool) -> tuple[float, float]:
 def _like(field: Field, like: Like, *, wanted: bool) -> Query:
     pattern = str(like.values[0].value)
     if sum(pattern.count(sign) for sign in "%_") > _MAX_SIGNS:
-        return _found(field, "text", _exists(field))
+        return _found(field, "text", exists(field))
     signs = iter(pattern)
     text = "".join(
         _LITERAL.get(found := next(signs, ""), found)
@@ -227,38 +250,14 @@ def _like(field: Field, like: Like, *, wanted: bool) -> Query:
         else _WILDCARDS.get(sign, sign)
         for sign in signs
     )
-    query: Query = {"wildcard": {field.path: {"value": text}}}
-    return _found(field, "text", query if wanted else _without(field, query))
+    # A wildcard of nothing finds nothing, not even an empty text.
+    query: Query = {"wildcard" if text else "term": {field.path: {"value": text}}}
+    return _found(field, "text", query if wanted else without(field, query))
 
 
 def _null(field: Field, *, wanted: bool) -> Query:
     if field.is_mixed:
         return ANYTHING
     if wanted:
-        return {"bool": {"must_not": [_exists(field), *field.unfound]}}
-    return _some([_exists(field), *_hidden(field)])
-
-
-def _exists(field: Field) -> Query:
-    return {"exists": {"field": field.path}}
-
-
-def _hidden(field: Field) -> list[Query]:
-    return [*field.unfound, *field.doubtful]
-
-
-def _without(field: Field, query: Query) -> Query:
-    return {"bool": {"filter": [_exists(field)], "must_not": [query]}}
-
-
-def _every(parts: list[Query]) -> Query:
-    return NOTHING if NOTHING in parts else {"bool": {"filter": parts}}
-
-
-def _some(parts: list[Query]) -> Query:
-    parts = [part for part in parts if part != NOTHING]
-    if not parts:
-        return NOTHING
-    if len(parts) == 1:
-        return parts[0]
-    return {"bool": {"should": parts, "minimum_should_match": 1}}
+        return {"bool": {"must_not": [exists(field), *field.unfound]}}
+    return some([exists(field), *hidden(field)])

@@ -5,7 +5,6 @@ one is an answer is decided here, on the values as they were stored.
 """
 
 import re
-import struct
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -25,9 +24,8 @@ from sidelight.adapters._where import (
     Membership,
     Not,
 )
+from sidelight.adapters._where_numbers import single, whole
 from sidelight.adapters._where_sql import Kind
-
-_FLOAT32_MAX: Final = 3.4028234663852886e38
 
 _COMPARED: Final[dict[str, Callable[[Any, Any], bool]]] = {
     "=": lambda left, right: left == right,
@@ -108,20 +106,14 @@ def _compare(cell: Cell, operator: str, literal: Literals) -> bool | None:
 
 
 def _numbers(cell: Cell, wanted: Any) -> tuple[float, float]:
-    """Return both sides as DuckDB compares them: whole, or both as a float."""
+    """Return both sides as the lake compares them: whole, or both as a float."""
     if cell.is_single:
-        single = float(wanted)
-        if abs(single) <= _FLOAT32_MAX:
-            single = rounded_single(single)
-        return rounded_single(cell.value), single
-    if cell.is_integer and isinstance(wanted, int):
-        return cell.value, wanted
+        nearest = single(wanted)
+        return single(cell.value) or 0.0, float(wanted) if nearest is None else nearest
+    if cell.is_integer:
+        # Python compares whole numbers and floats exactly.
+        return cell.value, whole(wanted)
     return float(cell.value), float(wanted)
-
-
-def rounded_single(value: float) -> float:
-    """Return the float32 that is nearest to a number of its range."""
-    return float(struct.unpack("f", struct.pack("f", value))[0])
 
 
 def _kind(value: Any) -> Kind:

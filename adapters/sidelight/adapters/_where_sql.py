@@ -24,6 +24,8 @@ from sidelight.adapters._where import (
     Not,
     predicates,
 )
+from sidelight.adapters._where_numbers import EXACT, single, whole
+from sidelight.adapters._where_tokens import Value
 from sidelight.adapters.errors import QueryError, WhereError
 
 Kind = Literal["number", "text", "boolean", "time", "other"]
@@ -37,7 +39,6 @@ _WORDS: dict[Kind, str] = {
 }
 _MOST_NAMES = 5
 _UNKNOWN = "CAST(NULL AS BOOLEAN)"
-_FLOAT32_MAX = 3.4028234663852886e38
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,11 +53,15 @@ class Source:
     single : bool
         Whether numbers are float32, so that a literal is rounded like them: ``0.1`` finds what
         was sent as 0.1.
+    exact : str
+        A whole number that no double holds, as one of 128 bits; null for every other number.
+        Empty where ``sql`` has numbers exactly.
 
     """
 
     sql: Mapping[Kind, str] = field(default_factory=dict)
     single: bool = False
+    exact: str = ""
 
 
 def check(
@@ -165,11 +170,19 @@ class _Writer:
 
     def _compare(self, column: ColumnName, operator: str, value: Literals) -> str:
         source = self._source(column)
+        return self._compared(source, "<>" if operator == "!=" else operator, value)
+
+    def _compared(self, source: Source, operator: str, value: Literals) -> str:
         found = self._operand(source, value)
         if found is None:
             return _UNKNOWN
         kind, operand = found
-        return f"({source.sql[kind]} {'<>' if operator == '!=' else operator} {operand})"
+        sql = f"({source.sql[kind]} {operator} {operand})"
+        if not _is_beyond_doubles(source, value):
+            return sql
+        self._parameters.append(self._parameters[-1])
+        exact = f"({source.exact} {operator} CAST(? AS HUGEINT))"
+        return f"(CASE WHEN {source.exact} IS NULL THEN {sql} ELSE {exact} END)"
 
     def _like(self, like: Like) -> str:
         source = self._source(like.column)
@@ -184,18 +197,20 @@ class _Writer:
     def _membership(self, membership: Membership) -> str:
         source = self._source(membership.column)
         parts: list[str] = []
+        alone: list[Literals] = []
+        lists: dict[tuple[Kind, type], list[Literals]] = {}
+        for value in membership.values:
+            kind = _kind_for(source, value)
+            if kind is None or _is_beyond_doubles(source, value):
+                alone.append(value)
+            else:
+                # DuckDB takes whole numbers beside a float for floats.
+                lists.setdefault((kind, type(_value(value))), []).append(value)
         # Parameters follow the order of the text, so one kind's values come after another's.
-        for kind, sql in source.sql.items():
-            operands = [
-                found[1]
-                for value in membership.values
-                if _kind_for(source, value) == kind
-                and (found := self._operand(source, value)) is not None
-            ]
-            if operands:
-                parts.append(f"{sql} IN ({', '.join(operands)})")
-        if any(_kind_for(source, value) is None for value in membership.values):
-            parts.append(_UNKNOWN)
+        for (kind, _), values in lists.items():
+            operands = [found[1] for value in values if (found := self._operand(source, value))]
+            parts.append(f"{source.sql[kind]} IN ({', '.join(operands)})")
+        parts += [self._compared(source, "=", value) for value in alone]
         return f"({' OR '.join(parts)})"
 
     def _operand(self, source: Source, value: Literals) -> tuple[Kind, str] | None:
@@ -204,12 +219,29 @@ class _Writer:
             return None
         if kind == "time":
             return kind, timestamp_sql(parse_time(str(value.value), "time"))
-        item = value.value
+        item = _value(value)
         if kind == "number" and source.single and isinstance(item, int | float):
-            self._parameters.append(float(item))
-            return kind, "CAST(? AS FLOAT)" if abs(item) <= _FLOAT32_MAX else "?"
+            nearest = single(item)
+            self._parameters.append(float(item) if nearest is None else nearest)
+            return kind, "?" if nearest is None else "CAST(? AS FLOAT)"
         self._parameters.append(item)
         return kind, "?"
+
+
+def _value(literal: Literals) -> Value:
+    """Return the value of a literal; a whole number as ``int``, however it is written."""
+    value = literal.value
+    return whole(value) if isinstance(value, float) else value
+
+
+def _is_beyond_doubles(source: Source, literal: Literals) -> bool:
+    value = _value(literal)
+    return (
+        bool(source.exact)
+        and _kind(literal) == "number"
+        and type(value) is int
+        and (abs(value) >= EXACT)
+    )
 
 
 def _kind(value: Literals) -> Kind | None:
