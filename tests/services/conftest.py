@@ -25,8 +25,8 @@ from tests.services.s3_server import S3Server
 
 from sidelight.service._demo_client import Metrics
 
-_START_S = 30.0
-_STOP_S = 30.0
+_START_S = 60.0
+_STOP_S = 60.0
 _DRAIN_S = 60.0
 _POLL_S = 0.01
 # -P: what happens to lie in the current folder is no module of ours.

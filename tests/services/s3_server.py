@@ -84,7 +84,7 @@ class S3Server:
             region="us-east-1",
             access_key=_KEY,
             secret_key=_SECRET,
-            connect_timeout=1,
+            connect_timeout=10,
         )
 
     def _is_writable(self) -> bool:

@@ -51,7 +51,7 @@ def _commands() -> list[str]:
     return [line[2:] for block in blocks for line in block.splitlines() if line.startswith("$ ")]
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 def test_every_command_of_the_guide_does_what_it_says(
     start_service: "Callable[..., Service]", tmp_path: Path
 ) -> None:

@@ -35,7 +35,7 @@ class _Load:
         self._thread.join()
 
     def _run(self) -> None:
-        with httpx.Client(timeout=10) as client:
+        with httpx.Client(timeout=60) as client:
             for number in itertools.count():
                 if self._stopping.is_set():
                     return
@@ -62,7 +62,7 @@ def _wait_for_more(service: "Service", load: _Load, n: int) -> None:
     service.wait_for(lambda metrics: metrics.total("inferences_total") >= wanted, "more was stored")
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 def test_a_backup_under_load_is_intact_and_starts_with_everything_acknowledged_before(
     start_service: "Callable[..., Service]",
 ) -> None:

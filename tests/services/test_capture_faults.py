@@ -21,7 +21,7 @@ from tests.services.server_process import free_ports
 from sidelight.service._demo_client import Metrics
 
 N_CLIENTS = 4
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 MODEL = "/v2/models/m/infer"
 FOUND = re.compile(rb"events found in the spool sink='sink' events=(\d+)")
 STOPPED = re.compile(
@@ -372,11 +372,16 @@ def test_a_full_disk_costs_events_that_are_counted_and_no_answer(
     check_account(proxy.metrics())
     assert proxy.metrics().total("capture_spool_bytes") <= 61_440
     sink.heal()
-    n_dropped = proxy.metrics().total("capture_events_total", outcome="dropped")
-    wait_sent(proxy, 2 * load.n_all - n_dropped)
+    # What was still in memory may be dropped as well until the sink is found to be back.
+    wait_until(
+        lambda: proxy.metrics().total("capture_pending_events") == 0,
+        "all is sent or dropped",
+        timeout_s=PATIENCE_S,
+    )
 
     assert load.wrong == []
     metrics = proxy.metrics()
+    check_account(metrics)
     assert metrics.total("capture_events_total", outcome="seen") == 2 * load.n_all
     assert len(sink.ids) == metrics.total("capture_events_total", outcome="sent")
     for arrived in by_client(sink.ids).values():
@@ -435,7 +440,7 @@ def test_a_dead_sink_beside_a_healthy_one_is_not_noticed_there(
     n_all = 2 * 100 * N_CLIENTS
     wait_sent(proxy, n_all)
     wait_until(
-        lambda: proxy.metrics().total("capture_sink_openings_total", sink="dead") == 1,
+        lambda: proxy.metrics().total("capture_sink_openings_total", sink="dead") >= 1,
         "the circuit of the dead one opens",
         timeout_s=PATIENCE_S,
     )

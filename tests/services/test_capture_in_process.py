@@ -4,6 +4,7 @@ import concurrent.futures
 import contextlib
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -166,10 +167,14 @@ def test_everything_that_forked_workers_answered_is_stored(
     _start_gunicorn(model, *options)
 
     answers = model.ask(150)
+    # On a slow machine the others are still being loaded.
+    deadline = time.monotonic() + 60
+    while len(set(answers.values())) == 1:
+        assert time.monotonic() < deadline, "one process answers everything"
+        answers |= model.ask(10)
     model.stop()
 
-    assert len(set(answers.values())) > 1
-    assert {item["request_id"] for item in _stored(service, 150)} == set(answers)
+    assert {item["request_id"] for item in _stored(service, len(answers))} == set(answers)
     assert not list(model.spool.rglob("*.spool1"))
 
 
@@ -214,4 +219,4 @@ def _wait_spooled(model: Application, n_events: int) -> None:
             for path in model.spool.rglob("*.spool1")
         )
 
-    wait_until(lambda: n_spooled() >= n_events, f"{n_events} events are spooled", timeout_s=20)
+    wait_until(lambda: n_spooled() >= n_events, f"{n_events} events are spooled", timeout_s=60)

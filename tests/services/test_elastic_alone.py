@@ -77,8 +77,13 @@ def test_everything_but_the_lake_goes_on(service: "Service", search_server: Elas
         "labels": {},
         "outlier_score": items["r9"]["rows"][1]["outlier_score"],
     }
-    scored = [row["outlier_score"] for item in items.values() for row in item["rows"]]
-    assert sum(score is not None for score in scored) >= 2 * _N - 100
+
+    def n_scored() -> int:
+        rows = [row for item in _all(service) for row in item["rows"]]
+        return sum(row["outlier_score"] is not None for row in rows)
+
+    # Scores come a little later than rows.
+    service.wait_for(lambda _: n_scored() >= 2 * _N - 100, "what is behind the reference is scored")
     label = {"deployment": "prod/income", "request_id": "r9", "labels": {"y": 27}}
     assert service.client.post(f"{service.url}/v1/feedback", json=[label]).status_code < 300
 

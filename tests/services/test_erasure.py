@@ -101,7 +101,7 @@ def test_erased_subject_is_nowhere_and_the_others_are_untouched(
     _send(service, 3)
     _send(service, _INFERENCES)
     wanted = _INFERENCES + 1 - len(_SUBJECT)
-    wait_until(lambda: len(service.get_all("/v1/inferences")) >= wanted, "it goes on", timeout_s=30)
+    wait_until(lambda: len(service.get_all("/v1/inferences")) >= wanted, "it goes on", timeout_s=60)
     assert _files_with(service.data, _MARKER) == []
     assert service.stop() == 0
     verified = service.command("verify")
@@ -121,9 +121,8 @@ def test_service_that_is_killed_while_it_erases_ends_in_the_same_state(
     for _ in range(_KILLS):
         asking = threading.Thread(target=_post, args=(service,))
         asking.start()
-        time.sleep(
-            dice.uniform(0.05, 0.9)
-        )  # not to synchronise: where it is killed is left to chance
+        # Not to synchronise: where it is killed is left to chance.
+        time.sleep(dice.uniform(0.05, 0.9))
         service.kill()
         asking.join()
         service.start()

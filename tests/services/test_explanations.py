@@ -3,18 +3,19 @@
 import json
 import math
 import threading
-import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import numpy as np
 import pytest
+from tests.services.conftest import wait_until
 
 _DEPLOYMENT = "prod/income"
 _ROUTE = f"/v1/deployments/{_DEPLOYMENT}"
 _FEATURES = ("age", "hours", "kind")
 _REFERENCE_ROWS = 120
+_PATIENCE_S = 60.0
 
 
 def _predict(age: float, hours: float, kind: str) -> float:
@@ -26,7 +27,8 @@ class Model:
 
     def __init__(self) -> None:
         self.version: str | None = "v1"
-        self.delay_s = 0.0
+        self.may_answer = threading.Event()
+        self.may_answer.set()
         self.answer_with: tuple[int, bytes] | None = None
         self.asked: list[tuple[dict[str, str], dict[str, Any]]] = []
         model = self
@@ -60,8 +62,7 @@ class Model:
 
     def answer(self, headers: dict[str, str], body: dict[str, Any]) -> tuple[int, bytes]:
         self.asked.append((headers, body))
-        if self.delay_s:
-            time.sleep(self.delay_s)
+        self.may_answer.wait()
         if self.answer_with is not None:
             return self.answer_with
         columns = {item["name"]: item["data"] for item in body["inputs"]}
@@ -88,6 +89,7 @@ class Model:
         return sum(body["inputs"][0]["shape"][0] for _, body in self.asked)
 
     def close(self) -> None:
+        self.may_answer.set()
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
@@ -178,6 +180,17 @@ class Explained:
             assert answer.headers["content-type"] == "application/problem+json"
             assert value["detail"]
         return value
+
+    def finished(self, begun: dict[str, Any]) -> dict[str, Any]:
+        """Return an explanation once it runs no more."""
+        path = f"/v1/explanations/{begun['id']}"
+        wait_until(
+            lambda: self.service.get(path)["state"] != "running",
+            "the explanation ends",
+            timeout_s=_PATIENCE_S,
+        )
+        found: dict[str, Any] = self.service.get(path)
+        return found
 
 
 @pytest.fixture
@@ -376,12 +389,11 @@ def test_rubbish_is_never_an_explanation(
 
 
 def test_slow_model_is_504_by_the_deadline(explained: Explained) -> None:
-    explained.model.delay_s = 5.0
-    started = time.monotonic()
+    explained.model.may_answer.clear()
 
     explained.ask(504, inference_id=explained.inference_id, deadline_ms=500)
 
-    assert time.monotonic() - started < explained.model.delay_s
+    assert explained.model.asked
 
 
 def test_other_version_than_the_one_that_served_is_said(explained: Explained) -> None:
@@ -403,38 +415,31 @@ def test_other_version_than_the_one_that_served_is_said(explained: Explained) ->
 
 
 def test_one_that_is_not_waited_for_is_found_when_done(explained: Explained) -> None:
-    explained.model.delay_s = 0.2
+    explained.model.may_answer.clear()
 
     begun = explained.ask(202, inference_id=explained.inference_id, wait=False)
 
     assert begun["state"] == "running"
-    path = f"/v1/explanations/{begun['id']}"
-    deadline = time.monotonic() + 20
-    while (found := explained.service.get(path))["state"] == "running":
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    explained.model.may_answer.set()
+    found = explained.finished(begun)
     assert found["state"] == "done"
     _check_sums(found)
     explained.model.answer_with = (200, b"<html>")
     other = {"deployment": _DEPLOYMENT, "instances": [[1.0, 2.0, "c"]]}
-    failing = explained.ask(202, **other, wait=False)
-    path = f"/v1/explanations/{failing['id']}"
-    while (failed := explained.service.get(path))["state"] == "running":
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    failed = explained.finished(explained.ask(202, **other, wait=False))
     assert failed["state"] == "failed"
     assert failed["problem"]["status"] == 502
 
 
 def test_explanations_are_found_again_after_a_restart(explained: Explained) -> None:
     done = explained.ask()
-    explained.model.delay_s = 30.0
+    explained.model.may_answer.clear()
     other = {"deployment": _DEPLOYMENT, "instances": [[1.0, 2.0, "c"]]}
     running = explained.ask(202, **other, wait=False)
     path = f"/v1/explanations/{running['id']}"
     assert explained.service.get(path)["state"] == "running"
     explained.service.kill()
-    explained.model.delay_s = 0.0
+    explained.model.may_answer.set()
 
     explained.service.start()
 
@@ -476,10 +481,12 @@ def test_calls_that_come_back_as_events_are_stored_apart(explained: Explained) -
         _log(explained.service, headers["ce-id"], body, json.loads(answered))
         break
     explained.model.asked.clear()
-    deadline = time.monotonic() + 10
-    while len(items := explained.service.get_all("/v1/inferences")) < 3:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_until(
+        lambda: len(explained.service.get_all("/v1/inferences")) == 3,
+        "it is stored",
+        timeout_s=_PATIENCE_S,
+    )
+    items = explained.service.get_all("/v1/inferences")
     # What comes behind it has been judged: so has it.
     explained._send("sound", _rows(5, seed=9))
     explained.service.wait_for(

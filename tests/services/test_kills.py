@@ -33,8 +33,9 @@ if TYPE_CHECKING:
 _N_CONNECTIONS = 4
 _N_KILLS = 50
 _N_INJECTED = 18
-_MOST_INFERENCES = 20_000
-_RECOVERY_S = 30.0
+# So many are sent as fast as the pauses allow; a slow machine needs longer for the kills, not more.
+_MANY_INFERENCES = 20_000
+_RECOVERY_S = 60.0
 _STREAM_INFERENCES = 500
 _STREAM_ROWS = 10
 _STREAM_KILLS = 5
@@ -146,13 +147,14 @@ class Traffic:
             elif self._finishing.is_set():
                 break
             # Not as fast as it goes: the stream has to last longer than the kills.
-            time.sleep(rng.expovariate(1 / 0.02))
+            pause_s = 0.02 if self.n_inferences < _MANY_INFERENCES else 0.5
+            time.sleep(rng.expovariate(1 / pause_s))
         connection.close()
 
     def _plan(self, place: int) -> None:
         """Begin an inference: one half on this connection, the other on another, in any order."""
         with self._lock:
-            if self._finishing.is_set() or self.n_inferences >= _MOST_INFERENCES:
+            if self._finishing.is_set():
                 return
             other = (place + self._random.randrange(1, _N_CONNECTIONS)) % _N_CONNECTIONS
             places = [place, other]
@@ -242,7 +244,8 @@ class Killer:
             kind = f"{part} at {call}"
         except subprocess.TimeoutExpired:
             # A call that is rare: then at any moment.
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
             tracer.communicate(timeout=_RECOVERY_S)
             kind = part
         self.kills[kind] += 1
@@ -453,14 +456,15 @@ def _send_stream(service: "Service", kills: frozenset[int]) -> None:
             }
             assert service.post(_json(payload), headers).status_code == 200
         if number in kills:
-            _kill_consumer(service, moments)
+            _kill_consumer(service, moments, n_sent=(number + 1) * _STREAM_ROWS)
 
 
-def _kill_consumer(service: "Service", rng: random.Random) -> None:
-    """Kill the consumer at some moment after it has judged more of the stream."""
+def _kill_consumer(service: "Service", rng: random.Random, *, n_sent: int) -> None:
+    """Kill the consumer at some moment after it has judged more of the stream, or all of it."""
     judged = service.metrics().total("detector_rows_total")
     service.wait_for(
-        lambda metrics: metrics.total("detector_rows_total") > judged, "the consumer works"
+        lambda metrics: metrics.total("detector_rows_total") >= min(judged + 1, n_sent),
+        "the consumer works",
     )
     time.sleep(_moment(rng))
     os.kill(service.children()["consumer"], signal.SIGKILL)

@@ -171,11 +171,11 @@ class _Configured:
 
 def _wait_until(true: Callable[[], bool]) -> None:
     pause = threading.Event()
-    for _ in range(3000):
+    for _ in range(6000):
         if true():
             return
         pause.wait(0.01)
-    pytest.fail("not within thirty seconds")
+    pytest.fail("not within a minute")
 
 
 def _file(section: Any) -> bytes:
@@ -414,13 +414,14 @@ def test_a_storm_of_signals_costs_no_request_and_the_last_file_wins(
             running.proxy.hang_up()
         running.wait_for_exchanges(100)
         last = running.change(section | {"sampling": {"rate": 0}})
+        # The outcome may be that of the storm; that of the file follows.
+        _wait_until(lambda: running.account("only")["sampled_out"] > 0)
     seen = running.wait_until_sent("only")
     status = running.proxy.stop()
 
     assert last == "applied"
     assert load.statuses == {(200, True): load.n_sent}
     assert seen["seen"] == 2 * load.n_sent
-    assert seen["sampled_out"] > 0
     assert status == 0
 
 

@@ -4,6 +4,7 @@ import re
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -29,7 +30,9 @@ def silent() -> Iterator[str]:
 def _wait_until_handled(proxy: Any, number: signal.Signals) -> None:
     """Return as soon as the process has its own answer to a signal; it is still starting."""
     status = Path(f"/proc/{proxy.pid}/status")
-    for _ in range(1_000_000):
+    deadline = time.monotonic() + 60
+    # No pause: it is to be met in the middle of its start.
+    while time.monotonic() < deadline:
         caught = re.search(r"SigCgt:\s*([0-9a-f]+)", status.read_text())
         assert caught is not None
         if int(caught[1], 16) >> (number - 1) & 1:

@@ -39,10 +39,11 @@ def _send(service: "Service", number: int, at: datetime, deployment: str = "flig
 
 def _kill_consumer(service: "Service", rng: random.Random) -> None:
     """Kill it at some moment after its start, when it has begun to sweep."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while (pid := service.children().get("consumer")) is None:
         assert time.monotonic() < deadline, "it does not come back"
         time.sleep(0.01)
+    # Not to synchronise: where it is killed is left to chance.
     time.sleep(rng.uniform(0.3, 1.0))
     os.kill(pid, signal.SIGKILL)
 
@@ -52,7 +53,7 @@ def _left(service: "Service") -> set[str]:
 
 
 def _wait_left(service: "Service", expected: set[str]) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while (left := _left(service)) != expected:
         assert time.monotonic() < deadline, left ^ expected
         time.sleep(0.05)
@@ -65,12 +66,12 @@ def _hold(service: "Service", *arguments: str) -> subprocess.CompletedProcess[st
 
 def _config(**audit: str) -> dict[str, Any]:
     return {
-        "deployments": [{"name": "prod/flights", "retention": "240s"}],
+        "deployments": [{"name": "prod/flights", "retention": "1800s"}],
         "audit": audit,
     }
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 def test_old_rows_go_whatever_is_killed_and_held_ones_stay(
     start_service: "Callable[..., Service]",
 ) -> None:
@@ -107,7 +108,7 @@ def test_old_rows_go_whatever_is_killed_and_held_ones_stay(
     assert "retention is kept" not in service.log.read_text()
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 def test_the_archive_is_retired_and_still_verified(
     start_service: "Callable[..., Service]",
 ) -> None:
@@ -123,7 +124,7 @@ def test_the_archive_is_retired_and_still_verified(
     service.kill()
     service.start()
 
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while first.exists():
         assert time.monotonic() < deadline, "not retired"
         time.sleep(0.05)

@@ -135,7 +135,6 @@ def test_everything_is_in_the_bucket_once_after_the_store_was_cut_off(
     accounts = accounts_of(uvloop.run(run()))
 
     assert accounts.sent == accounts.seen == 2 * n_exchanges
-    assert set(accounts.sink_errors) <= {"refused", "reset"}
     if file_format == "parquet":
         table = pq.read_table(prefix, filesystem=s3.files())
         rows = zip(table["id"].to_pylist(), table["type"].to_pylist(), strict=True)
