@@ -29,9 +29,9 @@ class Collector:
         self.folder = folder
         self.statuses: list[int] = []
         self.heads: list[httpx.Request] = []
-        self.client = CollectorClient("http://collector:1", patience_s=0.5)
-        transport = httpx.MockTransport(self._take)
-        self.client._client = httpx.Client(base_url="http://collector:1", transport=transport)
+        self.client = CollectorClient(
+            "http://collector:1", patience_s=0.5, transport=httpx.MockTransport(self._take)
+        )
         monkeypatch.setattr("time.sleep", lambda _: None)
 
     def _take(self, request: httpx.Request) -> httpx.Response:

@@ -1,13 +1,13 @@
 """Commands and their options. Each imports what it needs when it runs, so that help is quick."""
 
 import signal
-import sys
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 
 from sidelight.service import _cli_erase, _cli_hold, _cli_query, _cli_token
+from sidelight.service._cli_options import DATA, Config, Data, DataOrConfigured, fail
 
 app = typer.Typer(
     name="sidelight",
@@ -22,16 +22,15 @@ app.command(epilog=_cli_query.ENDS)(_cli_query.query)
 app.command(epilog=_cli_query.ENDS)(_cli_query.export)
 app.command(epilog=_cli_erase.ENDS)(_cli_erase.erase)
 
-Config = Annotated[Path | None, typer.Option(help="YAML file; see docs/configuration.md.")]
 Host = Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")]
 Port = Annotated[int | None, typer.Option(help="TCP port.", show_default="8090")]
-Data = _cli_query.Data
-
-_USAGE = 2
+TokenFile = Annotated[Path | None, typer.Option(help="File with an ingest token.")]
 
 
 @app.command()
-def serve(config: Config = None, host: Host = None, port: Port = None, data: Data = None) -> None:
+def serve(
+    config: Config = None, host: Host = None, port: Port = None, data: DataOrConfigured = None
+) -> None:
     """Collect, store, watch and explain, in one process tree."""
     from sidelight.service._logging import configure_logging
     from sidelight.service._serve import run_serve
@@ -41,7 +40,7 @@ def serve(config: Config = None, host: Host = None, port: Port = None, data: Dat
     try:
         status = run_serve(config, _options(host=host, port=port, data=data))
     except ServiceError as error:
-        _fail(str(error), error.hint)
+        fail(str(error), error.hint)
     raise typer.Exit(status)
 
 
@@ -120,13 +119,13 @@ def proxy(
     try:
         run_proxy(ProxyConfiguration(file=config, options=options))
     except ServiceError as error:
-        _fail(str(error), error.hint)
+        fail(str(error), error.hint)
 
 
 @app.command()
 def verify(
     *,
-    data: Data = None,
+    data: Data = DATA,
     public_key: Annotated[
         str | None, typer.Option(help="Who must have signed it: 64 hexadecimal digits, or a file.")
     ] = None,
@@ -141,17 +140,16 @@ def verify(
     """Check that the archive of raw events is byte for byte what was written."""
     from sidelight.service._offline import run_verify
 
-    folder = data or Path("./sidelight-data")
-    raise typer.Exit(run_verify(folder, public_key, sealed_only=sealed_only))
+    raise typer.Exit(run_verify(data, public_key, sealed_only=sealed_only))
 
 
 @app.command()
 def replay(
-    data: Data = None,
+    data: Data = DATA,
     to: Annotated[str | None, typer.Option(help="Collector that takes the events.")] = None,
     into: Annotated[Path | None, typer.Option(help="Fresh data folder, collected here.")] = None,
     first: Annotated[int, typer.Option(min=0, help="Position of the first record.")] = 0,
-    token_file: Annotated[Path | None, typer.Option(help="File with an ingest token.")] = None,
+    token_file: TokenFile = None,
     config: Config = None,
 ) -> None:
     """Send the raw archive through collection again; prints the counts as JSON."""
@@ -164,16 +162,15 @@ def replay(
 
     configure_logging()
     if (to is None) == (into is None):
-        _fail("replay: expected either --to or --into")
-    source = data or Path("./sidelight-data")
+        fail("replay: expected either --to or --into")
     try:
         if into is not None:
-            report = replay_into(source, load_settings(config, {"data": into}), first=first)
+            report = replay_into(data, load_settings(config, {"data": into}), first=first)
         else:
             with CollectorClient(to or "", token_file=token_file) as client:
-                report = replay_to(source, client, first=first)
+                report = replay_to(data, client, first=first)
     except (ServiceError, JournalError) as error:
-        _fail(str(error), getattr(error, "hint", ""))
+        fail(str(error), getattr(error, "hint", ""))
     report.show()
     raise typer.Exit(1 if report.refused or report.damaged else 0)
 
@@ -199,7 +196,7 @@ def import_(
     version_column: Annotated[
         str | None, typer.Option("--version", help="Column of model versions.")
     ] = None,
-    token_file: Annotated[Path | None, typer.Option(help="File with an ingest token.")] = None,
+    token_file: TokenFile = None,
 ) -> None:
     """Send what other loggers and tables hold to a collector; prints the counts as JSON."""
     from sidelight.service._collector_client import CollectorClient
@@ -211,7 +208,7 @@ def import_(
     configure_logging()
     known = next((name for name in FORMATS if name == format), None)
     if format is not None and known is None:
-        _fail(f"--format: expected one of {', '.join(FORMATS)}, got {format!r}")
+        fail(f"--format: expected one of {', '.join(FORMATS)}, got {format!r}")
     try:
         mapped = None
         if deployment is not None:
@@ -227,7 +224,7 @@ def import_(
         with CollectorClient(to, token_file=token_file) as client:
             report = import_files(files, client, mapped=mapped, format=known)
     except ServiceError as error:
-        _fail(str(error), error.hint)
+        fail(str(error), error.hint)
     report.show()
     raise typer.Exit(1 if report.refused else 0)
 
@@ -246,7 +243,7 @@ def demo(
     except ModuleNotFoundError as error:
         if error.name not in {"pandas", "sklearn"}:
             raise
-        _fail("the demo needs more packages", "pip install 'sidelight[demo]'")
+        fail("the demo needs more packages", "pip install 'sidelight[demo]'")
     raise typer.Exit(run_demo(quick=quick, once=once, port=port, data=data))
 
 
@@ -255,8 +252,3 @@ def _options(*, host: str | None, port: int | None, data: Path | None) -> dict[s
     listen = {name: value for name, value in listen.items() if value is not None}
     options: dict[str, Any] = {"listen": listen} if listen else {}
     return options if data is None else {**options, "data": data}
-
-
-def _fail(message: str, hint: str = "") -> NoReturn:
-    sys.stderr.write(f"sidelight: {message}\n" + (f"  {hint}\n" if hint else ""))
-    raise typer.Exit(_USAGE)

@@ -2,16 +2,16 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from sidelight.service._cli_options import DataOrConfigured, Url, fail
 
 if TYPE_CHECKING:
     from sidelight.service._erasure_orders import ErasureAnswer
 
-_USAGE = 2
 _PLAIN_LEFT = 1
-_DATA = Path("./sidelight-data")
 ENDS = (
     "Ends 0 when nothing of it can be read any more, 1 when segments of the archive still hold it "
     "as it came (they are named), 2 when nothing was erased."
@@ -36,10 +36,8 @@ def erase(  # one parameter an option
     ] = None,
     *,
     dry_run: Annotated[bool, typer.Option(help="Only say how many there are.")] = False,
-    data: Annotated[Path, typer.Option(help="Data folder.", envvar="SIDELIGHT_DATA")] = _DATA,
-    url: Annotated[
-        str | None, typer.Option(help="Ask a running service instead, as http://HOST:8090.")
-    ] = None,
+    data: DataOrConfigured = None,
+    url: Url = None,
     token_file: Annotated[
         Path | None, typer.Option(help="File with a token of role admin, for --url.")
     ] = None,
@@ -66,13 +64,13 @@ def erase(  # one parameter an option
         else:
             answer = _local(data, config, deployment=deployment, reason=reason, **what)
     except (ServiceError, JournalError) as error:
-        _fail(str(error), getattr(error, "hint", ""))
+        fail(str(error), getattr(error, "hint", ""))
     _show(answer)
     raise typer.Exit(_PLAIN_LEFT if answer.plain else 0)
 
 
 def _local(
-    data: Path, config: Path | None, *, deployment: str, reason: str, **what: Any
+    data: Path | None, config: Path | None, *, deployment: str, reason: str, **what: Any
 ) -> "ErasureAnswer":
     from sidelight.service._access_log import AccessLog, command_entry
     from sidelight.service._erasing import erase as erased
@@ -80,17 +78,17 @@ def _local(
     from sidelight.service._names import stored_name
     from sidelight.service._settings import load_settings
 
-    if not (data / "format").exists():
-        _fail(f"no data folder at {data}")
+    settings = load_settings(config, {} if data is None else {"data": data})
+    if not (settings.data / "format").exists():
+        fail(f"no data folder at {settings.data}", "name the one of the service with --data")
     entry = command_entry("erase", {})
     order = ErasureOrder(
         deployment=stored_name(deployment), reason=reason, by=str(entry["caller"]), **what
     )
-    settings = load_settings(config, {"data": data})
     try:
-        AccessLog(data).append({**entry, "parameters": noted(order), "reason": reason})
+        AccessLog(settings.data).append({**entry, "parameters": noted(order), "reason": reason})
     except OSError as error:
-        _fail(f"the access log cannot be written: {error.strerror}; nothing was erased")
+        fail(f"the access log cannot be written: {error.strerror}; nothing was erased")
     return erased(settings, order)
 
 
@@ -109,7 +107,7 @@ def _lines(path: Path | None) -> list[str]:
     try:
         return [line.strip() for line in path.read_text().splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
-        _fail(f"--ids-from: {path} cannot be read: {error}")
+        fail(f"--ids-from: {path} cannot be read: {error}")
 
 
 def _show(answer: "ErasureAnswer") -> None:
@@ -126,8 +124,3 @@ def _show(answer: "ErasureAnswer") -> None:
     )
     for item in answer.plain:
         sys.stderr.write(f"  {item['segment']} stays {item['until']}\n")
-
-
-def _fail(message: str, hint: str = "") -> NoReturn:
-    sys.stderr.write(f"sidelight: {message}\n" + (f"  {hint}\n" if hint else ""))
-    raise typer.Exit(_USAGE)

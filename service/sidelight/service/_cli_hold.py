@@ -3,17 +3,15 @@
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 
+from sidelight.service._cli_options import DATA, Data, fail
+
 app = typer.Typer(help="Legal holds: what they cover is not deleted.", no_args_is_help=True)
 
-Data = Annotated[Path, typer.Option(help="Data folder.")]
 Reason = Annotated[str, typer.Option(help="Why; it is kept with the hold and in the access log.")]
-
-_DATA = Path("./sidelight-data")
-_USAGE = 2
 
 
 @app.command()
@@ -24,7 +22,7 @@ def add(
         str | None, typer.Option("--from", help="Oldest time, included; RFC 3339.")
     ] = None,
     to: Annotated[str | None, typer.Option(help="Newest time, excluded; RFC 3339.")] = None,
-    data: Data = _DATA,
+    data: Data = DATA,
 ) -> None:
     """Keep what a deployment has, whatever its retention says; prints the hold as JSON."""
     from sidelight.adapters import QueryError
@@ -34,19 +32,19 @@ def add(
     from sidelight.service.errors import ServiceError
 
     if len([part for part in deployment.split("/", 1) if part]) != len(("namespace", "name")):
-        _fail(f"--deployment: expected NS/NAME, got {deployment!r}")
+        fail(f"--deployment: expected NS/NAME, got {deployment!r}")
     try:
         from_us = None if from_ is None else parse_time(from_, "--from")
         to_us = None if to is None else parse_time(to, "--to")
         if from_us is not None and to_us is not None and from_us >= to_us:
-            _fail("--to: expected a later time than --from")
+            fail("--to: expected a later time than --from")
         name = stored_name(deployment)
         caller = _note(data, "hold add", reason, deployment=name, **{"from": from_, "to": to})
         hold = Holds(data).add(name, reason=reason, by=caller, from_us=from_us, to_us=to_us)
     except QueryError as error:
-        _fail(str(error))
+        fail(str(error))
     except ServiceError as error:
-        _fail(str(error), error.hint)
+        fail(str(error), error.hint)
     _show(hold)
 
 
@@ -54,7 +52,7 @@ def add(
 def list_holds(
     *,
     released: Annotated[bool, typer.Option(help="Those that have ended, too.")] = False,
-    data: Data = _DATA,
+    data: Data = DATA,
 ) -> None:
     """Print every hold as one line of JSON."""
     from sidelight.service._holds import Holds
@@ -63,7 +61,7 @@ def list_holds(
     try:
         holds = Holds(data).list()
     except ServiceError as error:
-        _fail(str(error), error.hint)
+        fail(str(error), error.hint)
     for hold in holds:
         if released or hold.released is None:
             _show(hold)
@@ -73,7 +71,7 @@ def list_holds(
 def release(
     hold_id: Annotated[str, typer.Argument(help="The id that `list` shows.")],
     reason: Reason,
-    data: Data = _DATA,
+    data: Data = DATA,
 ) -> None:
     """End a hold: what is past its retention goes with the next sweep."""
     from sidelight.service._holds import Holds
@@ -83,7 +81,7 @@ def release(
         caller = _note(data, "hold release", reason, hold=hold_id)
         hold = Holds(data).release(hold_id, reason=reason, by=caller)
     except ServiceError as error:
-        _fail(str(error), error.hint)
+        fail(str(error), error.hint)
     _show(hold)
 
 
@@ -92,12 +90,12 @@ def _note(data: Path, command: str, reason: str, **parameters: Any) -> str:
     from sidelight.service._access_log import AccessLog, command_entry
 
     if not (data / "format").exists():
-        _fail(f"no data folder at {data}")
+        fail(f"no data folder at {data}")
     entry: Mapping[str, Any] = {**command_entry(command, parameters), "reason": reason}
     try:
         AccessLog(data).append(entry)
     except OSError as error:
-        _fail(f"the access log cannot be written: {error.strerror}; nothing was changed")
+        fail(f"the access log cannot be written: {error.strerror}; nothing was changed")
     return str(entry["caller"])
 
 
@@ -111,8 +109,3 @@ def _show(hold: Any) -> None:
 
     sys.stdout.buffer.write(orjson.dumps(value) + b"\n")
     sys.stdout.flush()
-
-
-def _fail(message: str, hint: str = "") -> NoReturn:
-    sys.stderr.write(f"sidelight: {message}\n" + (f"  {hint}\n" if hint else ""))
-    raise typer.Exit(_USAGE)

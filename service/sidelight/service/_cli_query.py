@@ -6,24 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from sidelight.service._cli_options import DATA, DataOrConfigured, Url
+
 if TYPE_CHECKING:
     from sidelight.service._query_source import QuerySource
 
-Data = Annotated[
-    Path | None,
-    typer.Option(
-        help="Data folder.",
-        envvar="SIDELIGHT_DATA",
-        show_default="./sidelight-data",
-    ),
-]
 Config = Annotated[
     Path | None,
     typer.Option(help="YAML file of the service, where a search server answers."),
-]
-Url = Annotated[
-    str | None,
-    typer.Option(help="Ask a running service instead, as http://HOST:8090."),
 ]
 TokenFile = Annotated[Path | None, typer.Option(help="File with a token of role read, for --url.")]
 Reason = Annotated[
@@ -48,7 +38,7 @@ ENDS = (
 
 
 def query(
-    data: Data = None,
+    data: DataOrConfigured = None,
     config: Config = None,
     url: Url = None,
     token_file: TokenFile = None,
@@ -111,7 +101,7 @@ def query(
 
 
 def export(
-    data: Data = None,
+    data: DataOrConfigured = None,
     config: Config = None,
     url: Url = None,
     token_file: TokenFile = None,
@@ -175,7 +165,7 @@ def export(
     from sidelight.service._offline import run_backup
 
     configure_logging()
-    raise typer.Exit(run_backup(data or Path("./sidelight-data"), backup, keys))
+    raise typer.Exit(run_backup(data or DATA, backup, keys))
 
 
 def _source(
@@ -202,7 +192,7 @@ def _folder(data: Path | None, reason: str | None, config: Path | None) -> "Quer
     from sidelight.service._query_source import FolderSource
 
     if config is None:
-        return FolderSource(data or Path("./sidelight-data"), reason=reason)
+        return FolderSource(data or DATA, reason=reason)
     from sidelight.service._settings import load_settings
 
     settings = load_settings(config, {} if data is None else {"data": data})

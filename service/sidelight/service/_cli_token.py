@@ -3,17 +3,15 @@
 import sys
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
+from sidelight.service._cli_options import DATA, Data, fail
+
 app = typer.Typer(help="Tokens of callers and senders.", no_args_is_help=True)
 
-Data = Annotated[Path, typer.Option(help="Data folder.")]
 TokenId = Annotated[str, typer.Argument(help="The id that `list` shows.")]
-
-_DATA = Path("./sidelight-data")
-_USAGE = 2
 
 
 @app.command()
@@ -24,7 +22,7 @@ def create(
     ] = None,
     name: Annotated[str, typer.Option(help="What it is for.")] = "",
     expires: Annotated[str, typer.Option(help="After that: 90d, 12h; or never.")] = "365d",
-    data: Data = _DATA,
+    data: Data = DATA,
 ) -> None:
     """Make a token and print it: it cannot be shown again."""
     from sidelight.service._ingest_gate import stored_namespace
@@ -32,7 +30,7 @@ def create(
 
     roles = [known for known in ROLES if known in role]
     if wrong := sorted(set(role) - set(ROLES)):
-        _fail(f"--role: expected one of {', '.join(ROLES)}, got {wrong[0]}")
+        fail(f"--role: expected one of {', '.join(ROLES)}, got {wrong[0]}")
     lifetime = None if expires == "never" else _duration("expires", expires)
     namespaces = None if not namespace else [stored_namespace(item) for item in namespace]
     _note(data, "token create", role=roles, namespace=namespaces, name=name, expires=expires)
@@ -44,7 +42,7 @@ def create(
 
 
 @app.command("list")
-def list_tokens(data: Data = _DATA) -> None:
+def list_tokens(data: Data = DATA) -> None:
     """Print every token as one line of JSON, without its secret."""
     import orjson
 
@@ -54,14 +52,14 @@ def list_tokens(data: Data = _DATA) -> None:
     try:
         tokens = Tokens(data).list()
     except ServiceError as error:
-        _fail(str(error), error.hint)
+        fail(str(error), error.hint)
     for token in tokens:
         shown = token.model_dump(mode="json", exclude={"digest", "former_digest"})
         sys.stdout.buffer.write(orjson.dumps(shown) + b"\n")
 
 
 @app.command()
-def revoke(token_id: TokenId, data: Data = _DATA) -> None:
+def revoke(token_id: TokenId, data: Data = DATA) -> None:
     """Refuse a token from now on; running services follow within a second."""
     from sidelight.service._tokens import Tokens
     from sidelight.service.errors import ServiceError
@@ -70,14 +68,14 @@ def revoke(token_id: TokenId, data: Data = _DATA) -> None:
     try:
         Tokens(data).revoke(token_id)
     except ServiceError as error:
-        _fail(str(error), error.hint)
+        fail(str(error), error.hint)
 
 
 @app.command()
 def rotate(
     token_id: TokenId,
     grace: Annotated[str, typer.Option(help="How long the old secret is taken, too.")] = "24h",
-    data: Data = _DATA,
+    data: Data = DATA,
 ) -> None:
     """Give a token a new secret and print it; id, roles, namespaces and end stay."""
     from sidelight.service._tokens import Tokens
@@ -88,7 +86,7 @@ def rotate(
     try:
         _, text = Tokens(data).rotate(token_id, grace=lasting)
     except ServiceError as error:
-        _fail(str(error), error.hint)
+        fail(str(error), error.hint)
     sys.stdout.write(f"{text}\n")
 
 
@@ -99,7 +97,7 @@ def _note(data: Path, command: str, **parameters: object) -> None:
     try:
         AccessLog(data).append(command_entry(command, parameters))
     except OSError as error:
-        _fail(f"the access log cannot be written: {error.strerror}; nothing was changed")
+        fail(f"the access log cannot be written: {error.strerror}; nothing was changed")
 
 
 def _duration(option: str, text: str) -> timedelta:
@@ -108,9 +106,4 @@ def _duration(option: str, text: str) -> timedelta:
     try:
         return timedelta(seconds=seconds(text))
     except (ValueError, OverflowError):
-        _fail(f"--{option}: expected a duration such as 90d, 12h or 30m, got {text!r}")
-
-
-def _fail(message: str, hint: str = "") -> NoReturn:
-    sys.stderr.write(f"sidelight: {message}\n" + (f"  {hint}\n" if hint else ""))
-    raise typer.Exit(_USAGE)
+        fail(f"--{option}: expected a duration such as 90d, 12h or 30m, got {text!r}")

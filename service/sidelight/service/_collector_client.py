@@ -8,7 +8,8 @@ from typing import Final, Self
 
 import httpx
 
-from sidelight.service.errors import ConfigurationError, ServiceError
+from sidelight.service._http_client import http_client
+from sidelight.service.errors import ServiceError
 
 log = logging.getLogger(__name__)
 
@@ -16,6 +17,7 @@ _FIRST_PAUSE_S: Final = 0.1
 _LONGEST_PAUSE_S: Final = 10.0
 # So long nothing is taken, then the command gives up: it can be run again from where it stopped.
 _PATIENCE_S: Final = 120.0
+_TIMEOUT_S: Final = 30.0
 # Sent again they may be taken; what else is refused stays refused.
 _PASSING: Final = frozenset({404, 408, 409, 429})
 
@@ -31,6 +33,8 @@ class CollectorClient:
         File with the token to send.
     patience_s : float, default 120
         How long nothing may be taken, seconds.
+    transport : httpx.BaseTransport, optional
+        For tests.
 
     Raises
     ------
@@ -40,18 +44,17 @@ class CollectorClient:
     """
 
     def __init__(
-        self, url: str, *, token_file: Path | None = None, patience_s: float = _PATIENCE_S
+        self,
+        url: str,
+        *,
+        token_file: Path | None = None,
+        patience_s: float = _PATIENCE_S,
+        transport: httpx.BaseTransport | None = None,
     ) -> None:
-        if not url.startswith(("http://", "https://")):
-            raise ConfigurationError(f"--to: expected http(s)://HOST:PORT, got {url!r}")
-        headers = {}
-        if token_file is not None:
-            try:
-                headers["Authorization"] = f"Bearer {token_file.read_text().strip()}"
-            except OSError as error:
-                raise ConfigurationError(f"--token-file: {error.strerror}") from error
         self._patience_s = patience_s
-        self._client = httpx.Client(base_url=url.rstrip("/"), headers=headers, timeout=30.0)
+        self._client = http_client(
+            "--to", url, token_file=token_file, timeout=_TIMEOUT_S, transport=transport
+        )
 
     def __enter__(self) -> Self:
         return self

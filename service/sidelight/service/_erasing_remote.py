@@ -8,13 +8,13 @@ from typing import Any, Final
 import httpx
 
 from sidelight.service._erasure_orders import ErasureAnswer
-from sidelight.service.errors import BadRequest, ConfigurationError, OnHold, ServiceError
+from sidelight.service._http_client import http_client, refusal
+from sidelight.service.errors import ServiceError
 
 _PATIENCE_S: Final = 600.0
 _PAUSE_S: Final = 0.5
+_TIMEOUT_S: Final = 120.0
 _ACCEPTED: Final = 202
-_HELD: Final = 409
-_WRONG: Final = frozenset({400, 404, 422})
 
 
 def erase_remotely(
@@ -32,17 +32,9 @@ def erase_remotely(
         When it was refused, or nobody answers.
 
     """
-    if not url.startswith(("http://", "https://")):
-        raise ConfigurationError(f"--url: expected http(s)://HOST:PORT, got {url!r}")
-    headers = {}
-    if token_file is not None:
-        try:
-            headers["Authorization"] = f"Bearer {token_file.read_text().strip()}"
-        except OSError as error:
-            raise ConfigurationError(f"--token-file: {error.strerror}") from error
     deadline = time.monotonic() + _PATIENCE_S
-    with httpx.Client(
-        base_url=url.rstrip("/"), headers=headers, timeout=120.0, transport=transport
+    with http_client(
+        "--url", url, token_file=token_file, timeout=_TIMEOUT_S, transport=transport
     ) as client:
         try:
             answer = client.post("/v1/erasures", json=dict(value))
@@ -56,19 +48,6 @@ def erase_remotely(
                 answer = client.get(f"/v1/erasures/{answer.json()['id']}")
         except httpx.TransportError as error:
             raise ServiceError(f"the service cannot be reached: {error}") from error
-    if answer.is_success:
-        return ErasureAnswer.from_json(answer.json())
-    raise _problem(answer)
-
-
-def _problem(answer: httpx.Response) -> ServiceError:
-    try:
-        told = answer.json()
-    except ValueError:
-        return ServiceError("--url: expected Sidelight, got something else")
-    detail = str(told.get("detail", f"the service answered {answer.status_code}"))
-    hint = str(told.get("hint", ""))
-    if answer.status_code == _HELD:
-        return OnHold(detail, hint=hint)
-    kind = BadRequest if answer.status_code in _WRONG else ServiceError
-    return kind(detail, hint=hint)
+    if not answer.is_success:
+        raise refusal(answer, role="admin")
+    return ErasureAnswer.from_json(answer.json())

@@ -9,14 +9,14 @@ import httpx
 import orjson
 
 from sidelight.adapters import ExportFormat
+from sidelight.service._http_client import http_client, refusal
 from sidelight.service._query_source import Filters
-from sidelight.service.errors import BadRequest, ConfigurationError, NotFound, ServiceError
+from sidelight.service.errors import ServiceError
 
 _CONNECT_S: Final = 10.0
 # A search over everything may take as long as it takes; a service that is gone is noticed by TCP.
 _READ_S: Final = 600.0
-_WRONG: Final = frozenset({400, 406, 422})
-_ABSENT: Final = frozenset({404, 410})
+_ROLE: Final = "read"
 
 
 class RemoteSource:
@@ -48,22 +48,15 @@ class RemoteSource:
         reason: str | None = None,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        if not url.startswith(("http://", "https://")):
-            raise ConfigurationError(f"--url: expected http(s)://HOST:PORT, got {url!r}")
-        headers = {}
-        if token_file is not None:
-            try:
-                headers["Authorization"] = f"Bearer {token_file.read_text().strip()}"
-            except OSError as error:
-                raise ConfigurationError(f"--token-file: {error.strerror}") from error
-        if reason:
-            headers["X-Sidelight-Reason"] = reason
-        self._client = httpx.Client(
-            base_url=url.rstrip("/"),
-            headers=headers,
+        self._client = http_client(
+            "--url",
+            url,
+            token_file=token_file,
             timeout=httpx.Timeout(_READ_S, connect=_CONNECT_S),
             transport=transport,
         )
+        if reason:
+            self._client.headers["X-Sidelight-Reason"] = reason
 
     def find(self, filters: Filters) -> tuple[list[dict[str, Any]], str | None]:
         """Return one page as the API shows it, and the cursor of the next."""
@@ -83,7 +76,7 @@ class RemoteSource:
             with self._client.stream("GET", "/v1/inferences/export", params=parameters) as answer:
                 if not answer.is_success:
                     answer.read()
-                    raise _refusal(answer)
+                    raise refusal(answer, role=_ROLE)
                 yield from answer.iter_bytes()
         except httpx.TransportError as error:
             raise ServiceError(f"the service does not answer to the end: {error}") from error
@@ -98,7 +91,7 @@ class RemoteSource:
         except httpx.TransportError as error:
             raise ServiceError(f"the service does not answer: {error}") from error
         if not answer.is_success:
-            raise _refusal(answer)
+            raise refusal(answer, role=_ROLE)
         try:
             value: dict[str, Any] = orjson.loads(answer.content)
         except orjson.JSONDecodeError as error:
@@ -108,21 +101,3 @@ class RemoteSource:
 
 def _parameters(filters: Filters) -> dict[str, str]:
     return {name: str(value) for name, value in filters.items() if value is not None}
-
-
-def _refusal(answer: httpx.Response) -> ServiceError:
-    try:
-        said = orjson.loads(answer.content)
-        detail, expected, hint = (str(said.get(key, "")) for key in ("detail", "expected", "hint"))
-    except (orjson.JSONDecodeError, AttributeError):
-        detail, expected, hint = "", "", ""
-    kind = ServiceError
-    if answer.status_code in _WRONG:
-        kind = BadRequest
-    elif answer.status_code in _ABSENT:
-        kind = NotFound
-    elif answer.status_code in {401, 403}:
-        hint = hint or "name a token with role read with --token-file"
-    return kind(
-        detail or f"the service answered {answer.status_code}", expected=expected, hint=hint
-    )
