@@ -563,7 +563,7 @@ def test_two_writers_of_one_folder_are_refused(writer: SegmentWriter) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "error"), [("5\n", FolderTooNew), ("what\n", JournalDamaged), ("", JournalDamaged)]
+    ("text", "error"), [("7\n", FolderTooNew), ("what\n", JournalDamaged), ("", JournalDamaged)]
 )
 def test_a_folder_of_another_format_is_refused(
     tmp_path: Path, text: str, error: type[JournalError]
@@ -572,6 +572,25 @@ def test_a_folder_of_another_format_is_refused(
 
     with pytest.raises(error, match="expected"):
         open_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "held", ["raw/00000000000000000000.seg", "raw/checkpoint.json", "state.db"]
+)
+def test_a_folder_with_data_and_without_its_format_is_refused(tmp_path: Path, held: str) -> None:
+    (tmp_path / "raw").mkdir()
+    (tmp_path / held).touch()
+
+    with pytest.raises(JournalDamaged, match="got none beside data"):
+        open_folder(tmp_path)
+    assert not (tmp_path / "format").exists()
+
+
+def test_a_folder_that_holds_tokens_alone_is_new(tmp_path: Path) -> None:
+    (tmp_path / "access").mkdir()
+    (tmp_path / "access" / "tokens.json").touch()
+
+    assert open_folder(tmp_path) == 1
 
 
 def test_an_archive_without_its_run_folder_can_be_read(tmp_path: Path) -> None:

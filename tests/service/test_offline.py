@@ -46,6 +46,15 @@ def test_an_archive_that_is_gone_ends_with_1(
     assert "raw: is missing" in capsys.readouterr().out
 
 
+def test_a_folder_that_no_longer_says_its_version_ends_with_1(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (data / "format").unlink()
+
+    assert run_verify(data) == 1
+    assert capsys.readouterr().out.startswith("format: is missing\nNOT INTACT: 1 records")
+
+
 def test_a_folder_that_never_was_one_is_a_wrong_path(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

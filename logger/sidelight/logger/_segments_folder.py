@@ -31,9 +31,15 @@ def open_folder(data: Path) -> int:
     FolderTooNew
         When the folder was written by a newer version.
     JournalDamaged
-        When its ``format`` file is no number.
+        When its ``format`` file is no number, or is missing though the folder holds data.
 
     """
+    if lacks_version(data):
+        raise JournalDamaged(
+            f"format of the data folder: expected a file that says its version, got none beside "
+            f"data in {data}; put it back from a backup, for a folder that this version wrote to "
+            f"it holds {FOLDER_VERSION} or, with sealed events, {NEWEST_VERSION}"
+        )
     for folder in (data, data / "raw", data / "run"):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     version = folder_version(data)
@@ -86,6 +92,17 @@ def folder_version(data: Path) -> int | None:
             f"{FOLDER_VERSION}, got {text[:20]!r}; is this a data folder of Sidelight?"
         )
     return int(text)
+
+
+def lacks_version(data: Path) -> bool:
+    """Whether a folder holds data and does not say of which format.
+
+    Every version has written ``format`` before anything else; a folder with tokens alone is new.
+    """
+    if folder_version(data) is not None:
+        return False
+    raw = data / "raw"
+    return (data / "state.db").exists() or (raw.is_dir() and any(raw.iterdir()))
 
 
 def upgrade_folder(data: Path, *, from_version: int) -> None:

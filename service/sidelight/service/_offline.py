@@ -5,7 +5,7 @@ from pathlib import Path
 
 from sidelight.logger import read_public_key, verify
 from sidelight.logger._sealed_verify import verify_sealed
-from sidelight.logger._segments_folder import check_version
+from sidelight.logger._segments_folder import check_version, lacks_version
 from sidelight.logger.errors import JournalError
 from sidelight.service._access_log import AccessLog, command_entry
 from sidelight.service._access_log_check import AccessReport, verify_access_log
@@ -29,12 +29,13 @@ def run_verify(data: Path, public_key: str | None = None, *, sealed_only: bool =
         return _fail(str(error))
     access = verify_access_log(data, report.access)
     sealed = verify_sealed(data)
-    for finding in (*report.findings, *sealed.findings, *access.findings):
+    unsaid = ("format: is missing",) if lacks_version(data) else ()
+    findings = (*unsaid, *report.findings, *sealed.findings, *access.findings)
+    for finding in findings:
         sys.stdout.write(f"{finding}\n")
     if sealed.sealed and sealed.unchecked:
         sys.stdout.write(f"sealed events were not opened: {sealed.unchecked}\n")
-    ok = report.ok and not (access.findings or sealed.findings)
-    word = "intact" if ok else "NOT INTACT"
+    word = "NOT INTACT" if findings else "intact"
     retired = f"{report.retired} records retired, " if report.retired else ""
     unsigned = (
         f"{report.unsigned} records since the last signature, "
@@ -49,7 +50,7 @@ def run_verify(data: Path, public_key: str | None = None, *, sealed_only: bool =
         f"{unsigned}{retired}{erased}{_entries(access)}, "
         f"{f'signed by {report.key}' if report.key else 'not signed'}\n"
     )
-    return 0 if ok else 1
+    return 1 if findings else 0
 
 
 def _entries(access: AccessReport) -> str:
