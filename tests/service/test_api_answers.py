@@ -501,9 +501,12 @@ def test_reference_file_is_checked_when_it_is_put(api: Any, tmp_path: Path) -> N
     other = api.problem("PUT", "/v1/deployments/prod/a", json={"reference": {"file": str(path)}})
     pq.write_table(pa.table({"age": pa.array([], pa.float64())}), path)
     empty = api.problem("PUT", "/v1/deployments/prod/a", json={"reference": {"file": str(path)}})
-    pq.write_table(pa.table({"age": [1.0, 2.0]}), path)
+    pq.write_table(pa.table({"age": [1.0] * 50}), path)
     good = api.put("/v1/deployments/prod/a", {"reference": {"file": str(path)}})
 
     assert [found["status"] for found in (missing, other, empty)] == [400] * 3
     assert all("reference.file" in found["detail"] for found in (missing, other, empty))
+    assert missing["expected"] == "a Parquet file"
+    assert missing["got"] == f"no file at {path}"
+    assert "first_rows" in missing["hint"]
     assert good.status_code == 200

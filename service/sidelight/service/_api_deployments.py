@@ -9,7 +9,7 @@ from sidelight.service._api_access import caller_of
 from sidelight.service._context import Context, context_of
 from sidelight.service._deployments import deployment_json, deployment_names, put_settings
 from sidelight.service._names import stored_name
-from sidelight.service._reference_files import read_given_reference
+from sidelight.service._reference_files import check_given_reference, read_given_reference
 from sidelight.service._settings import read_deployment
 from sidelight.service.errors import NotFound
 
@@ -44,6 +44,7 @@ def put_deployment(
     settings = read_deployment(full_name, value)
     if settings.reference.file is not None:
         # Said now, to the one who can put it right, and not only in the consumer's log.
+        check_given_reference(settings.reference.file, settings.schema)
         read_given_reference(settings.reference.file)
     put_settings(context.documents, settings)
     return deployment_json(context.documents, full_name)

@@ -29,6 +29,11 @@ def _load(config: Path | None, options: dict[str, Any]) -> dict[str, Any]:
     from sidelight.service._tokens import Tokens  # noqa: PLC0415
 
     settings = load_settings(config, options)
+    if any(deployment.reference.file for deployment in settings.deployments):
+        # It takes Arrow and the database, which are nothing for a start that needs neither.
+        from sidelight.service._references_configured import check_references  # noqa: PLC0415
+
+        check_references(settings)
     if tokens_required(settings) and not Tokens(settings.data).list():
         log.warning(
             "nobody can use the service yet: it requires tokens and there is none; "
