@@ -86,7 +86,23 @@ def _seldon(number: int) -> tuple[Any, Any]:
     return request, {**response, "meta": {"puid": f"p{number}"}}
 
 
+def _v2_long(number: int) -> tuple[Any, Any]:
+    data = [number + k / 7 for k in range(64 * 4)]
+    request = {"id": f"b{number}", "inputs": [_tensor("x", [64, 4], data)]}
+    return request, {"outputs": [_tensor("y", [64], data[:64]), _tensor("z", [64], [1] * 64)]}
+
+
+def _v2_ragged(number: int) -> tuple[Any, Any]:
+    """Long bodies and short ones, in single precision and with a class for each row."""
+    n = (1, 90, 200)[number % 3]
+    data = [number * 1e30 + k / 3 for k in range(3 * n)]
+    outputs = [_tensor("c", [n], list(range(n)), "INT64"), _tensor("y", [n], data[:n], "FP64")]
+    return {"inputs": [_tensor("x", [n, 3], data, "FP32")]}, {"outputs": outputs}
+
+
 CLIENTS: dict[str, Callable[[int], tuple[Any, Any]]] = {
+    "long": _v2_long,
+    "ragged": _v2_ragged,
     "v2": _v2,
     "rows": _v2_rows,
     "columns": _v2_columns,

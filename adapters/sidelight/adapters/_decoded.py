@@ -1,8 +1,9 @@
 """An inference whose payloads were read."""
 
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
+from sidelight.adapters._decoding_columns import Values
 from sidelight.adapters.dialects import FAILURE, Half, Layout
 from sidelight.logger import Pair
 
@@ -45,7 +46,7 @@ class Decoded(NamedTuple):
         return request.rows if request else 0, response.rows if response else 0
 
     @property
-    def values(self) -> tuple[Sequence[list[Any]], Sequence[list[Any]]]:
+    def values(self) -> tuple[Sequence[Values], Sequence[Values]]:
         """Of the request and of the response, for each tensor."""
         request, response = self.request, self.response
         return request.values if request else (), response.values if response else ()

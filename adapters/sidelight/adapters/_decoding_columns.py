@@ -6,9 +6,14 @@ from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
+from sidelight.adapters._known_numbers import packed
 from sidelight.adapters.dialects import Layout, Tensor
 from sidelight.payloads import Schema
+
+Values = list[Any] | NDArray[np.float64]
+"""Of one tensor of one payload, row by row; an array where all of them are real numbers."""
 
 _FLOATS: Final = {
     # Half precision is widened: neither the lake nor its queries know it. Values are exact.
@@ -33,19 +38,22 @@ _REAL: Final = _NUMBERS | {bool}
 _WHOLE: Final = frozenset({int, _ABSENT})
 _BITS: Final = frozenset({0, 1, None})
 
+REAL_DATATYPES: Final = frozenset(_FLOATS)
+"""Whose values are numbers that doubles hold, as JSON tells them."""
+
 CONVERSION_ERRORS: Final = (ValueError, TypeError, OverflowError)
 """What values raise that are not what their datatype says; Arrow's errors are among them."""
 
 
-def arrays(tensor: Tensor, parts: Sequence[list[Any]]) -> list[pa.Array]:
+def arrays(tensor: Tensor, parts: Sequence[Values]) -> list[pa.Array]:
     """Return the columns of one tensor.
 
     Parameters
     ----------
     tensor : Tensor
         Datatype and number of columns.
-    parts : sequence of list
-        For each payload its values, row by row.
+    parts : sequence of list or array
+        For each payload its values, row by row; an array only where the datatype is a real one.
 
     Returns
     -------
@@ -58,27 +66,62 @@ def arrays(tensor: Tensor, parts: Sequence[list[Any]]) -> list[pa.Array]:
         When a value is not what the datatype says.
 
     """
-    flat = parts[0] if len(parts) == 1 else list(chain.from_iterable(parts))
+    doubles = _doubles(parts)
+    if doubles is not None:
+        return _real_columns(doubles, tensor.n_columns, _FLOATS[tensor.datatype])
+    lists = [part if isinstance(part, list) else part.tolist() for part in parts]
+    flat = lists[0] if len(lists) == 1 else list(chain.from_iterable(lists))
     if tensor.is_list:
         return [_lists(tensor.datatype, flat)]
     values = _typed(tensor.datatype, flat)
     n = tensor.n_columns
-    if n == 1:
-        return [values]
-    if n == 0:
-        return []
+    if n < 2:  # noqa: PLR2004 - none, or as it is
+        return [values][:n]
     if values.null_count == 0 and pa.types.is_primitive(values.type):
         table = np.ascontiguousarray(values.to_numpy(zero_copy_only=False).reshape(-1, n).T)
         if table.dtype == bool:
             return [pa.array(column) for column in table]
-        rows = table.shape[1]
-        # One buffer for all columns.
-        buffers = [None, pa.py_buffer(table)]
-        return [
-            pa.Array.from_buffers(values.type, rows, buffers, null_count=0, offset=place * rows)
-            for place in range(n)
-        ]
+        return _columns_of(table, values.type)
     return [values.take(pa.array(np.arange(place, len(values), n))) for place in range(n)]
+
+
+def _doubles(parts: Sequence[Values]) -> list[NDArray[np.float64]] | None:
+    """Return all values as doubles; None when no part is, or one has something else."""
+    if not any(isinstance(part, np.ndarray) for part in parts):
+        return None
+    doubles = [part if isinstance(part, np.ndarray) else packed(part) for part in parts]
+    numbers = [part for part in doubles if part is not None]
+    return numbers if len(numbers) == len(doubles) else None
+
+
+def _real_columns(
+    parts: Sequence[NDArray[np.float64]], n: int, kind: pa.DataType
+) -> list[pa.Array]:
+    """Return the columns of payloads whose rows have ``n`` numbers each."""
+    table = np.empty((n, sum(map(len, parts)) // n), dtype=kind.to_pandas_dtype())
+    begin = 0
+    # What single precision cannot hold is infinite, and becomes null.
+    with np.errstate(over="ignore"):
+        for part in parts:
+            end = begin + len(part) // n
+            table[:, begin:end] = part.reshape(-1, n).T
+            begin = end
+    finite = np.isfinite(table)
+    if finite.all():
+        return _columns_of(table, kind)
+    return [
+        pa.array(column, mask=~is_finite) for column, is_finite in zip(table, finite, strict=True)
+    ]
+
+
+def _columns_of(table: NDArray[Any], kind: pa.DataType) -> list[pa.Array]:
+    """Return the rows of a table as arrays, all in one buffer."""
+    rows = table.shape[1]
+    buffers = [None, pa.py_buffer(table)]
+    return [
+        pa.Array.from_buffers(kind, rows, buffers, null_count=0, offset=place * rows)
+        for place in range(len(table))
+    ]
 
 
 def column_names(layout: Layout, unnamed: str, named: tuple[str, ...]) -> list[str]:

@@ -13,11 +13,9 @@ from typing import Any, Final
 import msgspec
 import orjson
 
+from sidelight.adapters._decoding_columns import REAL_DATATYPES, Values
 from sidelight.adapters.dialects import Half
 from sidelight.adapters.dialects._half import NUMBER
-
-Values = tuple[list[Any], ...]
-"""For each tensor its values, row by row."""
 
 _ARRAY: Final = re.compile(rb'"(?:data|instances|predictions|ndarray|values)"\s*:\s*\[')
 _INSIDE: Final = re.compile(rb"([^\[\]{}]+)(?=\])")
@@ -77,6 +75,11 @@ class Shape:
     has_rows : bool
         Whether the number of rows that is stated differs from body to body.
 
+    Attributes
+    ----------
+    are_real : tuple of bool
+        Of each array, whether doubles hold all that it can.
+
     """
 
     def __init__(
@@ -97,6 +100,9 @@ class Shape:
         self._row_width = sum(tensor.n_columns for tensor in tensors)
         self._is_by_column = is_nested and len(tensors) > 1
         self._is_classed = any(tensor.datatype == NUMBER for tensor in tensors)
+        self.are_real = tuple(
+            [not is_nested and tensor.datatype in REAL_DATATYPES for tensor in tensors]
+        )
         self._first, *self._others = [re.compile(_pattern(text)).match for text in self._texts]
         self._tail = texts[-1]
         self.text_bytes = sum(map(len, texts))
@@ -166,23 +172,25 @@ class Shape:
             start = match.end()
         return None if start < len(body) else (said, tuple(fragments))
 
-    def values(self, cut: Cut, lists: Sequence[list[Any]]) -> tuple[int, Values] | None:
+    def values(self, cut: Cut, lists: Sequence[Values]) -> tuple[int, tuple[Values, ...]] | None:
         """Return rows and values of a body; None when it is not what its text says.
 
         Parameters
         ----------
         cut : Cut
             The body.
-        lists : sequence of list
-            What was parsed of its fragments.
+        lists : sequence of list or array
+            What was parsed of its fragments; an array of real ones alone.
 
         """
         if self.is_nested:
-            read = self._nested(lists[0])
+            read = self._nested(list(lists[0]))
             return read if read is None or cut.rows in {0, read[0]} else None
         rows = cut.rows or len(lists[0]) // self._widths[0]
         for values, width in zip(lists, self._widths, strict=True):
-            if len(values) != rows * width or (self._is_classed and not _are_numbers(values)):
+            if len(values) != rows * width:
+                return None
+            if self._is_classed and not (isinstance(values, list) and _are_numbers(values)):
                 return None
         return rows, tuple(lists)
 
@@ -212,7 +220,7 @@ class Shape:
             and (dict(half.facts), half.reason) == (dict(facts), None)
         )
 
-    def _nested(self, rows: list[Any]) -> tuple[int, Values] | None:
+    def _nested(self, rows: list[Any]) -> tuple[int, tuple[Values, ...]] | None:
         width = self._row_width
         if set(map(type, rows)) != {list} or set(map(len, rows)) != {width}:
             return None

@@ -6,7 +6,9 @@ from typing import Any, Final
 
 import msgspec
 
-from sidelight.adapters._known_bodies import Cut, Shape, Values, learned, parsed
+from sidelight.adapters._decoding_columns import Values
+from sidelight.adapters._known_bodies import Cut, Shape, learned, parsed
+from sidelight.adapters._known_numbers import LONG, Numbers
 from sidelight.adapters._known_plan import Plan
 from sidelight.adapters.dialects import Half, Layout
 from sidelight.logger import Arrival, Meeting, Pair, Sender
@@ -33,7 +35,7 @@ class Known(msgspec.Struct, gc=False):
     cuts: tuple[Cut, Cut]
     latency_ms: float | None
     rows: int = 0
-    values: tuple[Values, Values] = ((), ())
+    values: tuple[tuple[Values, ...], tuple[Values, ...]] = ((), ())
 
     @property
     def deployment(self) -> str:
@@ -57,6 +59,7 @@ class KnownInferences:
     def __init__(self) -> None:
         self.n_learned = 0
         self._n_text_bytes = 0
+        self._numbers = Numbers()
         self._clients: dict[tuple[str, str], _Client] = {}
         self._routes: dict[tuple[Sender | OneEvent, Sender | OneEvent], _Route] = {}
 
@@ -66,9 +69,28 @@ class KnownInferences:
         cuts = [cut for item in found if item is not None for cut in item.cuts]
         if not cuts:
             return found
-        flat = iter(_parsed_in_pieces(cuts, is_nested=False))
-        nested = iter(_parsed_in_pieces(cuts, is_nested=True))
+        flat = iter(self._parsed(cuts))
+        nested = iter(_parsed_in_pieces(_fragments(cuts, is_nested=True), is_nested=True))
         return [item if item is None else _filled(item, flat, nested) for item in found]
+
+    def _parsed(self, cuts: Sequence[Cut]) -> list[Values | None]:
+        """Return what stands in the flat arrays of all bodies, in order; long ones alone."""
+        fragments = _fragments(cuts, is_nested=False)
+        if not fragments or max(map(len, fragments)) < LONG:
+            return [*_parsed_in_pieces(fragments, is_nested=False)]
+        are_real = chain.from_iterable(
+            [cut.shape.are_real for cut in cuts if not cut.shape.is_nested]
+        )
+        read = self._numbers.read
+        found: list[Values | None] = [
+            read(fragment) if is_real and len(fragment) >= LONG else None
+            for fragment, is_real in zip(fragments, are_real, strict=True)
+        ]
+        left = [place for place, values in enumerate(found) if values is None]
+        others = _parsed_in_pieces([fragments[place] for place in left], is_nested=False)
+        for place, values in zip(left, others, strict=True):
+            found[place] = values
+        return found
 
     def learn(self, arrival: Arrival, half: Half, read: Read) -> None:
         """Remember the body of a half that was read thoroughly.
@@ -184,11 +206,14 @@ class _Client:
         return shape
 
 
-def _parsed_in_pieces(cuts: Sequence[Cut], *, is_nested: bool) -> list[list[Any] | None]:
-    """Return what stands in the arrays of all bodies of one kind, in order."""
-    fragments = [
+def _fragments(cuts: Sequence[Cut], *, is_nested: bool) -> list[bytes]:
+    return [
         fragment for cut in cuts if cut.shape.is_nested is is_nested for fragment in cut.fragments
     ]
+
+
+def _parsed_in_pieces(fragments: Sequence[bytes], *, is_nested: bool) -> list[list[Any] | None]:
+    """Return what stands in the arrays of one kind, in order."""
     if not fragments:
         return []
     total = sum(map(len, fragments))
@@ -203,7 +228,7 @@ def _parsed_in_pieces(cuts: Sequence[Cut], *, is_nested: bool) -> list[list[Any]
 
 
 def _filled(
-    item: Known, flat: Iterator[list[Any] | None], nested: Iterator[list[Any] | None]
+    item: Known, flat: Iterator[Values | None], nested: Iterator[list[Any] | None]
 ) -> Known | None:
     """Give an inference its numbers; None when they are not what its text says."""
     request, response = item.cuts
@@ -222,7 +247,7 @@ def _filled(
         item.values = (asked,), (answered,)
         return item
     # Both are taken before one of them is refused: what follows belongs to others.
-    lists = [
+    lists: list[list[Values | None]] = [
         [next(nested if cut.shape.is_nested else flat) for _ in cut.fragments] for cut in item.cuts
     ]
     read = [_values(cut, of_cut) for cut, of_cut in zip(item.cuts, lists, strict=True)]
@@ -233,6 +258,6 @@ def _filled(
     return item
 
 
-def _values(cut: Cut, lists: Sequence[list[Any] | None]) -> tuple[int, Values] | None:
+def _values(cut: Cut, lists: Sequence[Values | None]) -> tuple[int, tuple[Values, ...]] | None:
     sound = [one for one in lists if one is not None]
     return cut.shape.values(cut, sound) if len(sound) == len(lists) else None
