@@ -137,6 +137,10 @@ def test_a_long_list_of_single_floats_is_looked_for_between_its_ends() -> None:
     assert _query("features.x not in (0.1)", single=True) == {"exists": {"field": "f"}}
 
 
+def test_a_number_beyond_single_floats_is_a_bound_as_it_is() -> None:
+    assert _query("features.x <= 1e300", single=True) == {"range": {"f": {"lte": 1e300}}}
+
+
 def test_a_large_number_written_as_a_float_is_looked_for_with_its_neighbours() -> None:
     assert _query("features.x > 9007199254740992.0") == {"range": {"f": {"gte": float(1 << 53)}}}
 

@@ -1,5 +1,6 @@
 """Files go to the bucket and come back; nothing waits for it, nothing is lost or there twice."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 from tests.adapters.bucket_folder import FolderStore, folder_bucket
 
-from sidelight.adapters import Inferences, Lake, LakeError, LakeUnreachable, Manifest, Place
+from sidelight.adapters import Bucket, Inferences, Lake, LakeError, LakeUnreachable, Manifest, Place
 from sidelight.logger import verify
 from sidelight.service._backup import back_up
 from sidelight.service._erasure_derived import ErasureDerived
@@ -95,6 +96,42 @@ def test_local_copies_stay_as_long_as_there_is_room(moved: Moved) -> None:
     moved.rounds()
 
     assert moved.local() == moved.remote() == files
+
+
+def test_a_copy_that_a_query_asked_for_stays_a_while_however_little_room_there_is(
+    moved: Moved,
+) -> None:
+    moved.add()
+    moved.rounds()
+    assert moved.local() == set()
+
+    assert moved.queries.count() == 3
+    moved.mover.round()
+    held = moved.local()
+    for name in held:
+        os.utime(moved.folder.data / "lake" / name, (0, 0))
+    moved.mover.round()
+
+    assert held == moved.remote()
+    assert moved.local() == set()
+
+
+def test_a_query_of_more_than_there_is_room_for_is_answered_while_room_is_made(
+    moved: Moved, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(3):
+        moved.add()
+    moved.rounds()
+    assert len(moved.remote()) == 3
+    get = Bucket.get
+
+    def interrupted(bucket: Bucket, name: str, target: Path) -> None:
+        get(bucket, name, target)
+        moved.mover.round()
+
+    monkeypatch.setattr(Bucket, "get", interrupted)
+
+    assert moved.queries.count(where="status is null or status > 0") == 9
 
 
 def test_what_was_merged_is_replaced_in_the_bucket(moved: Moved) -> None:

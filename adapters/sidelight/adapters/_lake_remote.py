@@ -1,5 +1,6 @@
 """Files of a lake in a bucket: put whole, fetched when they are asked for."""
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +19,8 @@ _CHUNK_BYTES: Final = 8 << 20
 # After a failure nobody waits for the bucket again so soon: a query is refused at once.
 _PAUSE_S: Final = 2.0
 _SILENCES: Final = 2.0
+# How long a copy that was asked for stays: a query opens its files one by one.
+_HELD_NS: Final = 60 * 10**9
 
 
 class LakeUnreachable(LakeError):  # noqa: N818 - the name says it
@@ -83,6 +86,7 @@ class Bucket:
             ):
                 while chunk := stream.read(_CHUNK_BYTES):
                     file.write(chunk)
+            _hold(temporary)
             temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)
@@ -169,13 +173,18 @@ class Copies:
 
         """
         path = self.folder / entry
-        if path.exists():
-            return path
         bucket = self._remote()
         # Of a lake without a bucket whoever opens the file finds it missing.
-        return path if bucket is None else self._fetched(entry, path, bucket)
+        return path if bucket is None else self._held(entry, path, bucket)
 
-    def _fetched(self, entry: str, path: Path, bucket: Bucket) -> Path:
+    def _held(self, entry: str, path: Path, bucket: Bucket) -> Path:
+        try:
+            _hold(path)
+        except FileNotFoundError:
+            self._fetched(entry, path, bucket)
+        return path
+
+    def _fetched(self, entry: str, path: Path, bucket: Bucket) -> None:
         with self._lock:
             lock = self._fetching.setdefault(entry, threading.Lock())
         with lock:
@@ -183,7 +192,6 @@ class Copies:
                 bucket.get(f"lake/{entry}", path)
         with self._lock:
             self._fetching.pop(entry, None)
-        return path
 
     def _remote(self) -> Bucket | None:
         with self._lock:
@@ -191,3 +199,8 @@ class Copies:
                 place = place_of(self.folder)
                 self._bucket = None if place is None else Bucket(place)
             return self._bucket
+
+
+def _hold(path: Path) -> None:
+    """Let a copy stay for a while: its last use is to come, as far as whoever makes room sees."""
+    os.utime(path, ns=(time.time_ns() + _HELD_NS, path.stat().st_mtime_ns))

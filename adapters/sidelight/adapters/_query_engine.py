@@ -72,19 +72,24 @@ class Engine:
                 cursor.register(name, table)
             return cursor.execute(sql, list(parameters)).fetchall()
         except self._errors.IOException as error:
-            raise FileVanished(f"a file of the lake cannot be opened: {error}") from error
+            raise FileVanished(f"a file of the lake cannot be opened: {_told(error)}") from error
         except self._errors.OutOfMemoryException as error:
             raise QueryError(
                 "query", expected="a narrower span of time or one deployment", got="too many rows"
             ) from error
         except self._errors.InvalidInputException as error:
-            raise LakeError(f"a file of the lake cannot be read: {error}") from error
+            raise LakeError(f"a file of the lake cannot be read: {_told(error)}") from error
         finally:
             cursor.close()
 
     def close(self) -> None:
         """Give the memory back."""
         self._connection.close()
+
+
+def _told(error: Exception) -> str:
+    """Return what is wrong without the statement, which is nobody's business but ours."""
+    return str(error).partition("\n")[0]
 
 
 def _settings(folder: Path) -> list[str]:

@@ -32,6 +32,7 @@ def single(value: float) -> float | None:
 
     """
     try:
-        return float(struct.unpack("f", struct.pack("f", value))[0])
+        # Without an order of bytes a number beyond the range becomes infinite.
+        return float(struct.unpack("<f", struct.pack("<f", value))[0])
     except OverflowError:
         return None

@@ -218,8 +218,9 @@ class LakeMover:
             self._sent(entry)
 
     def _make_room(self) -> None:
-        """Delete local copies that were opened longest ago."""
+        """Delete local copies that were used longest ago, but none that a query may still read."""
         copies = []
+        now_s = time.time()
         for entry in self._objects:
             try:
                 copies.append(((self._lake / entry).stat(), entry))
@@ -229,6 +230,9 @@ class LakeMover:
         for found, entry in sorted(copies, key=lambda copy: copy[0].st_atime):
             if excess <= 0:
                 return
+            # ``Copies`` says so: their last use is to come.
+            if found.st_atime > now_s:
+                continue
             if self._bucket.size(f"lake/{entry}") != found.st_size:
                 # It is not what was sent: it goes there once more.
                 self._note(OBJECTS, entry, None)
