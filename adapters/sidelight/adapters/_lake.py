@@ -31,7 +31,7 @@ from sidelight.adapters._lake_place import place_of
 from sidelight.adapters._lake_remote import Copies
 from sidelight.adapters._lake_rows import COLD, DEPLOYMENT, HOT, LAYOUT, Rows, write_rows
 from sidelight.adapters._lake_scores import JoinedScores, Scores
-from sidelight.adapters._lake_writing import write_file
+from sidelight.adapters._lake_writing import SWIFT, write_file
 from sidelight.adapters._query_time import format_time
 from sidelight.adapters.errors import LakeError
 from sidelight.logger._journal import Document
@@ -44,6 +44,8 @@ _OWN_FILES: Final = 8
 # Who has so many rows at once gets a file of its own whatever the others have.
 _OWN_FILE_ROWS: Final = 4096
 _WORTH_ROWS: Final = 1000
+# So many rows of a moment are merged with those of the next ones soon, and compressed then.
+_TORRENT_ROWS: Final = 65_536
 _TABLES: Final[tuple[TableName, ...]] = ("inferences", "scores")
 
 
@@ -327,6 +329,8 @@ class Lake:
         name = digest(group.layout, group.kind.digest)
         # It makes a file a third smaller, and a short one not worth its time.
         compression = COLD if group.n_rows >= _WORTH_ROWS else HOT
+        if group.n_rows >= _TORRENT_ROWS:
+            compression = SWIFT
         try:
             written = write_rows(
                 self.folder, rows, positions=positions, name=name, compression=compression
