@@ -129,6 +129,16 @@ def test_a_collector_that_fails_for_a_while_gets_everything_once_and_in_order(
     assert _stored(collector.folder.data) == _stored(folder.data)
 
 
+def test_a_replay_to_the_collector_of_the_same_folder_ends(collector: Collector) -> None:
+    _traffic(collector.folder)
+    n_records = SegmentReader(collector.folder.data).end()
+
+    report = replay_to(collector.folder.data, collector.client)
+
+    assert report.records == n_records
+    assert SegmentReader(collector.folder.data).end() == 2 * n_records
+
+
 def test_what_is_refused_is_counted_and_a_dead_collector_is_said(
     folder: Any, collector: Collector
 ) -> None:

@@ -139,10 +139,12 @@ def _records(data: Path, first: int, report: ReplayReport) -> Iterator[EventReco
         raise ConfigurationError(f"--data: expected a folder with an archive, got {data}")
     reader = SegmentReader(data)
     try:
-        position = max(first, reader.begin())
-        while position < reader.end():
+        # As it is now: a collector on the same folder writes down what it is sent.
+        position, end = max(first, reader.begin()), reader.end()
+        while position < end:
+            n_records = min(_MAX_RECORDS, end - position)
             try:
-                found = reader.read(position, max_records=_MAX_RECORDS, max_bytes=_MAX_BYTES)
+                found = reader.read(position, max_records=n_records, max_bytes=_MAX_BYTES)
             except JournalDamaged:
                 following = reader.retired_until(position)
                 if following is None:
