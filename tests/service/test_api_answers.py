@@ -241,6 +241,33 @@ def test_wrong_question_is_answered_with_what_is_wrong(
     assert problem["got"]
 
 
+@pytest.mark.parametrize("name", ["flights", "", "/flights", "prod/"])
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("GET", "/v1/inferences", None),
+        ("GET", "/v1/inferences/export", None),
+        ("GET", "/v1/verdicts", None),
+        ("GET", "/v1/alarms", None),
+        ("GET", "/v1/erasures", None),
+        ("POST", "/v1/erasures", {"where": "features.age = 1", "reason": "x"}),
+        ("POST", "/v1/explanations", {"instances": [[1, "f"]]}),
+        ("POST", "/v1/feedback", {"request_id": "r1", "labels": {"y": 1}}),
+    ],
+)
+def test_name_without_a_namespace_is_no_empty_answer(
+    api: Any, method: str, path: str, body: dict[str, Any] | None, name: str
+) -> None:
+    given: dict[str, Any] = {"params": {"deployment": name}}
+    if body is not None:
+        item = {**body, "deployment": name}
+        given = {"json": [item] if path.endswith("feedback") else item}
+    problem = api.problem(method, path, **given)
+
+    assert (problem["status"], problem["expected"]) == (400, "namespace/name")
+    assert problem["got"] == repr(name)
+
+
 @pytest.mark.parametrize(
     ("method", "path"),
     [

@@ -56,7 +56,7 @@ def test_holds_are_written_down_in_the_access_log(data: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["add", "--deployment", "prod", "--reason", "x"], "expected NS/NAME"),
+        (["add", "--deployment", "prod", "--reason", "x"], "expected namespace/name"),
         (["add", "--deployment", "a/b", "--reason", "x", "--from", "soon"], "--from"),
         (
             ["add", "--deployment", "a/b", "--reason", "x", "--from", "2026", "--to", "2025"],

@@ -128,6 +128,8 @@ def test_a_cut_export_leaves_no_file(tmp_path: Path) -> None:
         (("query", "--where", "features.age >"), 2, "^"),
         (("query", "--from", "yesterday"), 2, "from"),
         (("query", "--cursor", "x"), 2, "cursor"),
+        (("query", "--deployment", "flights"), 2, "expected namespace/name, got 'flights'"),
+        (("export", "--deployment", "flights"), 2, "expected namespace/name, got 'flights'"),
         (("query", "--raw"), 2, "--id"),
         (("query", "--format", "csv", "--cursor", "x"), 2, "--cursor"),
         (("query", "--limit", "1001"), 2, "1000"),

@@ -23,7 +23,7 @@ class Feedback(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    deployment: DeploymentName = Field(pattern=r"^[^/]+/.+$")
+    deployment: DeploymentName
     request_id: str = Field(min_length=1)
     row: int = Field(default=0, ge=0)
     labels: dict[str, Any] = Field(min_length=1)

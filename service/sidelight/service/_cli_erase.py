@@ -75,16 +75,18 @@ def _local(
     from sidelight.service._access_log import AccessLog, command_entry
     from sidelight.service._erasing import erase as erased
     from sidelight.service._erasure_orders import ErasureOrder, noted
-    from sidelight.service._names import stored_name
+    from sidelight.service._names import full_name
     from sidelight.service._settings import load_settings
 
     settings = load_settings(config, {} if data is None else {"data": data})
     if not (settings.data / "format").exists():
         fail(f"no data folder at {settings.data}", "name the one of the service with --data")
     entry = command_entry("erase", {})
-    order = ErasureOrder(
-        deployment=stored_name(deployment), reason=reason, by=str(entry["caller"]), **what
-    )
+    try:
+        name = full_name(deployment)
+    except ValueError as error:
+        fail(f"--deployment: {error}")
+    order = ErasureOrder(deployment=name, reason=reason, by=str(entry["caller"]), **what)
     try:
         AccessLog(settings.data).append({**entry, "parameters": noted(order), "reason": reason})
     except OSError as error:

@@ -28,17 +28,18 @@ def add(
     from sidelight.adapters import QueryError
     from sidelight.adapters._query_time import parse_time
     from sidelight.service._holds import Holds
-    from sidelight.service._names import stored_name
+    from sidelight.service._names import full_name
     from sidelight.service.errors import ServiceError
 
-    if len([part for part in deployment.split("/", 1) if part]) != len(("namespace", "name")):
-        fail(f"--deployment: expected NS/NAME, got {deployment!r}")
+    try:
+        name = full_name(deployment)
+    except ValueError as error:
+        fail(f"--deployment: {error}")
     try:
         from_us = None if from_ is None else parse_time(from_, "--from")
         to_us = None if to is None else parse_time(to, "--to")
         if from_us is not None and to_us is not None and from_us >= to_us:
             fail("--to: expected a later time than --from")
-        name = stored_name(deployment)
         caller = _note(data, "hold add", reason, deployment=name, **{"from": from_, "to": to})
         hold = Holds(data).add(name, reason=reason, by=caller, from_us=from_us, to_us=to_us)
     except QueryError as error:

@@ -27,4 +27,21 @@ def stored_name(text: str) -> str:
     return deployment_name(unquote(namespace), unquote(name))
 
 
-DeploymentName = Annotated[str, AfterValidator(stored_name)]
+def full_name(text: str) -> str:
+    """Return the stored form of a name that somebody asks for, which takes a namespace.
+
+    A name alone would be an empty answer, which reads as if nothing had ever been stored.
+
+    Raises
+    ------
+    ValueError
+        When it has no namespace, or nothing else.
+
+    """
+    namespace, slash, name = text.partition("/")
+    if not (namespace and slash and name):
+        raise ValueError(f"expected namespace/name, got {text!r}")
+    return stored_name(text)
+
+
+DeploymentName = Annotated[str, AfterValidator(full_name)]

@@ -115,15 +115,10 @@ async def answer_validation(_: Request, error: Exception) -> JSONResponse:
         path = ".".join(str(part) for part in item["loc"])
         lines.append(f"{path}: {_message(item)}")
     first = error.errors()[0]
-    return _response(
-        problem(
-            400,
-            "the request cannot be understood",
-            "; ".join(lines),
-            expected=_message(first),
-            got=repr(first.get("input"))[:200],
-        )
-    )
+    parts = {"expected": _message(first), "got": repr(first.get("input"))[:200]}
+    if said := _SAID.search(parts["expected"]):
+        parts = said.groupdict()
+    return _response(problem(400, "the request cannot be understood", "; ".join(lines), **parts))
 
 
 def _message(item: Mapping[str, Any]) -> str:

@@ -7,11 +7,11 @@ from typing import Any, Protocol
 from sidelight.adapters import EmbeddedDocuments, ExportFormat, Inferences, QueryStore
 from sidelight.service._access_log import AccessLog, command_entry
 from sidelight.service._erased import find_erased
-from sidelight.service._names import stored_name
+from sidelight.service._names import full_name
 from sidelight.service._query_store import open_query_store, refuse_without_lake
 from sidelight.service._raw_events import RawEvents
 from sidelight.service._settings import Settings
-from sidelight.service.errors import ConfigurationError, NotFound, ServiceError
+from sidelight.service.errors import BadRequest, ConfigurationError, NotFound, ServiceError
 
 Filters = Mapping[str, Any]
 """Parameters of the routes by their names there; what is None is not asked for."""
@@ -131,5 +131,8 @@ def _arguments(filters: Filters) -> dict[str, Any]:
     if "from" in given:
         given["from_"] = given.pop("from")
     if "deployment" in given:
-        given["deployment"] = stored_name(given["deployment"])
+        try:
+            given["deployment"] = full_name(given["deployment"])
+        except ValueError as error:
+            raise BadRequest(f"--deployment: {error}") from error
     return given
