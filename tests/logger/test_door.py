@@ -17,7 +17,7 @@ import pytest
 
 from sidelight.logger._connection import Connection
 from sidelight.logger._door import Door, DoorLimits
-from sidelight.logger._door_checks import MAX_NESTING
+from sidelight.logger._door_checks import MAX_MEMBERS, MAX_NESTING
 from sidelight.logger._door_server import DoorServer
 from sidelight.logger._http import Request, Respond, response
 from sidelight.logger._segments import Done, SegmentReader
@@ -86,6 +86,12 @@ def ask(
         pytest.param(BATCH, b"[]", id="empty-batch"),
         pytest.param(BATCH, b"[" + ENVELOPE + b', {"bad": true}, 7]', id="batch-with-bad-members"),
         pytest.param(BATCH, b"[" + ENVELOPE + b', {"x": NaN}]', id="batch-with-nan"),
+        pytest.param(BATCH, b"[" + b"{}," * (MAX_MEMBERS - 1) + b"{}]", id="batch-of-the-most"),
+        pytest.param(
+            BATCH,
+            b"[" + ENVELOPE + b', {"x": NaN, "y": "' + b"," * (2 * MAX_MEMBERS) + b'"}]',
+            id="long-batch-with-nan",
+        ),
     ],
 )
 def test_an_event_is_stored_as_it_came_and_answered_with_nothing(
@@ -129,6 +135,20 @@ def test_an_event_is_stored_as_it_came_and_answered_with_nothing(
         pytest.param(BATCH, ENVELOPE, 400, "JSON array", "an object", id="object-for-a-batch"),
         pytest.param(BATCH, b"[1", 400, "JSON array", "", id="unparsable-batch"),
         pytest.param(BATCH, b"[" * 10_000, 400, "JSON", "", id="bottomless-batch"),
+        pytest.param(
+            BATCH, b"[" + b"{}," * MAX_MEMBERS + b"{}]", 413, "262144", "more", id="many-members"
+        ),
+        pytest.param(
+            BATCH, b"[" + b"0," * MAX_MEMBERS + b"0]", 413, "262144", "more", id="many-scalars"
+        ),
+        pytest.param(
+            BATCH,
+            b"[NaN," + b"{}," * MAX_MEMBERS + b"0]",
+            413,
+            "262144",
+            "more",
+            id="many-members-behind-nan",
+        ),
         pytest.param(
             {"content-type": "application/cloudevents+avro"}, b"x", 415, "json", "avro", id="avro"
         ),

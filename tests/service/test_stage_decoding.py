@@ -1,5 +1,6 @@
 """The first stage: each event once, and what nobody foresaw costs nothing but itself."""
 
+import base64
 import gzip
 import json
 import math
@@ -12,6 +13,8 @@ from sidelight.logger import Meeting, scan
 from sidelight.logger.errors import JournalError
 from sidelight.payloads import RawRef
 from sidelight.service._inventory import Inventory
+
+BATCH = "application/cloudevents-batch+json"
 
 
 def _poison_decoder(monkeypatch: pytest.MonkeyPatch, *request_ids: str) -> None:
@@ -354,3 +357,115 @@ def test_where_deployments_are_many_files_are_written_less_often(
     assert folder.decoding.step(begun_ns + 500_000_000)
     assert not folder.storing.step(begun_ns + later_ns - 20_000_000)
     assert folder.storing.step(begun_ns + later_ns)
+
+
+def _spied_decoder(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list to which each decoding adds how many inferences it was given."""
+    decode, given = Decoder.decode, []
+
+    def spied(self: Decoder, pairs: Any) -> Any:
+        listed = list(pairs)
+        decoded = decode(self, listed)
+        if listed:
+            given.append(len(listed))
+        return decoded
+
+    monkeypatch.setattr(Decoder, "decode", spied)
+    return given
+
+
+def _swelling(number: int) -> bytes:
+    """Return a body of a kilobyte that is 900 kB when it is inflated."""
+    return gzip.compress(json.dumps({"instances": [[str(number) + "x" * 900_000]]}).encode())
+
+
+@pytest.mark.parametrize("sides", [("request", "response"), ("request",)])
+def test_bodies_that_swell_are_decoded_a_few_at_a_time_and_lose_nothing(
+    make_folder: Any, monkeypatch: pytest.MonkeyPatch, sides: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr("sidelight.service._stage_decoding._MAX_MEMORY", 4 << 20)
+    folder = make_folder(orphan_after_s=5.0)
+    folder.stages = [folder.decoding]
+    given = _spied_decoder(monkeypatch)
+    for number in range(12):
+        for side in sides:
+            folder.half(side, _swelling(number), request_id=f"r{number}")
+
+    folder.work()
+    folder.now_ns += 10**18
+    folder.work()
+
+    assert folder.counter("events_received_total") == 12 * len(sides)
+    assert sum(given) == 12
+    assert max(given) <= 4
+    assert folder.counter("undecoded_events_total", reason="encoding_too_large") == 0
+    assert folder.quarantine() == []
+
+
+def test_members_of_one_batch_that_swell_are_opaque_where_there_is_no_room(
+    make_folder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sidelight.service._stage_decoding._MAX_MEMORY", 4 << 20)
+    folder = make_folder()
+    folder.stages = [folder.decoding]
+    given = _spied_decoder(monkeypatch)
+    members = [
+        {
+            "specversion": "1.0",
+            "id": f"b{number}",
+            "source": "/x",
+            "type": f"org.kubeflow.serving.inference.{side}",
+            "namespace": "prod",
+            "inferenceservicename": "flights",
+            "data_base64": base64.b64encode(_swelling(number)).decode(),
+        }
+        for number in range(6)
+        for side in ("request", "response")
+    ]
+    folder.put({"content-type": BATCH}, json.dumps(members).encode())
+
+    folder.work()
+
+    assert sum(given) == 6
+    assert folder.counter("undecoded_events_total", reason="encoding_too_large") == 8
+    assert folder.quarantine() == []
+
+
+def test_requests_of_before_are_read_again_a_few_at_a_time(
+    make_folder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sidelight.service._stage_decoding._MAX_MEMORY", 4 << 20)
+    folder = make_folder()
+    for number in range(12):
+        folder.half("request", {"instances": [["x" * 900_000]]}, request_id=f"r{number}")
+    folder.stages = [folder.decoding]
+    folder.work()
+    folder.begin()
+    folder.stages = [folder.decoding]
+    given = _spied_decoder(monkeypatch)
+    for number in range(12):
+        folder.half("response", {"predictions": [number]}, request_id=f"r{number}")
+
+    folder.work()
+
+    assert sum(given) == 12
+    assert max(given) <= 4
+
+
+def test_very_many_bad_members_are_counted_and_few_of_them_noted(folder: Any) -> None:
+    good = {
+        "specversion": "1.0",
+        "id": "g",
+        "source": "/x",
+        "type": "org.kubeflow.serving.inference.request",
+    }
+    members = [*[{}] * 3000, *[good | {"specversion": ""}] * 200, *[{}] * 3000, good]
+    folder.put({"content-type": BATCH}, json.dumps(members).encode())
+
+    folder.work()
+
+    notes = list(folder.documents.find("quarantine", limit=10_000))
+    assert folder.counter("quarantined_events_total") == 6200
+    assert folder.counter("events_received_total") == 1
+    assert len(notes) == 1001
+    assert sum(value.get("members", 1) for _, _, value in notes) == 6200

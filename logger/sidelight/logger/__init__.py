@@ -55,6 +55,7 @@ from sidelight.logger._selection import Selection
 from sidelight.logger._sink import Delivery, Sink
 from sidelight.logger._sink_http import HttpSink, SinkMode
 from sidelight.logger._spool import Spool
+from sidelight.logger._step_memory import StepTooLarge, spend, step_memory
 from sidelight.logger._upstream import Upstream
 from sidelight.logger._verify import VerifyReport, verify
 from sidelight.logger._wsgi import CaptureWsgiMiddleware
@@ -121,6 +122,7 @@ __all__ = [
     "Slice",
     "Spool",
     "SpoolFolder",
+    "StepTooLarge",
     "Tap",
     "ThreadedEmitter",
     "Upstream",
@@ -144,6 +146,8 @@ __all__ = [
     "response",
     "scan",
     "serve_door",
+    "spend",
+    "step_memory",
     "verify",
 ]
 

@@ -17,6 +17,8 @@ from sidelight.logger._identity import is_known_type
 from sidelight.logger.errors import EnvelopeError
 
 MAX_NESTING: Final = 1000
+# Members of one batch: as many of the shortest events are 20 MiB. Each costs objects, event or not.
+MAX_MEMBERS: Final = 1 << 18
 
 _STRUCTURED: Final = b"application/cloudevents"
 _BATCH: Final = b"application/cloudevents-batch"
@@ -28,7 +30,13 @@ _REQUIRED_FIELDS: Final = tuple(b"\r\nce-" + name + b":" for name in REQUIRED)
 _NO_VALUE: Final = (b"\r", b" \r", b"  ", b" \t", b"\t")
 _GOT_CHARS: Final = 80
 
+
+class _AnObject(msgspec.Struct, gc=False):
+    """Any JSON object, with nothing of it kept: 24 bytes where its text would be 64."""
+
+
 _ARRAY: Final = msgspec.json.Decoder(list[msgspec.Raw])
+_OBJECTS: Final = msgspec.json.Decoder(list[_AnObject])
 _JSON_ERRORS: Final = (msgspec.DecodeError, ValueError, RecursionError)
 # A string is one token, so that brackets in it do not count.
 _TOKEN: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?|[\[\]{}]', re.DOTALL)
@@ -170,11 +178,30 @@ def _or_refused(check: Callable[[bytes], object], text: bytes) -> None:
 
 
 def _check_array(text: bytes) -> None:
+    if len(text) > 2 * MAX_MEMBERS:
+        _check_long_array(text)
+        return
     try:
         _ARRAY.decode(text)
     except _JSON_ERRORS:
         # Slower, but sees members behind NaN tokens and deep payloads, as the consumer does.
         split_array(text)
+
+
+def _check_long_array(text: bytes) -> None:
+    try:
+        n_members = len(_OBJECTS.decode(text))
+    except _JSON_ERRORS:
+        n_members = len(split_array(text, most=MAX_MEMBERS))
+    if n_members > MAX_MEMBERS:
+        raise RefusedEvent(
+            413,
+            "members",
+            "the batch has too many members",
+            expected=f"at most {MAX_MEMBERS} events in one request",
+            got="more",
+            hint="send smaller batches",
+        )
 
 
 def _check_object(text: bytes) -> None:

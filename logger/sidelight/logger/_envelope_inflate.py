@@ -3,6 +3,8 @@
 import zlib
 from typing import Final
 
+from sidelight.logger._step_memory import spend
+
 GZIP_MAGIC: Final = b"\x1f\x8b"
 
 # zlib's window bits: gzip header, zlib header, neither (some senders call that deflate).
@@ -81,6 +83,8 @@ def _inflate(data: bytes, window_bits: int, max_bytes: int) -> bytes:
         size += len(part)
         if size > max_bytes:
             raise InflateError("too_large", f"at most {max_bytes} bytes inflated", "more")
+        if not spend(len(part)):
+            raise InflateError("too_large", "less beside the others of its request", "more")
         if not engine.eof:
             raise InflateError("truncated", "a complete stream", f"its first {len(data)} bytes")
         parts.append(part)

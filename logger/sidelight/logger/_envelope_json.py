@@ -4,6 +4,7 @@ import base64
 import binascii
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 import msgspec
@@ -36,6 +37,9 @@ _MAX_REMEMBERED: Final = 4096
 _MAX_REMEMBERED_BYTES: Final = 128
 _texts: dict[bytes, str] = {}
 
+# A megabyte of ``{}`` is no reason for a third of a million notes; the bytes are kept anyway.
+_MAX_NOTED: Final = 1000
+
 templates: Final = MemberTemplates()
 
 
@@ -65,12 +69,18 @@ def scan_batch(
         return arrivals, []
     events: list[Event | Arrival] = []
     rejected: list[Rejected] = []
+    further: dict[str, Rejected] = {}
     for index, member in enumerate(_members(text)):
         try:
             events.append(_scanned(bytes(member), place, index, limits))
         except EnvelopeError as error:
-            rejected.append(place.rejected(index, error))
-    return events, rejected
+            bad = place.rejected(index, error)
+            if len(rejected) < _MAX_NOTED:
+                rejected.append(bad)
+            else:
+                known = further.get(bad.reason)
+                further[bad.reason] = replace(known, n=known.n + 1) if known else bad
+    return events, [*rejected, *further.values()]
 
 
 def _members(text: bytes) -> Sequence[bytes | msgspec.Raw]:

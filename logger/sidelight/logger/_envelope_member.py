@@ -47,6 +47,8 @@ class Rejected:
         The attribute or the part that is wrong: ``type``, ``body``, ``member`` ...
     expected, got : str
         For the quarantine document; at most 80 characters of what was sent.
+    n : int, default 1
+        How many members of the request it stands for; the others come later in it.
 
     """
 
@@ -55,6 +57,7 @@ class Rejected:
     reason: str
     expected: str
     got: str
+    n: int = 1
 
 
 class Place(NamedTuple):

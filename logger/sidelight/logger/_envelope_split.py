@@ -7,6 +7,7 @@ understands nor a hostile one costs its neighbours anything, and its bytes stay 
 import json
 import re
 from collections.abc import Iterator
+from itertools import islice
 from typing import Final
 
 from sidelight.logger.errors import EnvelopeError
@@ -23,8 +24,10 @@ _COMMA: Final = 0x2C
 _MAX_TOKENS: Final = 2_000_000
 
 
-def split_array(text: bytes) -> list[bytes]:
+def split_array(text: bytes, *, most: int | None = None) -> list[bytes]:
     """Return the members of a JSON array, each as written; raise ``EnvelopeError`` if it is none.
+
+    With ``most`` it stops at one more than that.
 
     Examples
     --------
@@ -32,7 +35,8 @@ def split_array(text: bytes) -> list[bytes]:
     [b'{"a": NaN}', b'[1, 2]']
 
     """
-    return list(_elements(text, b"[]", "a JSON array of events"))
+    members = _elements(text, b"[]", "a JSON array of events")
+    return list(members if most is None else islice(members, most + 1))
 
 
 def split_object(text: bytes) -> dict[str, bytes]:

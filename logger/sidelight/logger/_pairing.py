@@ -136,13 +136,32 @@ class Pairing:
         self._forget()
         return outcome
 
-    def expire(self, now_ns: int) -> Outcome:
-        """Give up what waits too long by the wall clock; for an idle journal only."""
+    def expire(
+        self, now_ns: int, *, partition: int | None = None, most: int = _NEVER_NS
+    ) -> Outcome:
+        """Give up what waits too long, the oldest first.
+
+        Parameters
+        ----------
+        now_ns : int
+            The wall clock, for an idle journal only; or when the next event of ``partition`` was
+            received.
+        partition : int, optional
+            Whose halves; all when absent.
+        most : int, optional
+            Halves of a partition that are given up at once.
+
+        """
         outcome = Outcome()
-        for partition in list(self._deadlines):
-            self._expire(partition, now_ns, outcome)
+        for key in list(self._deadlines) if partition is None else (partition,):
+            self._expire(key, now_ns, outcome, most)
         self._forget()
         return outcome
+
+    def is_overdue(self, partition: int, now_ns: int, more_than: int) -> bool:
+        """Return whether more halves than that may be late, so that a step should not have all."""
+        queue = self._deadlines.get(partition)
+        return queue is not None and len(queue) > more_than and queue[more_than][0] <= now_ns
 
     def _remembered(self, halves: Sequence[Arrival], lookup: Lookup) -> Mapping[bytes, bytes]:
         digests = {half.digest for half in halves}
@@ -245,15 +264,16 @@ class Pairing:
         )
         outcome.pairs.append(pair)
 
-    def _expire(self, partition: int, now_ns: int, outcome: Outcome) -> None:
+    def _expire(self, partition: int, now_ns: int, outcome: Outcome, most: int = _NEVER_NS) -> None:
         if self._begun_ns + self._orphan_after_ns <= now_ns:
             self._queue_begun()
         queue = self._deadlines.get(partition)
-        while queue and queue[0][0] <= now_ns:
+        while queue and queue[0][0] <= now_ns and most:
             deadline, digest = queue.popleft()
             first = self._waiting.get(digest)
             if first and first.received_ns + self._orphan_after_ns == deadline:
                 self._give_up(digest, first, outcome)
+                most -= 1
 
     def _give_up(self, digest: bytes, first: Arrival | _Waiting, outcome: Outcome) -> None:
         held = self._no_longer_waits(digest, first, outcome)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from sidelight.logger._envelope import parse
 from sidelight.logger._envelope_member import EventLimits
 from sidelight.logger._journal import EventRecord
+from sidelight.logger._step_memory import spend
 from sidelight.payloads import Event, RawRef
 
 
@@ -40,6 +41,8 @@ class EventReader:
             record = self._read(ref)
             if record is None:
                 return None
+            # Needed whatever it takes: what was acknowledged is stored.
+            spend(len(record.body))
             events = {event.ref.index: event for event in parse(record, self._limits)[0]}
             self._parsed[place] = events
             if len(self._parsed) > self._max_records:

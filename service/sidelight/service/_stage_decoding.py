@@ -23,8 +23,10 @@ from sidelight.logger import (
     Pairing,
     Rejected,
     Slice,
+    StepTooLarge,
     move_old_identities,
     scan,
+    step_memory,
 )
 from sidelight.logger.errors import JournalError
 from sidelight.payloads import Batch, Event, RawRef
@@ -41,6 +43,10 @@ log = logging.getLogger(__name__)
 
 _MAX_RECORDS = 32768
 _MAX_BYTES = 16 << 20
+# What they inflate to, and what is read again for them: few bytes can stand for many.
+_MAX_MEMORY = 128 << 20
+# Of halves that are given up together each is a row, with objects about it.
+_BYTES_A_HALF = 1024
 # Each commit waits for the disk. Records that come one by one are gathered this long.
 _GATHER_NS = 50_000_000
 # A batch costs each stage a millisecond however short it is: where they are many they get longer.
@@ -91,8 +97,10 @@ class DecodingStage:
         self._notes_label_changes = notes_label_changes
         self._notes_replies = notes_replies
         self._suspicion = Suspicion(_MAX_RECORDS)
+        self._step_bytes = _MAX_BYTES
         self._orphan_after_ns = int(orphan_after_s * 1e9)
         self._limits = EventLimits(max_inflated_bytes=max_inflated_bytes)
+        self._memory_bytes = max(_MAX_MEMORY, 2 * max_inflated_bytes)
         self._decoder = Decoder(
             RegisteredSettings(documents).schema, max_inflated_bytes=max_inflated_bytes
         )
@@ -118,11 +126,18 @@ class DecodingStage:
         if 0 <= now_ns - self._committed_ns < self._gather_ns:
             return False
         slices = self._journals.read_events(
-            DECODING, max_records=self._suspicion.n_records, max_bytes=_MAX_BYTES
+            DECODING, max_records=self._suspicion.n_records, max_bytes=self._step_bytes
         )
         n_records = sum(len(part.records) for part in slices)
         try:
-            worked = self._take(slices, now_ns) if slices else self._expire(now_ns)
+            with step_memory(self._memory_bytes, is_divisible=self._is_divisible(n_records)):
+                worked = self._take(slices, now_ns) if slices else self._expire(now_ns)
+        except StepTooLarge:
+            idle_since_ns = self._idle_since_ns
+            self.reset()
+            self._idle_since_ns = idle_since_ns
+            self._step_bytes //= 2
+            return True
         except JournalError:
             raise
         except Exception as error:
@@ -130,10 +145,24 @@ class DecodingStage:
             self._suspect(slices, n_records, error)
             return True
         self._suspicion.passed(n_records)
+        self._step_bytes = min(2 * self._step_bytes, _MAX_BYTES) if worked else _MAX_BYTES
         return worked
+
+    @property
+    def _most_late(self) -> int:
+        """How many halves may be given up together."""
+        return max(1, self._step_bytes // _BYTES_A_HALF)
+
+    def _is_divisible(self, n_records: int) -> bool:
+        """Return whether a step can be smaller: by records, or by the halves that are late."""
+        if n_records == 1:
+            return self._step_bytes == _MAX_BYTES
+        return n_records > 1 or self._most_late > 1
 
     def _take(self, slices: list[Slice[EventRecord]], now_ns: int) -> bool:
         self._idle_since_ns = 0
+        if self._give_up_late(slices):
+            return True
         counts = Counts()
         records = chain.from_iterable(part.records for part in slices)
         events, rejected = scan(records, self._limits)
@@ -144,6 +173,22 @@ class DecodingStage:
         full = sum(len(part.records) for part in slices) >= self._suspicion.n_records
         self._committed_ns = 0 if full else now_ns
         return True
+
+    def _give_up_late(self, slices: list[Slice[EventRecord]]) -> bool:
+        """Give up what is late before these records, by itself where it is much."""
+        more_than = self._most_late if self._step_bytes == _MAX_BYTES else 0
+        for part in slices:
+            late_ns = part.records[0].received_ns
+            if not self._pairing.is_overdue(part.partition, late_ns, more_than):
+                continue
+            with step_memory(self._memory_bytes, is_divisible=self._most_late > 1):
+                outcome = self._pairing.expire(
+                    late_ns, partition=part.partition, most=self._most_late
+                )
+                if outcome.state:
+                    self._commit({}, outcome, [], Counts())
+                    return True
+        return False
 
     def _suspect(self, slices: list[Slice[EventRecord]], n_records: int, error: Exception) -> None:
         """Begin again with fewer records, or give up the one that is left."""
@@ -181,7 +226,7 @@ class DecodingStage:
         self._idle_since_ns = min(self._idle_since_ns or now_ns, now_ns)
         if now_ns - self._idle_since_ns < _IDLE_NS:
             return False
-        outcome = self._pairing.expire(now_ns)
+        outcome = self._pairing.expire(now_ns, most=self._most_late)
         if not (outcome.pairs or outcome.state or outcome.remembered):
             return False
         self._commit({}, outcome, [], Counts())
@@ -189,8 +234,9 @@ class DecodingStage:
 
     def give_up_waiting(self) -> None:
         """Store halves that wait as orphans now; whose other half comes later is completed."""
-        if self._pairing.n_waiting:
-            self._commit({}, self._pairing.expire(_FOR_EVER_NS), [], Counts())
+        while self._pairing.n_waiting:
+            outcome = self._pairing.expire(_FOR_EVER_NS, most=self._most_late)
+            self._commit({}, outcome, [], Counts())
 
     def _lookup(self, digests: Iterable[bytes]) -> Mapping[bytes, bytes]:
         return self._journals.remembered(DECODING, digests)
@@ -248,6 +294,8 @@ class DecodingStage:
                 decoded = self._decoder.decode([pair])
                 inventory.note(decoded.batches)
                 [_appended(batch) for batch in decoded.batches]
+            except StepTooLarge:
+                raise
             except Exception as error:
                 whole = pair.pair() if isinstance(pair, Meeting) else pair
                 log.exception("inference given up", extra={"id": whole.id})
@@ -256,7 +304,7 @@ class DecodingStage:
         for event in list(outcome.feedback):
             try:
                 self._labels([event], Counts())
-            except JournalError:
+            except (JournalError, StepTooLarge):
                 raise
             except Exception as error:
                 log.exception("labels given up", extra={"ref": str(event.ref)})
@@ -340,7 +388,7 @@ def _appended(batch: Batch) -> tuple[str, str, bytes]:
 
 
 def _quarantined(item: Rejected, counts: Counts) -> Document:
-    counts.add("quarantined_events_total", (("reason", item.reason),))
+    counts.add("quarantined_events_total", (("reason", item.reason),), item.n)
     return Document(
         collection="quarantine",
         key=f"{item.ref}",
@@ -349,6 +397,7 @@ def _quarantined(item: Rejected, counts: Counts) -> Document:
             "reason": item.reason,
             "expected": item.expected,
             "got": item.got,
+            **({"members": item.n} if item.n > 1 else {}),
         },
     )
 

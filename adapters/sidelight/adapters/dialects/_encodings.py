@@ -5,7 +5,7 @@ from typing import Final
 import pyarrow as pa
 
 from sidelight.adapters.dialects._half import Undecodable
-from sidelight.logger import GZIP_MAGIC, InflateError, inflate
+from sidelight.logger import GZIP_MAGIC, InflateError, inflate, spend
 
 _ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
 # Codings beyond those of the envelope, by the name that Arrow has for them.
@@ -49,6 +49,6 @@ def _streamed(data: bytes, name: str, max_bytes: int) -> bytes:
             text: bytes = stream.read(max_bytes + 1)
     except (OSError, ValueError):
         raise Undecodable("encoding_damaged") from None
-    if len(text) > max_bytes:
+    if len(text) > max_bytes or not spend(len(text)):
         raise Undecodable("encoding_too_large")
     return text
