@@ -11,7 +11,8 @@ from sidelight.logger import Document
 from sidelight.service._access import NEEDED
 from sidelight.service._access_log import AccessLog
 from sidelight.service._api import create_app
-from sidelight.service._settings import AuthSettings, Settings
+from sidelight.service._settings import Settings
+from sidelight.service._settings_access import AuthSettings
 from sidelight.service._tokens import ROLES, Role, Tokens
 
 _IMPLIED = {"ingest": ["ingest"], "read": ["read"], "explain": ["read", "explain"]}

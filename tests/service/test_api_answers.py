@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from sidelight.service._deployments import put_settings
 from sidelight.service._run_folder import RunFolder
-from sidelight.service._settings import read_deployment
+from sidelight.service._settings_deployment import read_deployment
 
 _INFERENCE = {
     *("id", "deployment", "version", "component", "request_id", "time", "latency_ms", "status"),

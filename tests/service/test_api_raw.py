@@ -12,7 +12,8 @@ from sidelight.logger import Signer
 from sidelight.logger._checkpoint import Checkpoint
 from sidelight.logger._segments import SegmentWriter
 from sidelight.logger._segments_reader import SegmentReader
-from sidelight.service._settings import AuthSettings, Settings
+from sidelight.service._settings import Settings
+from sidelight.service._settings_access import AuthSettings
 from sidelight.service._tokens import Tokens
 
 _REQUEST = b'{"inputs": [{"name":"x","shape":[1],"datatype":"FP64","data":[ 1.50 ]}]}'

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from sidelight.detectors import DetectorError
 from sidelight.service._deployments import get_settings, put_all_settings, put_settings
-from sidelight.service._settings import DeploymentSettings, load_settings, read_deployment
+from sidelight.service._settings import load_settings
+from sidelight.service._settings_deployment import DeploymentSettings, read_deployment
 from sidelight.service._watched import detection_settings
 from sidelight.service.errors import ConfigurationError
 

@@ -15,7 +15,7 @@ from cryptography.x509.oid import NameOID
 
 from sidelight.service import _door_tls
 from sidelight.service._door_tls import DoorTls
-from sidelight.service._settings import ListenTlsSettings
+from sidelight.service._settings_access import ListenTlsSettings
 from sidelight.service.errors import ConfigurationError
 
 

@@ -9,13 +9,8 @@ import pytest
 
 from sidelight.logger import Request
 from sidelight.service._ingest_gate import IngestGate
-from sidelight.service._settings import (
-    AuthSettings,
-    LimitSettings,
-    ListenSettings,
-    QuotaSettings,
-    Settings,
-)
+from sidelight.service._settings import LimitSettings, Settings
+from sidelight.service._settings_access import AuthSettings, ListenSettings, QuotaSettings
 from sidelight.service._tokens import Tokens
 
 

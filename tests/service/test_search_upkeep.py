@@ -12,7 +12,8 @@ from sidelight.logger import Document
 from sidelight.service._deployments import put_all_settings
 from sidelight.service._holds import Holds
 from sidelight.service._search_upkeep import SEARCH_ERASURES, SearchErasures, SearchRetention
-from sidelight.service._settings import DeploymentSettings, Settings
+from sidelight.service._settings import Settings
+from sidelight.service._settings_deployment import DeploymentSettings
 
 _DAY_NS = 86_400 * 10**9
 _NOW_NS = 1_000 * _DAY_NS

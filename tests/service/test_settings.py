@@ -9,9 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from sidelight.service import _settings
+from sidelight.service._proxy_settings import ProxyFile
 from sidelight.service._quantities import seconds, size_bytes
-from sidelight.service._settings import Settings, load_settings, read_deployment
+from sidelight.service._settings import Settings, load_settings
+from sidelight.service._settings_deployment import read_deployment
+from sidelight.service._settings_section import Section
 from sidelight.service.errors import ConfigurationError
 
 
@@ -193,13 +195,8 @@ def test_text_that_is_no_quantity_raises_nothing_else(text: str) -> None:
 
 
 def _models() -> list[type[BaseModel]]:
-    return [
-        value
-        for value in vars(_settings).values()
-        if isinstance(value, type)
-        and issubclass(value, BaseModel)
-        and value.__module__ == _settings.__name__
-    ]
+    """Return the sections, of ``serve`` and of the proxy."""
+    return [Settings, ProxyFile, *Section.__subclasses__()]
 
 
 @pytest.mark.parametrize("model", _models(), ids=lambda model: model.__name__)

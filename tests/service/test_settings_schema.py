@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from sidelight.service._deployments import get_settings, put_settings
-from sidelight.service._settings import load_settings, read_deployment
+from sidelight.service._settings import load_settings
+from sidelight.service._settings_deployment import read_deployment
 from sidelight.service.errors import ConfigurationError
 
 _MODELS = Path(__file__).parents[1] / "adapters" / "mlmodel"

@@ -10,7 +10,7 @@ from sidelight.adapters import ScoreReader, WaitingScores
 from sidelight.adapters._waiting_scores import COLLECTION
 from sidelight.payloads import Batch
 from sidelight.service._deployments import put_all_settings
-from sidelight.service._settings import DeploymentSettings, ReferenceSettings
+from sidelight.service._settings_deployment import DeploymentSettings, ReferenceSettings
 from sidelight.service._stage import STORING
 from sidelight.service._stage_counting import CountingStage
 from sidelight.service._stage_detection import DetectionStage

@@ -19,7 +19,7 @@ from sidelight.service._detection_state import (
     stored_watched,
 )
 from sidelight.service._gauges import read_gauges
-from sidelight.service._settings import read_deployment
+from sidelight.service._settings_deployment import read_deployment
 
 
 def _configure(folder: Any, name: str = "prod/flights", **settings: Any) -> None:

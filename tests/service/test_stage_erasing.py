@@ -22,7 +22,9 @@ from sidelight.service._holds import Holds
 from sidelight.service._query_source import FolderSource
 from sidelight.service._segment_contents import SegmentContents
 from sidelight.service._segment_scan import scanned
-from sidelight.service._settings import AuditSettings, AuthSettings, DeploymentSettings, Settings
+from sidelight.service._settings import Settings
+from sidelight.service._settings_access import AuditSettings, AuthSettings
+from sidelight.service._settings_deployment import DeploymentSettings
 from sidelight.service._stage import INDEXING
 from sidelight.service._stage_erasing import ErasingStage
 from sidelight.service._tokens import Tokens

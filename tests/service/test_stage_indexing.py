@@ -33,12 +33,8 @@ from sidelight.service._indexing import open_indexing
 from sidelight.service._indexing_work import Troubles
 from sidelight.service._ingest_client import event_batch
 from sidelight.service._search_upkeep import SEARCH_ERASURES, SearchRetention
-from sidelight.service._settings import (
-    DeploymentSettings,
-    ReferenceSettings,
-    Settings,
-    load_settings,
-)
+from sidelight.service._settings import Settings, load_settings
+from sidelight.service._settings_deployment import DeploymentSettings, ReferenceSettings
 from sidelight.service._settings_elasticsearch import ElasticsearchSettings
 from sidelight.service._stage import DETECTION, INDEXING, LABEL_CHANGES, REPLY_CHANGES, STORING
 from sidelight.service._stage_decoding import DecodingStage

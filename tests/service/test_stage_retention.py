@@ -18,7 +18,9 @@ from sidelight.service import _retirement
 from sidelight.service._deployments import put_settings
 from sidelight.service._gauges import read_gauges
 from sidelight.service._holds import Holds
-from sidelight.service._settings import AuditSettings, DeploymentSettings, Settings
+from sidelight.service._settings import Settings
+from sidelight.service._settings_access import AuditSettings
+from sidelight.service._settings_deployment import DeploymentSettings
 from sidelight.service._stage_retention import CONTENTS, RetentionStage
 
 _EPOCH = datetime(2013, 1, 1, tzinfo=UTC)

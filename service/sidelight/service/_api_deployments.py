@@ -10,7 +10,7 @@ from sidelight.service._context import Context, context_of
 from sidelight.service._deployments import deployment_json, deployment_names, put_settings
 from sidelight.service._names import stored_name
 from sidelight.service._reference_files import check_given_reference, read_given_reference
-from sidelight.service._settings import read_deployment
+from sidelight.service._settings_deployment import read_deployment
 from sidelight.service.errors import NotFound
 
 router = APIRouter(prefix="/v1/deployments", tags=["deployments"])

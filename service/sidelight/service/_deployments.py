@@ -9,7 +9,7 @@ from typing import Any
 from uuid import uuid4
 
 from sidelight.logger import Document, Documents
-from sidelight.service._settings import DeploymentSettings, read_deployment
+from sidelight.service._settings_deployment import DeploymentSettings, read_deployment
 
 SETTINGS = "deployment_settings"
 

@@ -19,7 +19,8 @@ from sidelight.service._process import say_ready
 from sidelight.service._retirement import retire_when_asked
 from sidelight.service._run_folder import RunFolder
 from sidelight.service._sealing import sealing
-from sidelight.service._settings import ListenTlsSettings, Settings
+from sidelight.service._settings import Settings
+from sidelight.service._settings_access import ListenTlsSettings
 from sidelight.service._signing import signer_of
 from sidelight.service._supervisor import CANNOT_START
 from sidelight.service.errors import ConfigurationError

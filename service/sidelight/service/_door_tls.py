@@ -5,7 +5,7 @@ import logging
 import ssl
 from typing import Final
 
-from sidelight.service._settings import ListenTlsSettings
+from sidelight.service._settings_access import ListenTlsSettings
 from sidelight.service.errors import ConfigurationError
 
 log = logging.getLogger(__name__)

@@ -45,7 +45,8 @@ from sidelight.service._metrics import Labels, observe, split_name
 from sidelight.service._names import DeploymentName
 from sidelight.service._problems import problem, problem_of
 from sidelight.service._reference_files import read_reference_file
-from sidelight.service._settings import ModelSettings, Settings
+from sidelight.service._settings import Settings
+from sidelight.service._settings_deployment import ModelSettings
 from sidelight.service.errors import BadRequest, NotFound, NotReady, ServiceError
 
 log = logging.getLogger(__name__)

@@ -21,7 +21,8 @@ from sidelight.logger import (
 from sidelight.service._access import tokens_required
 from sidelight.service._authorization import token_text
 from sidelight.service._names import stored_name
-from sidelight.service._settings import QuotaSettings, Settings
+from sidelight.service._settings import Settings
+from sidelight.service._settings_access import QuotaSettings
 from sidelight.service._tokens import Token, Tokens
 
 _PATH: Final = re.compile(rb"/events/([^/?]+)")

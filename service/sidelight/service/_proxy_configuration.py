@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from sidelight.service._proxy_settings import ProxyFile, ProxySettings
-from sidelight.service._settings import read_file, read_settings
+from sidelight.service._settings import read_settings
+from sidelight.service._settings_file import read_file
 from sidelight.service.errors import ConfigurationError
 
 _OPTIONS: Final = {

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from sidelight.service._proxy_address import Address, HttpUrl, ListenAddress, UpstreamAddress
 from sidelight.service._proxy_settings_redaction import RedactionSettings
@@ -14,7 +14,8 @@ from sidelight.service._proxy_settings_sinks import (
     TlsSettings,
 )
 from sidelight.service._quantities import Duration, Size
-from sidelight.service._settings import STRICT, Settings
+from sidelight.service._settings import Settings
+from sidelight.service._settings_section import Section
 
 _DEPLOYMENT = re.compile(r"[^/\x00-\x20\x7f]+/[^/\x00-\x20\x7f]+")
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -24,10 +25,8 @@ ONLY_SINK = "sink"
 """Name of the sink that the command line gives; its spool is the spool folder itself."""
 
 
-class GrpcSettings(BaseModel):
+class GrpcSettings(Section):
     """The model's door for gRPC, beside the one for HTTP."""
-
-    model_config = STRICT
 
     upstream: ListenAddress
     """``HOST:PORT`` or ``unix:PATH`` of the model server."""
@@ -39,28 +38,22 @@ class GrpcSettings(BaseModel):
     """For an upstream that speaks TLS."""
 
 
-class SkipSettings(BaseModel):
+class SkipSettings(Section):
     """What is not captured, beside reads, probes and what is marked ``Sidelight-Skip``."""
-
-    model_config = STRICT
 
     paths: tuple[_Pattern, ...] = ()
     """Patterns of paths, as ``/internal/*``."""
 
 
-class OnlySettings(BaseModel):
+class OnlySettings(Section):
     """What is captured at all."""
-
-    model_config = STRICT
 
     paths: tuple[_Pattern, ...] = Field(default=("*",), min_length=1)
     """Patterns of paths, as ``/v2/*``."""
 
 
-class SamplingRuleSettings(BaseModel):
+class SamplingRuleSettings(Section):
     """A rate of its own for a part of the traffic; the first rule that fits decides."""
-
-    model_config = STRICT
 
     deployment: _Pattern = "*"
     """``namespace/name``, or a pattern."""
@@ -84,10 +77,8 @@ class SamplingRuleSettings(BaseModel):
         return texts
 
 
-class SamplingKeepSettings(BaseModel):
+class SamplingKeepSettings(Section):
     """What is captured whatever the rate."""
-
-    model_config = STRICT
 
     errors: bool = False
     """Status 400 or more, and what was ended in its middle."""
@@ -99,10 +90,8 @@ class SamplingKeepSettings(BaseModel):
     """Requests that have this header, ``NAME``, or have it with this value, ``NAME: VALUE``."""
 
 
-class SamplingSettings(BaseModel):
+class SamplingSettings(Section):
     """Which share of the traffic is captured."""
-
-    model_config = STRICT
 
     rate: float = Field(default=1.0, ge=0, le=1)
     """Share that is captured where no rule fits."""
@@ -132,10 +121,8 @@ class SamplingSettings(BaseModel):
         return value
 
 
-class ProxySettings(BaseModel):
+class ProxySettings(Section):
     """What ``sidelight proxy`` reads."""
-
-    model_config = STRICT
 
     upstream: UpstreamAddress | None = None
     """The model server, ``http(s)://HOST:PORT`` or ``unix:PATH``."""

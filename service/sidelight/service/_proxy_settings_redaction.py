@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import (
-    BaseModel,
     Field,
     FiniteFloat,
     NonNegativeInt,
@@ -13,13 +12,11 @@ from pydantic import (
 )
 
 from sidelight.logger import RedactionRule
-from sidelight.service._settings import STRICT
+from sidelight.service._settings_section import Section
 
 
-class RedactionRuleSettings(BaseModel):
+class RedactionRuleSettings(Section):
     """One thing that is taken out or made coarse."""
-
-    model_config = STRICT
 
     column: str | None = None
     """Name of a column, or a pattern; exactly one of these four is given."""
@@ -67,10 +64,8 @@ class RedactionRuleSettings(BaseModel):
         return RedactionRule(**self.model_dump())
 
 
-class RedactionSettings(BaseModel):
+class RedactionSettings(Section):
     """What is taken out of events before they are queued, spooled or sent."""
-
-    model_config = STRICT
 
     key_file: Path | None = Field(default=None, repr=False)
     """File of the key of ``hmac`` and of digests of what is withheld, at least 16 bytes."""

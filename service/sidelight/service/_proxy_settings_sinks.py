@@ -4,22 +4,20 @@ import re
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, Field, PositiveInt, field_validator, model_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from sidelight.service._proxy_address import HttpUrl
 from sidelight.service._proxy_secrets import is_telling
 from sidelight.service._quantities import Duration, Size
-from sidelight.service._settings import STRICT
 from sidelight.service._settings_s3 import S3Settings
+from sidelight.service._settings_section import Section
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
-class TlsSettings(BaseModel):
+class TlsSettings(Section):
     """How the other side of a connection is known, and what it is shown."""
-
-    model_config = STRICT
 
     ca: Path | None = None
     """File of the authorities, PEM; those of the system otherwise."""
@@ -37,10 +35,8 @@ class TlsSettings(BaseModel):
     """Whether the other side's certificate is checked at all."""
 
 
-class HttpSinkSettings(BaseModel):
+class HttpSinkSettings(Section):
     """A receiver of CloudEvents over HTTP."""
-
-    model_config = STRICT
 
     url: HttpUrl
     """Address, as ``http://collector:8090/``."""
@@ -76,10 +72,8 @@ class HttpSinkSettings(BaseModel):
         return value
 
 
-class KafkaSinkSettings(BaseModel):
+class KafkaSinkSettings(Section):
     """A topic of Kafka."""
-
-    model_config = STRICT
 
     brokers: tuple[str, ...] = Field(min_length=1)
     """``HOST:PORT``, one or several."""
@@ -117,10 +111,8 @@ class KafkaSinkSettings(BaseModel):
         return value
 
 
-class FileSinkSettings(BaseModel):
+class FileSinkSettings(Section):
     """Files in a folder or a bucket."""
-
-    model_config = STRICT
 
     url: str = Field(min_length=1)
     """A folder, or ``s3://BUCKET/PREFIX``."""
@@ -143,10 +135,8 @@ class FileSinkSettings(BaseModel):
         return self
 
 
-class BatchSettings(BaseModel):
+class BatchSettings(Section):
     """What is sent at once; what is absent is as the kind of sink needs it."""
-
-    model_config = STRICT
 
     events: PositiveInt | None = None
     """A batch with so many is sent; by default 1024 for http, 2048 for kafka, 20000 for files."""
@@ -158,10 +148,8 @@ class BatchSettings(BaseModel):
     """How long an incomplete one waits for company; by default 50ms, for files 30s."""
 
 
-class SinkSettings(BaseModel):
+class SinkSettings(Section):
     """One place that events are sent to, with its own position, queue and spool."""
-
-    model_config = STRICT
 
     name: str
     """Label of its metrics and folder of its spool: lower-case letters, digits, ``. - _``."""

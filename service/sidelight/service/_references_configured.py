@@ -7,7 +7,8 @@ from sidelight.adapters import EmbeddedDocuments
 from sidelight.logger.errors import JournalError
 from sidelight.service._deployments import get_settings
 from sidelight.service._reference_files import check_given_reference
-from sidelight.service._settings import DeploymentSettings, Settings
+from sidelight.service._settings import Settings
+from sidelight.service._settings_deployment import DeploymentSettings
 from sidelight.service.errors import ConfigurationError
 
 log = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ from typing import Any
 from sidelight.logger import Documents
 from sidelight.payloads import Schema
 from sidelight.service._deployments import SETTINGS, get_settings
-from sidelight.service._settings import DeploymentSettings
+from sidelight.service._settings_deployment import DeploymentSettings
 
 _FRESH_S = 1.0
 

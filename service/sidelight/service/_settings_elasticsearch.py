@@ -4,20 +4,16 @@ import re
 from pathlib import Path
 from typing import Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from sidelight.service._quantities import Duration
+from sidelight.service._settings_section import Section
 
-_STRICT: Final = ConfigDict(
-    extra="forbid", frozen=True, use_attribute_docstrings=True, arbitrary_types_allowed=True
-)
 _PREFIX: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,49}")
 
 
-class ElasticsearchTlsSettings(BaseModel):
+class ElasticsearchTlsSettings(Section):
     """How the server is known."""
-
-    model_config = _STRICT
 
     ca: Path | None = None
     """File of the authorities, PEM; those that the client brings otherwise."""
@@ -26,22 +22,18 @@ class ElasticsearchTlsSettings(BaseModel):
     """Whether the server's certificate is checked at all."""
 
 
-class SeldonLayoutSettings(BaseModel):
+class SeldonLayoutSettings(Section):
     """Documents as Seldon's request logger writes them, beside ours."""
-
-    model_config = _STRICT
 
     environment: str = Field(default="", pattern=r"[a-z0-9_-]{0,50}")
     """What the logger's ``SELDON_ENVIRONMENT`` was: a part of each index."""
 
-    prediction_schemas: dict[str, Path] = {}
+    prediction_schemas: dict[str, Path] = Field(default={})
     """By deployment, a JSON file with ``requests`` and ``responses`` as Seldon's metadata says."""
 
 
-class ElasticsearchSettings(BaseModel):
+class ElasticsearchSettings(Section):
     """Elasticsearch or OpenSearch: where it is, how it knows us, how indices are made."""
-
-    model_config = _STRICT
 
     url: str
     """Address, as ``https://search:9200``."""

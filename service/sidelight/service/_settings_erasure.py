@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
+
+from sidelight.service._settings_section import Section
 
 
-class ErasureSettings(BaseModel):
+class ErasureSettings(Section):
     """Events that are stored encrypted, each with a key of its own that can be destroyed."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     deployments: tuple[str, ...] = Field(min_length=1)
     """``namespace/name`` of the deployments, ``namespace/*``, or ``*`` for all."""

@@ -4,9 +4,10 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, Field
 
 from sidelight.service._proxy_address import HttpUrl
+from sidelight.service._settings_section import Section
 
 # A path that was made of an address has lost one of its slashes.
 _ADDRESS: Final = re.compile(r"s3:/{1,2}(?=[^/])")
@@ -48,10 +49,8 @@ def with_bucket(values: dict[str, Any]) -> dict[str, Any]:
     return {**values, "data": local, "store": store}
 
 
-class S3Settings(BaseModel):
+class S3Settings(Section):
     """How a bucket is reached; what is absent comes from the usual places of AWS clients."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     endpoint: HttpUrl | None = None
     """``http(s)://HOST[:PORT]`` of a store that is not Amazon's."""

@@ -33,7 +33,7 @@ from sidelight.service._detection_state import (
 )
 from sidelight.service._metrics import split_name
 from sidelight.service._registered import RegisteredSettings
-from sidelight.service._settings import DeploymentSettings
+from sidelight.service._settings_deployment import DeploymentSettings
 from sidelight.service._stage import DETECTION, Counts
 from sidelight.service._watched import Watched, token_of
 from sidelight.service.errors import ConfigurationError

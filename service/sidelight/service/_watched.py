@@ -17,7 +17,7 @@ from sidelight.service._reference_files import (
     read_given_reference,
     write_reference_file,
 )
-from sidelight.service._settings import DeploymentSettings
+from sidelight.service._settings_deployment import DeploymentSettings
 from sidelight.service.errors import ConfigurationError
 
 log = logging.getLogger(__name__)
