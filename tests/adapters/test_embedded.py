@@ -1,10 +1,12 @@
 """The embedded engine: what moves together moves together, whatever happens."""
 
+import hashlib
 import random
 import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -29,6 +31,7 @@ from sidelight.logger.errors import (
 )
 from sidelight.payloads import RawRef
 
+NAMES = ("decoded", "judged")
 ALL = {"max_records": 1000, "max_bytes": 1 << 20}
 
 
@@ -457,6 +460,7 @@ def test_a_newer_database_is_refused(tmp_path: Path) -> None:
 
 
 def test_another_file_in_the_databases_place_is_said(tmp_path: Path) -> None:
+    EmbeddedJournals(tmp_path).close()
     (tmp_path / "state.db").write_bytes(b"no database" * 100)
 
     with pytest.raises(JournalDamaged, match="SQLite"):
@@ -471,3 +475,90 @@ def test_a_connection_given_back_after_the_end_is_closed(tmp_path: Path) -> None
 
     with pytest.raises(sqlite3.ProgrammingError):
         connection.execute("SELECT 1")
+
+
+def test_each_role_of_a_folder_is_one_processs_and_both_are_a_commands(tmp_path: Path) -> None:
+    one = EmbeddedJournals(tmp_path, roles=("state",))
+    other = EmbeddedJournals(tmp_path, roles=("detection",))
+    with pytest.raises(FolderInUse, match="detection"):
+        EmbeddedJournals(tmp_path, roles=("detection",))
+    one.close()
+
+    with pytest.raises(FolderInUse, match="detection"):
+        EmbeddedJournals(tmp_path)
+    # What it had taken already is free again.
+    EmbeddedJournals(tmp_path, roles=("state",)).close()
+    other.close()
+
+
+TWO_PROCESSES = """
+import hashlib, sys
+from pathlib import Path
+from sidelight.adapters._embedded import EmbeddedJournals
+from sidelight.logger._journal import Commit
+
+data, role = Path(sys.argv[1]), sys.argv[2]
+journals = EmbeddedJournals(data, groups=("judge",), roles=(role,))
+step = journals.positions("decode", "events").get(0, 0)
+while role == "state":
+    texts = [b"%d" % number for number in range(3 * step, 3 * step + 3)]
+    journals.commit(Commit(
+        group="decode", journal="events", positions={0: step + 1},
+        appended=[("rows", "n/m", text) for text in texts],
+        remembered={hashlib.md5(text).digest(): text.ljust(24) for text in texts},
+        counters={("decoded", ()): 3.0},
+    ))
+    step += 1
+while role == "detection":
+    for part in journals.read_inferences("judge", max_records=50, max_bytes=1 << 20):
+        chain = journals.state("judge", [b"chain"]).get(b"chain", b"")
+        for record in part.records:
+            chain = hashlib.md5(chain + record.payload).digest()
+        journals.commit(Commit(
+            group="judge", journal="inferences", positions={0: part.last + 1},
+            state={b"chain": chain}, counters={("judged", ()): float(len(part.records))},
+        ))
+"""
+
+
+def test_two_processes_commit_beside_each_other_whichever_is_killed(tmp_path: Path) -> None:
+    choose = random.Random(11)
+    documents = EmbeddedDocuments(tmp_path)
+
+    def start(role: str) -> "subprocess.Popen[bytes]":
+        return subprocess.Popen([sys.executable, "-c", TWO_PROCESSES, str(tmp_path), role])
+
+    def progress() -> dict[str, float]:
+        return {name: value for (name, _), value in documents.counters().items()}
+
+    processes = {role: start(role) for role in ("state", "detection")}
+    for round_ in range(4):
+        before = progress()
+        wanted = {name: before.get(name, 0) + choose.randrange(1, 60) for name in NAMES}
+        deadline = time.monotonic() + 60
+        while any(progress().get(name, 0) < least for name, least in wanted.items()):
+            assert time.monotonic() < deadline, "somebody waits for ever"
+        role = ("detection", "state")[round_ % 2]
+        processes[role].kill()
+        processes[role].wait()
+        processes[role] = start(role)
+    for process in processes.values():
+        process.kill()
+        process.wait()
+
+    journals = EmbeddedJournals(tmp_path, groups=("judge",))
+    end, judged = journals.ends("inferences")[0], journals.positions("judge", "inferences")[0]
+    assert progress() == {"decoded": end, "judged": judged}
+    chain = b""
+    for number in range(judged):
+        chain = hashlib.md5(chain + b"%d" % number).digest()
+    assert journals.state("judge", [b"chain"]) == {b"chain": chain}
+    # What is not judged is there, and next to nothing else.
+    kept = journals.read_inferences("nobody", max_records=10**6, max_bytes=1 << 30)
+    positions = [record.position for part in kept for record in part.records]
+    assert positions == list(range(end - len(positions), end))
+    assert 0 <= judged - (end - len(positions)) <= 64 + 50
+    known = [hashlib.md5(b"%d" % number).digest() for number in range(end)]
+    assert len(journals.remembered("decode", known)) == end
+    documents.close()
+    journals.close()

@@ -133,6 +133,47 @@ def test_a_sweep_removes_what_no_entry_names(store: Any, samples: SimpleNamespac
     assert store.ids() == ["a"]
 
 
+def test_a_sweep_leaves_what_the_other_process_is_about_to_commit(
+    store: Any, samples: SimpleNamespace
+) -> None:
+    batch = samples.batch([samples.row("a")])
+    scores = Scores.of(batch, outlier_score=[1.0], p_value=[0.5], outlier=[False])
+    many = [samples.batch([samples.row("b")], deployment=f"prod/m{n}") for n in range(9)]
+    shared = [Scores.of(of, outlier_score=[1.0], p_value=[0.5], outlier=[False]) for of in many]
+    rows = {item.key for item in store.lake.stage([batch], first=0, last=0)}
+    own = {item.key for item in store.lake.stage_scores([scores], first=0, last=0)}
+    hot = {item.key for item in store.lake.stage_scores(shared, first=1, last=1)}
+    present = set(store.lake._present())
+    assert present == (rows | own | hot) & present
+    assert len(present) == 3
+
+    store.documents.put(store.lake.sweep(Manifest(store.documents)))
+    assert set(store.lake._present()) == present - rows
+    store.lake.stage([batch], first=0, last=0)
+    store.lake.sweep_scores(Manifest(store.documents))
+    assert set(store.lake._present()) == present & rows
+
+
+def test_the_sweep_of_scores_leaves_what_is_visible_or_was_hidden_a_moment_ago(
+    store: Any, samples: SimpleNamespace
+) -> None:
+    for number in range(3):
+        batch = samples.batch([samples.row(f"i{number}")])
+        scores = Scores.of(batch, outlier_score=[1.0], p_value=[0.5], outlier=[False])
+        store.documents.put(store.lake.stage_scores([scores], first=number, last=number))
+        if number == 1:
+            merged = store.lake.compact(Manifest(store.documents), min_files=2)
+            store.documents.put(merged.documents)
+    before = set(store.lake._present())
+
+    # Queries may still hold the two that were merged; they are the consumer's.
+    store.lake.sweep_scores(Manifest(store.documents))
+    assert set(store.lake._present()) == before
+    store.documents.put(store.lake.sweep(Manifest(store.documents)))
+    assert set(store.lake._present()) == before - set(merged.obsolete)
+    assert len(before) == 4
+
+
 def test_an_empty_lake_can_be_swept_and_compacted(store: Any) -> None:
     manifest = Manifest(store.documents)
 

@@ -4,10 +4,10 @@
 
 ``wrk`` sends pairs of events (V2 JSON, ROWS rows of 20 features, one unless told) for some seconds:
 single events from 64 connections as KServe's agent does, or BATCH events a request from four as the
-proxy does. Then the time until everything is stored and judged is measured, and the CPU time that
-each process took for an inference. The floor beside it is the same load on a server of 20 lines
-that answers without storing anything. wrk shares the two cores. Inferences are of one deployment,
-or of so many in turn.
+proxy does. Then the time until everything is stored and judged is measured, the CPU time that
+each process took for an inference, and its memory afterwards. The floor beside it is the same load
+on a server of 20 lines that answers without storing anything. wrk shares the two cores. Inferences
+are of one deployment, or of so many in turn.
 """
 
 import asyncio
@@ -88,6 +88,12 @@ def _total(port: int, name: str) -> float:
     )
 
 
+def _wait_for_detection(port: int) -> None:
+    """Return when the process that judges is there: its start is not the load's."""
+    while httpx.get(f"http://127.0.0.1:{port}/readyz").json().get("detection") is False:
+        time.sleep(0.1)
+
+
 def _cpu_seconds(pid: int) -> dict[str, float]:
     """Return the CPU time of each process of the service, by its role."""
     spent = {}
@@ -96,6 +102,16 @@ def _cpu_seconds(pid: int) -> dict[str, float]:
         fields = Path(f"/proc/{child}/stat").read_text().rpartition(") ")[2].split()
         spent[role] = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
     return spent
+
+
+def _anonymous_mb(pid: int) -> dict[str, float]:
+    """Return the anonymous memory of each process of the service, by its role."""
+    found = {}
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        role = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")[-2].decode()
+        text = Path(f"/proc/{child}/status").read_text()
+        found[role] = int(text.split("RssAnon:")[1].split()[0]) / 1000
+    return found
 
 
 def _serve(data: Path) -> "tuple[subprocess.Popen[str], int]":
@@ -143,6 +159,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         process, port = _serve(Path(folder))
         try:
+            _wait_for_detection(port)
             before = _cpu_seconds(process.pid)
             started = time.perf_counter()
             rate, sent = _load(port, load)
@@ -161,9 +178,10 @@ def main() -> None:
                 f"end to end: {stored:,.0f} inferences stored and judged in {seconds_all:.1f} s: "
                 f"{stored / seconds_all:,.0f}/s, {load.rows * stored / seconds_all:,.0f} rows/s"
             )
+            memory = _anonymous_mb(process.pid)
             for role, spent in _cpu_seconds(process.pid).items():
                 each = (spent - before.get(role, 0.0)) / stored
-                print(f"{role}: {1e6 * each:.0f} us of CPU per inference")
+                print(f"{role}: {1e6 * each:.0f} us of CPU per inference, {memory[role]:.0f} MB")
         finally:
             process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):

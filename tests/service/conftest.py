@@ -1,4 +1,4 @@
-"""A data folder worked on by the three stages, step by step, and the API over it."""
+"""A data folder worked on by the stages, step by step, and the API over it."""
 
 import asyncio
 import json
@@ -21,6 +21,7 @@ from sidelight.service._settings import Settings
 from sidelight.service._stage import DETECTION, STORING, Stage
 from sidelight.service._stage_decoding import DecodingStage
 from sidelight.service._stage_detection import DetectionStage
+from sidelight.service._stage_forgetting import ForgettingStage
 from sidelight.service._stage_storing import StoringStage
 
 EPOCH = datetime(2013, 1, 1, tzinfo=UTC)
@@ -70,7 +71,8 @@ class Folder:
         )
         self.storing = StoringStage(self.journals, self.documents, Lake(self.data))
         self.detection = DetectionStage(self.journals, self.documents, Lake(self.data), self.data)
-        self.stages: list[Stage] = [self.decoding, self.storing, self.detection]
+        forgetting = ForgettingStage(self.journals, self.documents, self.data, self.detection)
+        self.stages: list[Stage] = [self.decoding, self.storing, forgetting, self.detection]
 
     def close(self) -> None:
         self.documents.close()

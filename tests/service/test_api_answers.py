@@ -417,8 +417,12 @@ def test_readiness_names_the_part_that_is_missing(folder: Any, api: Any) -> None
     assert (answer.status_code, answer.json()["consumer"]) == (503, False)
     run = RunFolder(folder.data)
     run.create()
-    run.mark_consumer()
-    assert api.get("/readyz").status_code == 200
+    run.mark("consumer")
+    answer = api.get("/readyz")
+    # Judgements may come later: nobody has to send elsewhere.
+    assert (answer.status_code, answer.json()["detection"]) == (200, False)
+    run.mark("detection")
+    assert api.get("/readyz").json()["detection"] is True
     folder.door.is_there = False
     assert api.get("/readyz").json()["door"] is False
     assert api.get("/healthz").json() == {"status": "ok"}

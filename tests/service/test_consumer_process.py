@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from sidelight.logger.errors import JournalFull
-from sidelight.service import _consumer_process
-from sidelight.service._consumer_process import _work
+from sidelight.service import _stage_loop
+from sidelight.service._consumer_process import _Signs
 from sidelight.service._settings import Settings
+from sidelight.service._stage_loop import work
 
 
 class _Stage:
@@ -39,12 +40,12 @@ def test_a_full_disk_costs_a_gauge_and_not_the_process(
         raise JournalFull("state.db")
 
     monkeypatch.setattr(folder.documents, "put", full)
-    monkeypatch.setattr(_consumer_process, "_MARK_S", -1.0)
+    monkeypatch.setattr(_stage_loop, "_MARK_S", -1.0)
     (tmp_path / "run").mkdir()
     stopping = threading.Event()
     stage = _Stage(stopping, n_steps=3)
 
-    _work(Settings(data=tmp_path), folder.journals, folder.documents, [stage], stopping)
+    work([stage], stopping, _Signs(Settings(data=tmp_path), folder.journals, folder.documents).give)
 
     assert stage.left == 0
     assert caplog.text.count("lag not published") == 3

@@ -1,6 +1,9 @@
 """Erasures by command and over the API, and what copies of a folder hold of them."""
 
 import json
+import os
+import subprocess
+import sys
 import threading
 from contextlib import closing
 from pathlib import Path
@@ -17,9 +20,8 @@ from sidelight.logger._segments_folder import FolderLock
 from sidelight.service import _erasing
 from sidelight.service._backup import back_up
 from sidelight.service._cli import app
-from sidelight.service._consumer_process import work_off
 from sidelight.service._erasing_remote import erase_remotely
-from sidelight.service._erasure_orders import ErasureAnswer, ErasureOrders
+from sidelight.service._erasure_orders import ErasureAnswer, ErasureOrder, ErasureOrders
 from sidelight.service._holds import Holds
 from sidelight.service._offline import run_verify
 from sidelight.service._query_store import note_store
@@ -27,6 +29,7 @@ from sidelight.service._replay import replay_into
 from sidelight.service._sealing import sealing
 from sidelight.service._settings import Settings
 from sidelight.service._signing import signer_of
+from sidelight.service._stages import work_off
 from sidelight.service.errors import BadRequest, ConfigurationError, OnHold, ServiceError
 
 _NAME = "prod/flights"
@@ -394,3 +397,21 @@ def test_replay_leaves_out_what_is_erased_and_seals_the_rest(tmp_path: Path) -> 
 def test_door_that_does_not_answer_is_said(tmp_path: Path) -> None:
     with pytest.raises(Exception, match="the door does not answer"):
         _erasing.through_door(tmp_path)(b"head", b"body")
+
+
+def test_an_order_that_a_kill_left_half_written_goes(tmp_path: Path) -> None:
+    orders = ErasureOrders(tmp_path)
+    order = ErasureOrder(deployment="prod/flights", by="me", reason="asked", where="x = 1")
+    orders.ask(order)
+    (path,) = (tmp_path / "run").rglob("*.order")
+    ended = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"], stdout=subprocess.PIPE, check=True
+    )
+    left = path.with_name(f"{path.name}.{int(ended.stdout)}.tmp")
+    written_now = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    for unfinished in (left, written_now):
+        unfinished.write_text("somebody")
+
+    orders.sweep()
+
+    assert (left.exists(), written_now.exists(), path.exists()) == (False, True, True)

@@ -26,16 +26,17 @@ def test_a_process_whose_supervisor_is_gone_says_ready_without_complaint() -> No
     assert (done.returncode, done.stderr) == (0, b"")
 
 
-def test_a_consumer_of_a_former_service_does_not_count_as_alive(tmp_path: Path) -> None:
+@pytest.mark.parametrize("role", ["consumer", "detection"])
+def test_a_process_of_a_former_service_does_not_count_as_alive(tmp_path: Path, role: str) -> None:
     former = RunFolder(tmp_path)
     former.create()
-    former.mark_consumer()
-    age_s = former.consumer_age_s(time.time())
+    former.mark(role)
+    age_s = former.age_s(role, time.time())
 
     RunFolder(tmp_path).create()
 
     assert age_s is not None
-    assert RunFolder(tmp_path).consumer_age_s(time.time()) is None
+    assert RunFolder(tmp_path).age_s(role, time.time()) is None
 
 
 def test_a_data_folder_whose_sockets_nobody_could_open_is_refused_in_words(tmp_path: Path) -> None:

@@ -2,6 +2,9 @@
 
 import importlib
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Generator
 from concurrent.futures import Future
 from contextlib import suppress
@@ -16,7 +19,9 @@ from sidelight.logger._checkpoint import Checkpoint
 from sidelight.logger._sealed_verify import verify_sealed
 from sidelight.logger._sealing import SealingJournal, SealingSettings
 from sidelight.payloads import RawRef
+from sidelight.service import _stage_forgetting
 from sidelight.service._deployments import put_settings
+from sidelight.service._erasure_finding import row_values
 from sidelight.service._erasure_orders import COLLECTION, ErasureAnswer, ErasureOrder, ErasureOrders
 from sidelight.service._holds import Holds
 from sidelight.service._query_source import FolderSource
@@ -25,8 +30,10 @@ from sidelight.service._segment_scan import scanned
 from sidelight.service._settings import Settings
 from sidelight.service._settings_access import AuditSettings, AuthSettings
 from sidelight.service._settings_deployment import DeploymentSettings
-from sidelight.service._stage import INDEXING
+from sidelight.service._stage import INDEXING, REFERENCE_ERASURES, Stage
+from sidelight.service._stage_detection import DetectionStage
 from sidelight.service._stage_erasing import ErasingStage
+from sidelight.service._stage_forgetting import ForgettingStage
 from sidelight.service._tokens import Tokens
 from sidelight.service.errors import Gone
 
@@ -60,6 +67,14 @@ class Eraser:
         self.settings = Settings(data=folder.data, **settings)
         self.orders = ErasureOrders(folder.data)
         self.begin()
+
+    @classmethod
+    def over(cls, folder: Any) -> "Eraser":
+        """Return one beside the stages that are there."""
+        begin, folder.begin = folder.begin, lambda: None
+        eraser = cls(folder)
+        folder.begin = begin
+        return eraser
 
     def begin(self) -> None:
         """Make all stages anew, as a restart does."""
@@ -126,6 +141,12 @@ def _ask(folder: Any) -> None:
 def _collects(folder: Any, rows: int) -> None:
     value = {"name": _NAME, "reference": {"first_rows": rows}}
     put_settings(folder.documents, DeploymentSettings.model_validate(value))
+
+
+def _detecting(folder: Any) -> tuple[Stage, Stage]:
+    """Return the stages of a new process that detects."""
+    detection = DetectionStage(folder.journals, folder.documents, Lake(folder.data), folder.data)
+    return ForgettingStage(folder.journals, folder.documents, folder.data, detection), detection
 
 
 def _by_marker(**more: Any) -> dict[str, Any]:
@@ -295,6 +316,79 @@ def test_reference_forgets_the_subject_too(folder: Any, first_rows: int) -> None
     folder.work()
     assert folder.counter("detector_errors_total") == 0
     assert len(list((folder.data / "references").glob("*"))) == (1 if first_rows < 60 else 0)
+
+
+@pytest.mark.parametrize("place", ["reference_path", "without_rows"])
+def test_a_former_reference_does_not_outlive_a_kill_of_detection(
+    folder: Any, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.writer = _SealedWriter(folder.data, folder.writer)
+    _collects(folder, 50)
+    for number in range(60):
+        who = _MARKER if number == 3 else f"somebody-{number % 7}"
+        folder.ask([[number, who]], request_id=f"r{number}", minutes=number, names=("age", "who"))
+    folder.work()
+    (former,) = (folder.data / "references").glob("*")
+    eraser = Eraser(folder)
+    order = ErasureOrder(deployment=_NAME, by="me", reason="asked", where=_by_marker()["where"])
+    eraser.orders.ask(order)
+    with monkeypatch.context() as patch:
+        # Behind the commit, before the file is deleted; or before anything.
+        patch.setattr(_stage_forgetting, place, _killing(1, lambda *_: former))
+        with pytest.raises(_Killed):
+            eraser.answer(order.id)
+    assert former.exists()
+    # Only detection was killed: whoever erases waits for it.
+    forgetting, detection = _detecting(folder)
+    folder.stages = [folder.decoding, folder.storing, forgetting, detection]
+    answer = eraser.answer(order.id)
+
+    assert answer.state == "done"
+    assert not former.exists()
+    assert eraser.files_with(_MARKER) == []
+    assert folder.documents.find(REFERENCE_ERASURES) == []
+
+
+def test_an_erasure_waits_for_the_process_that_detects(folder: Any) -> None:
+    folder.writer = _SealedWriter(folder.data, folder.writer)
+    _collects(folder, 50)
+    _ask(folder)
+    folder.begin()
+    forgetting, detection = folder.stages[2:]
+    # As in the consumer of a service, which has neither of them.
+    folder.stages = [folder.decoding, folder.storing]
+    eraser = Eraser.over(folder)
+    order = ErasureOrder(deployment=_NAME, by="me", reason="asked", where=_by_marker()["where"])
+    eraser.orders.ask(order)
+    for _ in range(50):
+        folder.now_ns += 100_000_000
+        for stage in (*folder.stages, eraser.stage):
+            stage.step(folder.now_ns)
+
+    assert eraser.orders.answer(order.id) is None
+    assert "r2" in eraser.ids()
+    ((_, _, asked),) = folder.documents.find(REFERENCE_ERASURES)
+    assert (asked["deployment"], len(asked["values"])) == (_NAME, 1 + 1)
+    folder.stages += [forgetting, detection]
+    assert eraser.answer(order.id).state == "done"
+    assert folder.documents.get("references", _NAME)["rows"] == 5
+
+
+def test_rows_have_one_number_in_every_process() -> None:
+    features = {"age": 7, "who": "x", "is": True, "none": None, "list": [1, -0.0, "\ud800"]}
+    known = row_values(features, {"y": {"b": 1.5, "a": 0.1}})
+    code = (
+        "from sidelight.service._erasure_finding import row_values;"
+        f"print(row_values({features!r}, {{'y': {{'b': 1.5, 'a': 0.1}}}}))"
+    )
+    environment = {**os.environ, "PYTHONHASHSEED": "7"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+
+    assert int(done.stdout) == known
+    assert row_values({**features, "age": 8}, {}) != row_values(features, {})
+    assert row_values({"a": 1.0, "b": 0.0}, {}) == row_values({"b": -0.0, "a": True}, {})
 
 
 def test_segments_that_hold_it_as_it_came_are_named(folder: Any) -> None:
@@ -574,7 +668,7 @@ _PLACES = [
     "sidelight.logger._key_files.KeyEraser.destroy",
     "sidelight.logger._key_ring.KeyRing.store",
     "sidelight.service._erasure_derived.erase_rows",
-    "sidelight.service._erasure_derived.without_rows",
+    "sidelight.service._stage_forgetting.without_rows",
     "sidelight.service._erasure_derived.scrub",
     "sidelight.adapters._embedded.EmbeddedJournals.commit",
     "sidelight.adapters._lake.Lake.remove",

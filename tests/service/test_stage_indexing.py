@@ -24,7 +24,6 @@ from sidelight.adapters import _elastic_bulk as bulk_module
 from sidelight.adapters._elastic_client import Answer, UnreachableError
 from sidelight.logger import Commit, Document
 from sidelight.payloads import Alarm
-from sidelight.service import _consumer_process as consumer_process
 from sidelight.service._api_feedback import FEEDBACK_TYPE
 from sidelight.service._deployments import put_all_settings
 from sidelight.service._detection_results import alarm_document
@@ -39,6 +38,7 @@ from sidelight.service._settings_elasticsearch import ElasticsearchSettings
 from sidelight.service._stage import DETECTION, INDEXING, LABEL_CHANGES, REPLY_CHANGES, STORING
 from sidelight.service._stage_decoding import DecodingStage
 from sidelight.service._stage_indexing import IndexingStage
+from sidelight.service._stages import groups_of, indexing_stage
 from sidelight.service.errors import ConfigurationError
 
 _MOST_STEPS = 200
@@ -463,8 +463,8 @@ def test_without_a_search_server_nothing_of_it_is_noted_or_imported(
 
     monkeypatch.setattr("sidelight.service._indexing.open_indexing", never)
 
-    assert consumer_process._groups(settings) == (STORING, DETECTION)
-    assert consumer_process._indexing(settings, None, None) is None  # type: ignore[arg-type]
+    assert groups_of(settings) == (STORING, DETECTION)
+    assert indexing_stage(settings, None, None) is None  # type: ignore[arg-type]
 
 
 def test_a_missing_client_or_secret_is_said_at_start(

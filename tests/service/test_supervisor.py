@@ -14,6 +14,7 @@ from sidelight.service import _supervisor
 from sidelight.service._supervisor import CANNOT_START, Supervisor
 from sidelight.service.errors import ConfigurationError
 
+_ROLES = ("door", "consumer", "detection", "api")
 # Says that it is ready, keeps a note of each start, and ends as a process of `serve` does.
 _STUB = """
 import json, os, signal, sys, threading
@@ -91,25 +92,64 @@ def test_all_start_and_all_end_with_the_supervisor(
     tree = Tree(tmp_path, monkeypatch)
 
     async def story(tree: Tree) -> None:
-        await tree.until(lambda: tree.announced)
+        await tree.until(lambda: tree.announced and tree.starts("detection"))
         os.kill(os.getpid(), signal.SIGTERM)
 
     assert tree.run(story) == 0
 
     assert tree.announced == [("127.0.0.1", 4711, "http")]
-    for role in ("door", "consumer", "api"):
+    for role in _ROLES:
         ((pid, _),) = tree.starts(role)
         assert _is_gone(pid)
 
 
-@pytest.mark.parametrize("role", ["door", "consumer", "api"])
+def test_detection_begins_when_the_others_work_and_nobody_waits_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The API is ready when the test says so; detection never is.
+    waits = (
+        'if role == "api":\n'
+        "    import time\n"
+        '    while not os.path.exists(os.environ["STARTS"] + "/go"): time.sleep(0.01)\n'
+        'if role == "detection": sys.stdin.buffer.read()'
+    )
+    tree = Tree(tmp_path, monkeypatch, waits)
+    begun: list[tuple[bool, bool]] = []
+
+    async def story(tree: Tree) -> None:
+        await tree.until(lambda: all(tree.starts(role) for role in ("door", "consumer", "api")))
+        begun.append((bool(tree.announced), bool(tree.starts("detection"))))
+        (tree.folder / "go").touch()
+        await tree.until(lambda: tree.announced and tree.starts("detection"))
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    assert tree.run(story) == 0
+
+    assert begun == [(False, False)]
+
+
+def test_a_service_that_stops_before_it_is_ready_starts_no_detection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree = Tree(tmp_path, monkeypatch, 'if role == "api": signal.pause()')
+
+    async def story(tree: Tree) -> None:
+        await tree.until(lambda: all(tree.starts(role) for role in ("door", "consumer", "api")))
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    assert tree.run(story) == 0
+
+    assert (tree.announced, tree.starts("detection")) == ([], [])
+
+
+@pytest.mark.parametrize("role", _ROLES)
 def test_process_that_dies_is_started_again_at_the_same_port(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, role: str
 ) -> None:
     tree = Tree(tmp_path, monkeypatch)
 
     async def story(tree: Tree) -> None:
-        await tree.until(lambda: tree.announced)
+        await tree.until(lambda: tree.announced and tree.starts("detection"))
         os.kill(tree.starts(role)[0][0], signal.SIGKILL)
         await tree.until(lambda: len(tree.starts(role)) == 2)
         os.kill(os.getpid(), signal.SIGTERM)
@@ -117,11 +157,8 @@ def test_process_that_dies_is_started_again_at_the_same_port(
     assert tree.run(story) == 0
 
     assert len(tree.announced) == 1
-    assert {other: len(tree.starts(other)) for other in ("door", "consumer", "api")} == {
-        "door": 1,
-        "consumer": 1,
-        "api": 1,
-    } | {role: 2}
+    expected = dict.fromkeys(_ROLES, 1) | {role: 2}
+    assert {other: len(tree.starts(other)) for other in _ROLES} == expected
     assert tree.starts(role)[1][1] == 4711
 
 

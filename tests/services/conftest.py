@@ -203,8 +203,17 @@ class Service(Command):
         self.wait_ready(f"{self.url}/readyz")
 
     def children(self) -> dict[str, int]:
-        """Return the processes under the supervisor: door, consumer and api."""
+        """Return the processes under the supervisor: door, consumer, api, and soon detection."""
         return children_of(self.pid)
+
+    def all_children(self) -> dict[str, int]:
+        """Return them when detection works, too, which is started when the others are ready."""
+
+        def is_detecting() -> bool:
+            return bool(self.get("/readyz")["detection"])
+
+        wait_until(is_detecting, "the service detects", timeout_s=_START_S)
+        return self.children()
 
     def post(
         self, body: bytes | str, headers: Mapping[str, str], path: str = "/"

@@ -74,7 +74,7 @@ def test_a_full_disk_loses_nothing_and_everything_goes_on_behind_it(service: "Se
     disk = Disk(service)
     for number in range(_N_BEFORE):
         assert {_send(service, number, side) for side in ("request", "response")} == {200}
-    parts = service.children()
+    parts = service.all_children()
 
     disk.fill()
     refused: list[tuple[int, str]] = []

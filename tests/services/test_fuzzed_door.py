@@ -47,7 +47,7 @@ def test_edited_samples_get_one_of_five_answers_and_cost_the_service_nothing(
 ) -> None:
     rng = random.Random(20264)
     samples = sorted(seeds().items())
-    before = service.children()
+    before = service.all_children()
     resident = {part: _resident_kb(pid) for part, pid in before.items()}
     connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=30)
     answers: dict[int, int] = {}

@@ -37,10 +37,10 @@ def _send(service: "Service", number: int, at: datetime, deployment: str = "flig
         assert service.post(json.dumps(payload), headers).status_code == 200
 
 
-def _kill_consumer(service: "Service", rng: random.Random) -> None:
-    """Kill it at some moment after its start, when it has begun to sweep."""
+def _kill(service: "Service", part: str, rng: random.Random) -> None:
+    """Kill a process at some moment after its start, when the consumer has begun to sweep."""
     deadline = time.monotonic() + 60
-    while (pid := service.children().get("consumer")) is None:
+    while (pid := service.children().get(part)) is None:
         assert time.monotonic() < deadline, "it does not come back"
         time.sleep(0.01)
     # Not to synchronise: where it is killed is left to chance.
@@ -89,7 +89,7 @@ def test_old_rows_go_whatever_is_killed_and_held_ones_stay(
         at = (now, old, old - timedelta(hours=1))[number % 3]
         _send(service, number, at)
         if number % (_N // _KILLS) == 5:
-            _kill_consumer(service, rng)
+            _kill(service, ("consumer", "detection")[number // (_N // _KILLS) % 2], rng)
     stay = {f"flights{number}" for number in range(_N) if number % 3 != 1}
     service.wait_for(
         lambda metrics: metrics.total("expired_rows_total", table="inferences") == _N // 3,

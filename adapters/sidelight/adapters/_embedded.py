@@ -3,6 +3,7 @@
 import logging
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +20,7 @@ __all__ = ["EmbeddedDocuments", "EmbeddedJournals"]
 
 log = logging.getLogger(__name__)
 
+ROLES: Final = ("state", "detection")
 _PARTITION: Final = 0
 _KEYS_A_STATEMENT: Final = 500
 _SCAN_ROWS: Final = 1000
@@ -31,7 +33,10 @@ _DELETE_BYTES: Final = 8 << 20
 
 
 class EmbeddedJournals:
-    """The ``Journals`` of a data folder; one process holds them, one thread uses them.
+    """The ``Journals`` of a data folder; one thread uses them, and one process commits for a group.
+
+    Nothing that a commit changes is kept in memory, but what the group itself remembers: other
+    processes may hold other roles of the folder and commit for other groups.
 
     Parameters
     ----------
@@ -40,6 +45,8 @@ class EmbeddedJournals:
     groups : collection of str, default empty
         Who reads ``inferences``: a record is deleted after all of them have passed it. Without
         any, records are kept.
+    roles : collection of str, default ("state", "detection")
+        What this process does with the folder, and no other may do meanwhile: all of it.
 
     Attributes
     ----------
@@ -54,15 +61,16 @@ class EmbeddedJournals:
 
     """
 
-    def __init__(self, data: Path, groups: Collection[str] = ()) -> None:
+    def __init__(
+        self, data: Path, groups: Collection[str] = (), *, roles: Collection[str] = ROLES
+    ) -> None:
         open_folder(data)
         self._groups = frozenset(groups)
-        self._lock = FolderLock(data, "state")
-        try:
+        with ExitStack() as locks:
+            for role in roles:
+                locks.callback(FolderLock(data, role).close)
             self._database = Database(data, cache_kib=_CACHE_KIB)
-        except BaseException:
-            self._lock.close()
-            raise
+            self._locks = locks.pop_all()
         self._reader = SegmentReader(data)
         self.damaged_records = 0
         self._passed: dict[int, int] = {}
@@ -73,7 +81,7 @@ class EmbeddedJournals:
         """Close files and let the folder go."""
         self._reader.close()
         self._database.close()
-        self._lock.close()
+        self._locks.close()
 
     def read_events(
         self, group: str, *, max_records: int, max_bytes: int

@@ -47,14 +47,18 @@ _WORTH_ROWS: Final = 1000
 # So many rows of a moment are merged with those of the next ones soon, and compressed then.
 _TORRENT_ROWS: Final = 65_536
 _TABLES: Final[tuple[TableName, ...]] = ("inferences", "scores")
+# In the name of files as detection writes them, so that nobody else takes them for left over.
+_STAGED: Final = "staged-"
+_HOT_SCORES: Final = "hot/scores/"
 
 
 class Lake:
-    """The one writer of the lake of a data folder.
+    """A writer of the lake of a data folder: of everything, or of scores beside the other one.
 
     A file becomes visible when the document that ``stage`` returned for it is committed, together
     with the journal positions whose records it holds. Work that is done again after a crash
-    writes the same names again; what was never committed is removed by ``sweep`` at start.
+    writes the same names again; what was never committed is removed by ``sweep`` at start, and by
+    ``sweep_scores`` what ``stage_scores`` wrote: each process removes what it wrote itself.
 
     Parameters
     ----------
@@ -243,6 +247,8 @@ class Lake:
     def sweep(self, manifest: Manifest) -> list[Document]:
         """Delete what no visible entry names; call it once at start, before anything is staged.
 
+        Files of scores that nobody has hidden are left alone: ``sweep_scores`` is for them.
+
         Returns
         -------
         list of Document
@@ -252,14 +258,34 @@ class Lake:
         removed = manifest.removed()
         named = {file.entry for table in _TABLES for file in manifest.files(table)}
         found = set(self._present())
-        for path in sorted(found - named):
+        for path in sorted((found & removed) - named):
             self._path(path).unlink(missing_ok=True)
-        if found - named - removed:
-            log.info("unfinished lake files removed", extra={"n": len(found - named - removed)})
+        self._delete_unfinished(path for path in found - named - removed if not _is_staged(path))
         if place_of(self.folder) is None:
             for path in sorted(named - found):
                 log.error("lake file is missing", extra={"path": path})
         return [document for path in sorted(removed) for document in _forgotten(path)]
+
+    def sweep_scores(self, manifest: Manifest) -> None:
+        """Delete files that ``stage_scores`` wrote and nobody committed; call it once at start.
+
+        Another process may write, merge and hide all other files meanwhile.
+        """
+        # In this order: a file that is hidden between the two is known from the first.
+        known = {file.entry for file in manifest.files("scores", fresh=True)}
+        known |= manifest.removed()
+        self._delete_unfinished(
+            path
+            for path in self._present("scores", "hot")
+            if _is_staged(path) and path not in known
+        )
+
+    def _delete_unfinished(self, paths: Iterable[str]) -> None:
+        unfinished = sorted(paths)
+        for path in unfinished:
+            self._path(path).unlink(missing_ok=True)
+        if unfinished:
+            log.info("unfinished lake files removed", extra={"n": len(unfinished)})
 
     def local(self, path: str) -> Path:
         """Return where a visible file can be opened; it is fetched when it is in a bucket alone.
@@ -279,8 +305,8 @@ class Lake:
     def _path(self, path: str) -> Path:
         return self.folder / path
 
-    def _present(self) -> Iterator[str]:
-        for folder in (*_TABLES, "hot"):
+    def _present(self, *folders: str) -> Iterator[str]:
+        for folder in folders or (*_TABLES, "hot"):
             for path in (self.folder / folder).rglob("*"):
                 if path.is_file():
                     yield path.relative_to(self.folder).as_posix()
@@ -327,6 +353,8 @@ class Lake:
             rows=pa.Table.from_batches([group.kind.renamed(item) for item in group.records]),
         )
         name = digest(group.layout, group.kind.digest)
+        if table == "scores":
+            name = _STAGED + name
         # It makes a file a third smaller, and a short one not worth its time.
         compression = COLD if group.n_rows >= _WORTH_ROWS else HOT
         if group.n_rows >= _TORRENT_ROWS:
@@ -356,6 +384,11 @@ def _is_shared(scores: JoinedScores) -> bool:
     """Whether all of them go into a hot file: many deployments, and none with many rows."""
     most = max((n_rows for _, n_rows in scores.owners), default=0)
     return len({name for name, _ in scores.owners}) > _OWN_FILES and most < _OWN_FILE_ROWS
+
+
+def _is_staged(path: str) -> bool:
+    """Whether ``stage_scores`` wrote it: merged scores are written by who merges."""
+    return path.startswith(_HOT_SCORES) or _STAGED in path.rpartition("/")[2]
 
 
 def _forgotten(path: str) -> list[Document]:

@@ -11,12 +11,13 @@ from sidelight.service._console import render_console
 from sidelight.service._context import Context, context_of
 from sidelight.service._gauges import read_gauges
 from sidelight.service._metrics import Labels, render
-from sidelight.service._run_folder import RunFolder
+from sidelight.service._run_folder import CONSUMER, RunFolder
+from sidelight.service._stage import DETECTION
 
 router = APIRouter(tags=["operation"])
 Shared = Annotated[Context, Depends(context_of)]
 
-# A consumer that writes its mark once a second is stuck or dead after this.
+# A process that writes its mark once a second is stuck or dead after this.
 _STALE_S = 10.0
 
 
@@ -28,13 +29,21 @@ def health() -> dict[str, str]:
 
 @router.get("/readyz")
 async def readiness(context: Shared) -> JSONResponse:
-    """Whether the door takes events and the consumer works on them."""
-    age_s = RunFolder(context.settings.data).consumer_age_s(time.time())
+    """Whether the door takes events and the consumer works on them; detection may come later."""
+    folder = RunFolder(context.settings.data)
     door = bool(await context.ingest.counters())
-    consumer = age_s is not None and age_s < _STALE_S
-    parts = {"door": door, "consumer": consumer}
-    status = 200 if all(parts.values()) else 503
-    return JSONResponse({"status": "ok" if status == 200 else "not ready", **parts}, status)  # noqa: PLR2004
+    consumer, detection = (_is_alive(folder, role) for role in (CONSUMER, DETECTION))
+    # Nobody sends elsewhere because judgements are late: it is shown, and its lag is a metric.
+    is_ready = door and consumer
+    parts = {"door": door, "consumer": consumer, "detection": detection}
+    return JSONResponse(
+        {"status": "ok" if is_ready else "not ready", **parts}, 200 if is_ready else 503
+    )
+
+
+def _is_alive(folder: RunFolder, role: str) -> bool:
+    age_s = folder.age_s(role, time.time())
+    return age_s is not None and age_s < _STALE_S
 
 
 @router.get("/metrics")

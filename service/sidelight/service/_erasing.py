@@ -76,7 +76,7 @@ def erase(settings: Settings, order: ErasureOrder) -> ErasureAnswer:
 
 def _erased_here(settings: Settings, order: ErasureOrder, orders: ErasureOrders) -> ErasureAnswer:
     # Imported here: whoever asks a running service needs none of it.
-    from sidelight.service._consumer_process import open_stages  # noqa: PLC0415
+    from sidelight.service._stages import open_stages  # noqa: PLC0415
 
     if place_of(settings.data / "lake") is not None:
         raise ConfigurationError(

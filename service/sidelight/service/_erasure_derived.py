@@ -17,9 +17,13 @@ from sidelight.adapters._lake_reading import LakeReader
 from sidelight.logger import Commit, Document, Documents, Journals
 from sidelight.service._archive_copies import every
 from sidelight.service._erased import note_erased
-from sidelight.service._erasure_references import Values, without_rows
 from sidelight.service._lake_moving import OBJECTS, SENDING
-from sidelight.service._stage import DETECTION, ERASING, LABEL_CHANGES
+from sidelight.service._stage import (
+    ERASING,
+    LABEL_CHANGES,
+    OBSOLETE_REFERENCES,
+    REFERENCE_ERASURES,
+)
 
 log = logging.getLogger(__name__)
 
@@ -58,23 +62,18 @@ class ErasureDerived:
         files = self._manifest.files("inferences", deployment=deployment, fresh=True)
         yield from ids_of_requests(reader, files, request_ids)
 
-    def reference(self, deployment: str, values: Values) -> bool:
-        """Take rows out of the reference; return whether it had any of them."""
-        change = without_rows(self._journals, self._documents, self._data, deployment, values)
-        if change is None:
-            return False
-        self._journals.commit(
-            Commit(
-                group=DETECTION,
-                journal="inferences",
-                state=change.state,
-                documents=change.documents,
-                erase=True,
-            )
+    def ask_reference(self, erasure: str, deployment: str, values: Collection[int]) -> None:
+        """Have rows taken out of the reference, by their ``row_values``; detection does it."""
+        if values:
+            value = {"deployment": deployment, "values": sorted(values)}
+            self._commit([Document(collection=REFERENCE_ERASURES, key=erasure, value=value)])
+
+    def is_reference_done(self) -> bool:
+        """Whether no reference has rows any more that it was asked to forget."""
+        return not any(
+            self._documents.find(collection, limit=1)
+            for collection in (REFERENCE_ERASURES, OBSOLETE_REFERENCES)
         )
-        for path in change.obsolete:
-            path.unlink(missing_ok=True)
-        return True
 
     def rows(self, deployment: str, ids: Collection[str]) -> Iterator[None]:
         """Delete rows and scores; the files that held them are gone at the end."""

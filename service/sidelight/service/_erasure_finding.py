@@ -1,5 +1,6 @@
 """Which inferences an order means, and whether they may go."""
 
+import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -72,13 +73,15 @@ class Found:
 
 
 def row_values(features: Any, outputs: Any) -> int:
-    """Return a number that two rows share which have the same values, within this process.
+    """Return a number that two rows share which have the same values, in any process.
 
     Floats are compared as 32 bits: a column that was joined with another one may have become wider.
     """
     named = [(f"features.{name}", value) for name, value in features.items()]
     named += [(f"outputs.{name}", value) for name, value in outputs.items()]
-    return hash(frozenset((name, _comparable(value)) for name, value in named if value is not None))
+    found = sorted((name, repr(_comparable(value))) for name, value in named if value is not None)
+    digest = hashlib.blake2b(repr(found).encode("utf-8", "surrogatepass"), digest_size=8)
+    return int.from_bytes(digest.digest(), "little")
 
 
 def find(
@@ -235,10 +238,11 @@ def _doubled(name: str) -> str:
 
 def _comparable(value: Any) -> Any:
     match value:
-        case bool() | str():
+        case str():
             return value
         case int() | float():
-            return _narrow(float(value))
+            # Zero has one sign, and true is 1, as where columns were joined.
+            return _narrow(float(value)) + 0.0
         case list() | tuple():
             return tuple(map(_comparable, value))
         case dict():

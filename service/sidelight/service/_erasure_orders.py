@@ -4,6 +4,7 @@ An order may name the values by which a person is found. It is a file of its own
 when it is worked off: nothing of it gets into the database or into a log.
 """
 
+import os
 import re
 import secrets
 import time
@@ -217,11 +218,15 @@ class ErasureOrders:
         return self.answer(order_id)
 
     def sweep(self) -> None:
-        """Delete answers that nobody has come for in a long while."""
+        """Delete answers that nobody has come for in a long while, and orders cut off by a kill."""
         for path in self._folder.glob("*.answer"):
             with suppress(FileNotFoundError):
                 if time.time() - path.stat().st_mtime > _KEPT_S:
                     path.unlink()
+        for path in self._folder.glob("*.tmp"):
+            # It names a person, and is whole for a moment before it has its name.
+            if not _is_running(path.stem.rpartition(".")[2]):
+                path.unlink(missing_ok=True)
 
     def forget(self, order_id: str) -> None:
         """Delete an order, with all that it names."""
@@ -233,6 +238,16 @@ class ErasureOrders:
         path = self._folder / f"{answer.id}.answer"
         replace_file(path, orjson.dumps(answer.to_json()), scratch=self._folder)
         self.forget(answer.id)
+
+
+def _is_running(process: str) -> bool:
+    try:
+        os.kill(int(process), 0)
+    except (ValueError, ProcessLookupError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def noted(order: ErasureOrder) -> dict[str, Any]:

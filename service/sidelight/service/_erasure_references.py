@@ -25,7 +25,6 @@ from sidelight.service._detection_state import replacing_state, stored_watched
 from sidelight.service._erasure_finding import row_values
 from sidelight.service._reference_files import (
     read_reference_file,
-    reference_path,
     write_reference_file,
 )
 from sidelight.service._registered import RegisteredSettings
@@ -38,11 +37,11 @@ Values = Collection[int]
 
 @dataclass(slots=True)
 class ReferenceChange:
-    """What is to be committed for the group ``detection``, and the files that go after it."""
+    """What is to be committed for the group ``detection``; digests whose files go after it."""
 
     state: dict[bytes, bytes | None] = field(default_factory=dict)
     documents: list[Document] = field(default_factory=list)
-    obsolete: list[Path] = field(default_factory=list)
+    obsolete: list[str] = field(default_factory=list)
     rows: int = 0
 
 
@@ -69,7 +68,7 @@ def without_rows(
     change.documents += [_ended(alarm) for alarm in monitor.open_alarms]
     watched = _begun(documents, data, deployment, kept, former.token)
     if monitor.reference is not None and watched.digest != monitor.reference.digest:
-        change.obsolete += _unused(documents, data, deployment, monitor.reference)
+        change.obsolete += _unused(documents, deployment, monitor.reference)
     change.state |= replacing_state(journals, deployment, watched)
     change.documents.append(
         Document(
@@ -128,11 +127,11 @@ def _rows(table: pa.Table) -> Iterator[int]:
         )
 
 
-def _unused(documents: Documents, data: Path, deployment: str, reference: Reference) -> list[Path]:
-    """Return the file of a former reference, unless another deployment has the same rows."""
+def _unused(documents: Documents, deployment: str, reference: Reference) -> list[str]:
+    """Return the digest of a former reference, unless another deployment has the same rows."""
     page = documents.find("references", limit=10_000)
     others = {value.get("digest") for _, key, value in page if key != deployment}
-    return [] if reference.digest in others else [reference_path(data, reference.digest)]
+    return [] if reference.digest in others else [reference.digest]
 
 
 def _ended(alarm: Any) -> Document:

@@ -18,7 +18,9 @@ from sidelight.service._settings import Settings
 
 Role = Callable[[Settings], None]
 
-_NICENESS = 5
+# The door answers senders and the API people; what follows can wait for both. Where there is one
+# core, rows are stored before they are judged.
+_NICENESS = {"consumer": 5, "detection": 7}
 
 
 def _role(name: str) -> Role:
@@ -31,6 +33,10 @@ def _role(name: str) -> Role:
         from sidelight.service._consumer_process import run_consumer  # noqa: PLC0415
 
         return run_consumer
+    if name == "detection":
+        from sidelight.service._detection_process import run_detection  # noqa: PLC0415
+
+        return run_detection
     from sidelight.service._api_process import run_api  # noqa: PLC0415
 
     return run_api
@@ -64,10 +70,8 @@ def main() -> None:
     configure_logging()
     # Ctrl-C reaches the whole process group; the supervisor alone decides the order of the stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if sys.argv[1] == "consumer":
-        # The door answers senders and the API people; what follows can wait for both, from the
-        # first import on.
-        os.nice(_NICENESS)
+    # From the first import on.
+    os.nice(_NICENESS.get(sys.argv[1], 0))
     run = _role(sys.argv[1])
     line = _first_line()
     if not line:

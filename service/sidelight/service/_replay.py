@@ -103,7 +103,7 @@ def replay_into(data: Path, settings: Settings, *, first: int = 0) -> ReplayRepo
 
     """
     # Imported here: a replay to a collector needs none of it.
-    from sidelight.service._consumer_process import work_off  # noqa: PLC0415
+    from sidelight.service._stages import work_off  # noqa: PLC0415
 
     if (settings.data / "raw").exists():
         raise ConfigurationError(f"--into: expected a fresh folder, got {settings.data}")

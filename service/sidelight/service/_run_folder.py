@@ -8,6 +8,8 @@ from sidelight.service.errors import ConfigurationError
 
 # Of sun_path, without the zero at its end (unix(7)).
 _MAX_SOCKET_PATH = 107
+CONSUMER = "consumer"
+_MARKED = (CONSUMER, "detection")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +33,8 @@ class RunFolder:
         """Where the door listens for the API."""
         return self.path / "ingest.sock"
 
-    @property
-    def _mark(self) -> Path:
-        return self.path / "consumer.alive"
-
     def create(self) -> None:
-        """Make the folder, readable by nobody else; forget that a former consumer was alive.
+        """Make the folder, readable by nobody else; forget who was alive before.
 
         Raises
         ------
@@ -53,20 +51,24 @@ class RunFolder:
             )
         try:
             self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._mark.unlink(missing_ok=True)
+            for role in _MARKED:
+                self._mark(role).unlink(missing_ok=True)
         except OSError as error:
             raise ConfigurationError(
                 f"data: expected a folder to write into, got {self.data}: {error.strerror}"
             ) from error
 
-    def mark_consumer(self) -> None:
-        """Say that the consumer is alive."""
-        self._mark.touch()
-        os.utime(self._mark)
+    def mark(self, role: str) -> None:
+        """Say that a process is alive: ``consumer`` or ``detection``."""
+        self._mark(role).touch()
+        os.utime(self._mark(role))
 
-    def consumer_age_s(self, now_s: float) -> float | None:
-        """Return the seconds since the consumer last said that it is alive."""
+    def age_s(self, role: str, now_s: float) -> float | None:
+        """Return the seconds since a process last said that it is alive."""
         try:
-            return now_s - self._mark.stat().st_mtime
+            return now_s - self._mark(role).stat().st_mtime
         except FileNotFoundError:
             return None
+
+    def _mark(self, role: str) -> Path:
+        return self.path / f"{role}.alive"

@@ -1,4 +1,4 @@
-"""What the three stages of the consumer have in common."""
+"""What the stages of the consumers have in common."""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -56,3 +56,9 @@ class Counts(defaultdict[tuple[str, Labels], float]):
 
 REPLY_CHANGES = "reply_changes"
 """Collection of other detectors' answers that are not yet in the search server; as above."""
+
+REFERENCE_ERASURES = "reference_erasures"
+"""Collection of what erasing asks of references; worked off beside detection and deleted."""
+
+OBSOLETE_REFERENCES = "obsolete_references"
+"""Collection of former references, by digest, until their files are deleted."""

@@ -62,7 +62,7 @@ class ErasingStage:
     settings : Settings
         The data folder and its bounds.
     stages : sequence of Stage
-        The others; they forget what they hold in memory.
+        The others of this process; they forget what they hold in memory.
     append : callable
         Has the archive keep a tombstone.
 
@@ -265,8 +265,9 @@ class ErasingStage:
     def _erase_derived(self, value: dict[str, Any], found: Found) -> _Steps:
         """Take them out of all that was made of events, and wait until it is so everywhere."""
         deployment, ids, request_ids = value["deployment"], value["ids"], value["request_ids"]
-        if self._derived.reference(deployment, found.values):
-            self._forget_memory()
+        self._derived.ask_reference(value["id"], deployment, found.values)
+        while not self._derived.is_reference_done():
+            yield False
         for _ in self._derived.rows(deployment, ids):
             yield True
         for _ in self._derived.results(deployment, ids, request_ids):

@@ -1,4 +1,4 @@
-"""The process tree of ``serve``: door, consumer and API, each restarted when it dies."""
+"""The process tree of ``serve``: door, consumer, detection and API, each restarted when it dies."""
 
 import asyncio
 import contextlib
@@ -18,7 +18,10 @@ from sidelight.service.errors import ServiceError
 log = logging.getLogger(__name__)
 
 # The door stops first, so that the consumer can still take what it acknowledged.
-_ROLES = ("door", "consumer", "api")
+_ROLES = ("door", "consumer", "detection", "api")
+# Nobody waits for a judgement: it takes no time from the start of those that somebody waits for.
+_LATE_ROLES = frozenset({"detection"})
+_EARLY_ROLES = tuple(role for role in _ROLES if role not in _LATE_ROLES)
 _STOP_GRACE_S = 10.0
 _FIRST_DELAY_S = 0.1
 _LONGEST_DELAY_S = 5.0
@@ -29,7 +32,7 @@ CANNOT_START = 78
 
 
 class Supervisor:
-    """Runs the three processes until SIGTERM or SIGINT.
+    """Runs the processes until SIGTERM or SIGINT.
 
     Parameters
     ----------
@@ -37,7 +40,7 @@ class Supervisor:
         Reads the settings, as JSON values; called once. The processes are started before and
         import what they need meanwhile: after a kill every tenth of a second counts.
     on_ready : callable of (host, port, scheme)
-        Called once, when all three work.
+        Called once, when door, consumer and API work; detection is started then.
 
     """
 
@@ -50,7 +53,7 @@ class Supervisor:
         self._processes: dict[str, asyncio.subprocess.Process] = {}
         self._ready: dict[str, dict[str, Any]] = {}
         self._stopping = asyncio.Event()
-        self._announced = False
+        self._announced = asyncio.Event()
 
     async def run(self) -> int:
         """Return the exit code when everything has stopped."""
@@ -58,20 +61,22 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
         # The API has the most to import.
-        for role in reversed(_ROLES):
+        for role in reversed(_EARLY_ROLES):
             self._processes[role] = await _start(role)
         try:
             self._settings = self._load()
             RunFolder(Path(self._settings["data"])).create()
         except ServiceError:
             # They wait for settings that will not come, and end without a word.
-            for role in _ROLES:
+            for role in _EARLY_ROLES:
                 await self._stop(role)
             raise
         keepers = [asyncio.create_task(self._keep(role)) for role in _ROLES]
         stop = asyncio.create_task(self._stopping.wait())
         await asyncio.wait([*keepers, stop], return_when=asyncio.FIRST_COMPLETED)
         self._stopping.set()
+        # Whoever waits for it is started no more.
+        self._announced.set()
         for role in _ROLES:
             await self._stop(role)
         results = await asyncio.gather(*keepers, return_exceptions=True)
@@ -85,6 +90,11 @@ class Supervisor:
 
     async def _keep(self, role: str) -> None:
         delay_s = _FIRST_DELAY_S
+        if role in _LATE_ROLES:
+            await self._announced.wait()
+            if self._stopping.is_set():
+                return
+            self._processes[role] = await _start(role)
         process = self._processes[role]
         while not self._stopping.is_set():
             started = time.monotonic()
@@ -124,8 +134,8 @@ class Supervisor:
         except orjson.JSONDecodeError:
             log.warning("unexpected output", extra={"role": role})
             return
-        if len(self._ready) == len(_ROLES) and not self._announced:
-            self._announced = True
+        if self._ready.keys() >= set(_EARLY_ROLES) and not self._announced.is_set():
+            self._announced.set()
             address = self._ready["door"]
             self._on_ready(address["host"], address["port"], address["scheme"])
 
