@@ -6,14 +6,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sidelight.logger._key_files import (
-    NEVER_KEPT,
-    KeyEraser,
-    KeyReader,
-    KeyWriter,
-    request_digest,
-)
+from sidelight.logger._key_eraser import KeyEraser
+from sidelight.logger._key_reader import KeyReader
 from sidelight.logger._key_ring import KeyRing, KeySource
+from sidelight.logger._key_slots import NEVER_KEPT, request_digest
+from sidelight.logger._key_writer import KeyWriter
 from sidelight.logger._sealed_since import note_sealed, note_unsealed, sealed_since
 from sidelight.logger.errors import SealingKeyError
 

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from sidelight.logger import EventRecord, parse
-from sidelight.logger._key_files import KeyEraser, KeyWriter, request_digest
+from sidelight.logger._key_eraser import KeyEraser
 from sidelight.logger._key_ring import KeyRing
+from sidelight.logger._key_slots import request_digest
+from sidelight.logger._key_writer import KeyWriter
 from sidelight.logger._sealed_body import seal_request
 from sidelight.logger._sealed_erasure import tombstone_keys, tombstones
 from sidelight.logger._sealed_marks import ERASED_HEAD, ERASED_TYPE, is_sealed
@@ -338,7 +340,7 @@ def test_disk_that_is_full_for_keys_refuses_the_events_and_takes_later_ones(
 ) -> None:
     folder = _Folder(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr("sidelight.logger._key_files.write_all", _full)
+        patch.setattr("sidelight.logger._key_writer.write_all", _full)
         errors = folder.store(_single("r1"), _single("r2"))
 
     assert [type(error) for error in errors] == [JournalFull, JournalFull]

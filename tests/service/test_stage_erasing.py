@@ -664,8 +664,8 @@ def _killing(calls: int, of: Callable[..., Any]) -> Callable[..., Any]:
 
 
 _PLACES = [
-    "sidelight.logger._key_files.KeyEraser.close_requests",
-    "sidelight.logger._key_files.KeyEraser.destroy",
+    "sidelight.logger._key_eraser.KeyEraser.close_requests",
+    "sidelight.logger._key_eraser.KeyEraser.destroy",
     "sidelight.logger._key_ring.KeyRing.store",
     "sidelight.service._erasure_derived.erase_rows",
     "sidelight.service._stage_forgetting.without_rows",

@@ -10,7 +10,7 @@ from sidelight.logger.errors import SealingKeyError
 
 # Most processes open nothing and need not wait for what it takes.
 if TYPE_CHECKING:
-    from sidelight.logger._key_files import KeyReader
+    from sidelight.logger._key_reader import KeyReader
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class SealedRecords:
 
     def _key_reader(self) -> "KeyReader":
         if self._keys is None:
-            from sidelight.logger._key_files import KeyReader  # noqa: PLC0415 - see above
+            from sidelight.logger._key_reader import KeyReader  # noqa: PLC0415 - see above
 
             if not (self._data / "keys" / "ring").exists() and not are_apart(self._data):
                 raise SealingKeyError(

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sidelight.logger._journal import EventRecord
-from sidelight.logger._key_files import NEVER_KEPT, KeyReader
+from sidelight.logger._key_reader import KeyReader
 from sidelight.logger._key_ring import KeyRing
+from sidelight.logger._key_slots import NEVER_KEPT
 from sidelight.logger._sealed_body import FRAME, SealedBody, SealedBodyError, SealedPart
 from sidelight.logger._sealed_erasure import tombstone_keys
 from sidelight.logger._sealed_marks import is_sealed

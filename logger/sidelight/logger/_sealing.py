@@ -29,8 +29,9 @@ from sidelight.logger._envelope_record import RECORDS_ROUTE
 from sidelight.logger._envelope_split import split_array
 from sidelight.logger._identity import FEEDBACK_TYPE, deployment_name, identity, is_known_type
 from sidelight.logger._journal import EventRecord
-from sidelight.logger._key_files import NEVER_KEPT, KeyWriter, request_digest
 from sidelight.logger._key_ring import KeySource
+from sidelight.logger._key_slots import NEVER_KEPT, request_digest
+from sidelight.logger._key_writer import KeyWriter
 from sidelight.logger._sealed_body import Key, Piece, seal_batch, seal_request
 from sidelight.logger._sealed_erasure import ERASURE_TYPE
 from sidelight.logger._sealed_since import note_sealed

@@ -13,8 +13,10 @@ from typing import Final
 
 from sidelight.logger import EventLimits, EventRecord, parse
 from sidelight.logger._checkpoint import Checkpoint
-from sidelight.logger._key_files import KeyEraser, KeyReader, request_digest
+from sidelight.logger._key_eraser import KeyEraser
+from sidelight.logger._key_reader import KeyReader
 from sidelight.logger._key_ring import KeyRing
+from sidelight.logger._key_slots import request_digest
 from sidelight.logger._sealed_body import SealedBody, SealedBodyError
 from sidelight.logger._sealed_erasure import tombstones
 from sidelight.logger._sealed_marks import is_sealed
