@@ -16,7 +16,8 @@ from hypothesis.extra import numpy as hnp
 from pydantic import BaseModel
 
 from sidelight.adapters.dialects import DIALECTS, read_payload
-from sidelight.logger._tensor_json import OPTIONS, TensorWriter, Unexpressible, rows_of
+from sidelight.logger._tensor_json import OPTIONS, TensorWriter, rows_of
+from sidelight.logger._tensor_values import Unexpressible
 
 WRITER = TensorWriter()
 

@@ -15,7 +15,8 @@ import orjson
 from sidelight.logger._copied_exchange import CLIENT_GONE, FAILED
 from sidelight.logger._emitter_thread import ThreadedEmitter
 from sidelight.logger._exchange import Exchange
-from sidelight.logger._tensor_json import OPTIONS, Tensors, TensorWriter, Unexpressible, rows_of
+from sidelight.logger._tensor_json import OPTIONS, Tensors, TensorWriter, rows_of
+from sidelight.logger._tensor_values import Unexpressible
 
 log = logging.getLogger(__name__)
 

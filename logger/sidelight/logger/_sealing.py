@@ -12,22 +12,15 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Final, Protocol
-from urllib.parse import unquote
-
-import msgspec
 
 from sidelight.logger._envelope import parse
-from sidelight.logger._envelope_feedback import feedback
-from sidelight.logger._envelope_head import Head, read_head
+from sidelight.logger._envelope_head import read_head
 from sidelight.logger._envelope_inflate import inflate
 from sidelight.logger._envelope_member import EventLimits
-from sidelight.logger._envelope_record import RECORDS_ROUTE
-from sidelight.logger._envelope_split import split_array
-from sidelight.logger._identity import FEEDBACK_TYPE, deployment_name, identity, is_known_type
 from sidelight.logger._journal import EventRecord
 from sidelight.logger._key_ring import KeySource
 from sidelight.logger._key_slots import NEVER_KEPT, request_digest
@@ -35,11 +28,17 @@ from sidelight.logger._key_writer import KeyWriter
 from sidelight.logger._sealed_body import Key, Piece, seal_batch, seal_request
 from sidelight.logger._sealed_erasure import ERASURE_TYPE
 from sidelight.logger._sealed_since import note_sealed
+from sidelight.logger._sealing_requests import (
+    BATCH,
+    is_batch,
+    pieces_of,
+    readable_head,
+    requests_of,
+)
 from sidelight.logger._segments import Deliver, Done
 from sidelight.logger._segments_folder import seal_folder
 from sidelight.logger._segments_outage import Outage
 from sidelight.logger.errors import JournalError, JournalFull
-from sidelight.payloads import Event
 
 log = logging.getLogger(__name__)
 
@@ -52,9 +51,6 @@ KEPT_HEADERS: Final = (
 _GROUP_BYTES: Final = 4 << 20
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FRAME_ID: Final = ""
-_BATCH: Final = "application/cloudevents-batch"
-_REQUIRED: Final = ("specversion", "type", "source", "id")
-_ARRAY: Final = msgspec.json.Decoder(list[msgspec.Raw])
 _ANY: Final = "*"
 
 
@@ -243,10 +239,10 @@ class SealingJournal:
         digest = partial(request_digest, self._keys.digest_key)
         digests = {of: [digest(*item) for item in found] for of, found in requests.items()}
         frame = [self._frame]
-        if not events or _BATCH.encode() not in head.lower() or not _is_batch(read_head(head)):
+        if not events or BATCH not in head.lower() or not is_batch(read_head(head)):
             return _Plan(head, body, done, digests=[digests.get(0, frame)])
         head, body = self._inflated(head, body)
-        pieces = list(_pieces(body, digests))
+        pieces = list(pieces_of(body, digests))
         ordered = [frame, *(digests[piece.number] for piece in pieces)]
         return _Plan(head, body, done, pieces=pieces, digests=ordered)
 
@@ -284,29 +280,6 @@ def _unwritten(error: OSError) -> JournalError:
     return JournalError(f"keys: expected to write and sync, got {error.strerror}; send again")
 
 
-@lru_cache(maxsize=8)
-def _as_bytes(names: frozenset[str]) -> frozenset[bytes]:
-    return frozenset(name.encode("latin-1", "replace") for name in names)
-
-
-def readable_head(head: bytes, headers: Collection[str]) -> bytes:
-    r"""Return what stays readable of a head: the route, and some headers.
-
-    Examples
-    --------
-    >>> readable_head(b"POST /?who=me HTTP/1.1\r\nCe-Id: 7\r\nCe-Type: t\r\n\r\n", {"ce-type"})
-    b'POST / HTTP/1.1\r\nCe-Type: t\r\n\r\n'
-
-    """
-    wanted = _as_bytes(frozenset(headers))
-    lines = head.split(b"\r\n")
-    words = lines[0].split(b" ")
-    if len(words) > 1:
-        words[1] = words[1].partition(b"?")[0]
-    kept = [line for line in lines[1:] if line.partition(b":")[0].strip().lower() in wanted]
-    return b"\r\n".join([b" ".join(words), *kept, b"", b""])
-
-
 def _sealed(plan: _Plan, keys: list[list[Key]]) -> bytes:
     if plan.pieces is None:
         return seal_request(plan.head, plan.body, keys[0]).encode()
@@ -317,47 +290,3 @@ def _digests(plans: list[_Plan]) -> Iterator[bytes]:
     for plan in plans:
         for digests in plan.digests or ():
             yield from digests
-
-
-def requests_of(event: Event) -> list[tuple[str, str]]:
-    """Return (deployment, request id) of everything that an event tells something about."""
-    key = identity(event)
-    own = [(key.deployment, key.request_id)]
-    if event.type != FEEDBACK_TYPE:
-        return own
-    items, _ = feedback(event)
-    found = {(_stored(item["deployment"]), item["request_id"]): None for item in items}
-    return list(found) or own
-
-
-def _stored(name: str) -> str:
-    namespace, slash, rest = name.partition("/")
-    return deployment_name(unquote(namespace), unquote(rest)) if slash else name
-
-
-def _is_batch(head: Head) -> bool:
-    """Whether the parser takes a request apart; complete attributes of a known type win."""
-    if head.path == RECORDS_ROUTE or not head.content_type.strip().lower().startswith(_BATCH):
-        return False
-    return not (
-        all(head.attributes.get(name) for name in _REQUIRED)
-        and is_known_type(head.attributes["type"])
-    )
-
-
-def _pieces(body: bytes, numbers: Collection[int]) -> Iterator[Piece]:
-    """Return where the members of a batch stand that are events."""
-    at = 0
-    for number, member in enumerate(_members(body)):
-        # Only white space and a comma stand before it, and no member begins with these.
-        start = body.index(member, at)
-        at = start + len(member)
-        if number in numbers:
-            yield Piece(number=number, start=start, end=at)
-
-
-def _members(body: bytes) -> list[bytes]:
-    try:
-        return [bytes(member) for member in _ARRAY.decode(body)]
-    except (msgspec.DecodeError, ValueError, RecursionError):
-        return split_array(body)

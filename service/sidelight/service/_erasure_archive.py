@@ -21,7 +21,8 @@ from sidelight.logger._sealed_body import SealedBody, SealedBodyError
 from sidelight.logger._sealed_erasure import tombstones
 from sidelight.logger._sealed_marks import is_sealed
 from sidelight.logger._sealed_since import sealed_since
-from sidelight.logger._sealing import SealingSettings, requests_of
+from sidelight.logger._sealing import SealingSettings
+from sidelight.logger._sealing_requests import requests_of
 from sidelight.logger._segments import SegmentReader
 from sidelight.logger._segments_format import segment_name, segment_paths
 from sidelight.logger.errors import JournalDamaged
