@@ -86,6 +86,20 @@ def test_batches_of_the_same_columns_are_joined_in_order() -> None:
     assert list(joined_batches([])) == []
 
 
+def test_joined_batches_keep_what_scores_need_and_leave_the_rest_empty() -> None:
+    said = {"version": "1", "tags": "{}", "request_ref": "r"}
+    batch = _batch([said | {"time": 5}, said], **{"features.x": pa.array([1.0, None])})
+
+    (found,) = joined_batches([batch, batch])
+
+    assert found.records.schema.equals(batch.records.schema, check_metadata=True)
+    assert found.records["id"].to_pylist() == ["0", "1"] * 2
+    assert found.records["version"].to_pylist() == ["1"] * 4
+    assert found.records["time"].cast(pa.int64()).to_pylist() == [5, 0] * 2
+    assert found.feature("x").to_pylist() == [1.0, None] * 2
+    assert found.records["tags"].null_count == found.records["request_ref"].null_count == 4
+
+
 @pytest.mark.parametrize(
     ("values", "expected"),
     [

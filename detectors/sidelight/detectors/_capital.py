@@ -75,9 +75,10 @@ class Capital:
         total = factors[:, 0] + factors[:, 1]
         for strategy in range(2, factors.shape[1]):
             total += factors[:, strategy]
-        result = np.log10(total, out=total)
-        result += decades
-        return result
+        np.log10(total, out=total)
+        # Each gambler's rows side by side, as looks read them.
+        result = np.empty(total.shape[::-1]).T
+        return np.add(total, decades, out=result)
 
     def log10(self) -> NDArray[np.float64]:
         """Decimal logarithm of each gambler's capital, shape (n_gamblers,)."""

@@ -1,6 +1,7 @@
 """Conformal p-values of a stream against everything seen before."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -58,26 +59,28 @@ class ConformalRanks:
         # Blocks of a few rows start from counts by rank; in a block rows are taken in pairs.
         n_rows, n_columns = ranks.shape
         n_blocks = -(-n_rows // _BLOCK_ROWS)
-        block = np.arange(n_rows)[:, np.newaxis] // _BLOCK_ROWS
-        places = ranks + (block * self.counts.size + np.arange(n_columns) * self.n_ranks)
+        places = ranks + _beginnings(n_rows, n_columns, self.n_ranks)
         counts = np.bincount(places.ravel(), minlength=n_blocks * self.counts.size)
-        counts = counts.reshape(n_blocks, *self.counts.shape)
         n_before = self.counts.sum(axis=1)
-        self.counts = _shift_down(counts, self.counts)
-        upto = np.cumsum(counts, axis=2)
+        # Before each block, and after the last one.
+        counts = _summed(self.counts.ravel(), counts.reshape(n_blocks, self.counts.size))
+        self.counts = counts[-1].reshape(self.counts.shape).copy()
+        counts = counts[:-1]
+        # One sum over everything: above a rank is what is left to the end of its block and column.
+        upto = np.cumsum(counts.ravel())
+        ends = upto.reshape(n_blocks, n_columns, self.n_ranks)[:, :, -1]
         # Rows that fill the last block come after all others, where nobody counts them.
-        padded = np.zeros((n_blocks * _BLOCK_ROWS, n_columns), dtype=self._smallest_type())
-        padded[:n_rows] = ranks
-        blocks = padded.reshape(n_blocks, _BLOCK_ROWS, n_columns).transpose(1, 0, 2)
+        padded = np.zeros((n_blocks, _BLOCK_ROWS, n_columns), dtype=self._smallest_type())
+        padded.reshape(-1, n_columns)[:n_rows] = ranks
         same, more = (
-            found.transpose(1, 0, 2).reshape(padded.shape)[:n_rows]
-            for found in _pairs(np.ascontiguousarray(blocks))
+            found.transpose(1, 0, 2).reshape(-1, n_columns)[:n_rows]
+            for found in _pairs(np.ascontiguousarray(padded.transpose(1, 0, 2)))
         )
         equal = counts.ravel().take(places)
         equal += same
         equal += 1
-        above = n_before + block * _BLOCK_ROWS
-        above -= upto.ravel().take(places)
+        above = np.repeat(ends, _BLOCK_ROWS, axis=0)[:n_rows]
+        above -= upto.take(places)
         above += more
         p_values = u * equal
         p_values += above
@@ -88,17 +91,23 @@ class ConformalRanks:
         return np.min_scalar_type(max(self.n_ranks - 1, 0))
 
 
-def _shift_down(hits: NDArray[np.int64], start: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Turn the counts in each block into those before it; return those after the last one.
+# Looks have the same rows and columns each time, so that this is asked over and over.
+@lru_cache(maxsize=4)
+def _beginnings(n_rows: int, n_columns: int, n_ranks: int) -> NDArray[np.int64]:
+    """Return where the counts of each row's block and column begin, shape (n_rows, n_columns)."""
+    block = np.arange(n_rows, dtype=np.int64)[:, np.newaxis] // _BLOCK_ROWS
+    starts = (block * n_columns + np.arange(n_columns, dtype=np.int64)) * n_ranks
+    starts.flags.writeable = False
+    return starts
 
-    Faster than ``cumsum`` on this axis.
-    """
-    upto = start
-    for block in hits:
-        after = upto + block
-        block[:] = upto
-        upto = after
-    return upto
+
+def _summed(start: NDArray[np.int64], parts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the start and what it is after each part; faster than ``cumsum`` on this axis."""
+    sums = np.empty((len(parts) + 1, start.size), dtype=np.int64)
+    sums[0] = start
+    for before, part, after in zip(sums[:-1], parts, sums[1:], strict=True):
+        np.add(before, part, after)
+    return sums
 
 
 def _pairs(ranks: NDArray[Any]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -107,10 +116,13 @@ def _pairs(ranks: NDArray[Any]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     Shape (rows of a block, blocks, columns): so every comparison runs over memory in one go.
     """
     same, more = np.zeros(ranks.shape, dtype=np.uint8), np.zeros(ranks.shape, dtype=np.uint8)
-    hits = np.empty(ranks.shape, dtype=np.bool_)
+    hits = np.empty(ranks.shape, dtype=np.uint8)
+    is_hits = hits.view(np.bool_)
     for lag in range(1, len(ranks)):
-        earlier, later, hit = ranks[:-lag], ranks[lag:], hits[lag:]
-        for compare, count in ((np.equal, same[lag:]), (np.greater, more[lag:])):
-            compare(earlier, later, out=hit)
-            np.add(count, hit.view(np.uint8), out=count)
+        earlier, later = ranks[:-lag], ranks[lag:]
+        hit, is_hit, equal, larger = hits[lag:], is_hits[lag:], same[lag:], more[lag:]
+        np.equal(earlier, later, is_hit)
+        np.add(equal, hit, equal)
+        np.greater(earlier, later, is_hit)
+        np.add(larger, hit, larger)
     return same, more

@@ -12,10 +12,27 @@ from sidelight.detectors import Rows, Times
 from sidelight.payloads import FEATURE_PREFIX, OUTPUT_PREFIX, Batch
 
 _DOUBLE = pa.float64()
+# What no detector and no score reads: strings mostly, which cost more to join than all numbers.
+_UNREAD = frozenset(
+    {
+        "request_id",
+        "component",
+        "endpoint",
+        "latency_ms",
+        "status",
+        "protocol",
+        "tags",
+        "request_ref",
+        "response_ref",
+    }
+)
 
 
 def joined_batches(batches: Sequence[Batch]) -> Iterator[Batch]:
-    """Yield consecutive batches of the same columns as one, in order."""
+    """Yield consecutive batches of the same columns as one, in order.
+
+    Columns that nobody reads from here on are null in what was joined.
+    """
     start = 0
     for end in range(1, len(batches) + 1):
         schema = batches[start].records.schema
@@ -25,10 +42,20 @@ def joined_batches(batches: Sequence[Batch]) -> Iterator[Batch]:
         if end == start + 1:
             yield batches[start]
         else:
-            records = [batch.records for batch in batches[start:end]]
-            joined = pa.Table.from_batches(records, schema).combine_chunks()
-            yield from map(Batch, joined.to_batches())
+            yield from _joined([batch.records for batch in batches[start:end]], schema)
         start = end
+
+
+def _joined(records: Sequence[pa.RecordBatch], schema: pa.Schema) -> Iterator[Batch]:
+    read = [name for name in schema.names if name not in _UNREAD]
+    table = pa.Table.from_batches(records, schema).select(read).combine_chunks()
+    for part in table.to_batches():
+        found = iter(part.columns)
+        columns = [
+            pa.nulls(part.num_rows, field.type) if field.name in _UNREAD else next(found)
+            for field in schema
+        ]
+        yield Batch.of(columns, schema)
 
 
 def watched_batch(batch: Batch) -> Batch:
@@ -73,7 +100,7 @@ def rows_of(records: pa.RecordBatch) -> Iterator[Rows]:
 
 def times_of(records: pa.RecordBatch) -> Times:
     """Return the occurrence times of rows."""
-    return Times(np.asarray(records.column("time").cast(pa.int64())))
+    return Times(records.column("time").to_numpy(zero_copy_only=False).view(np.int64))
 
 
 def arrays_of(table: Any) -> dict[str, NDArray[Any]]:
