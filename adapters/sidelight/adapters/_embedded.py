@@ -190,6 +190,16 @@ class EmbeddedJournals:
         with self._database.read() as connection:
             return {_PARTITION: _inferences_end(connection)}
 
+    def waiting_bytes(self, group: str) -> int:
+        """Return the size of the records of ``inferences`` that a group has not passed yet."""
+        with self._database.read() as connection:
+            position = _positions(connection, group, "inferences").get(_PARTITION, 0)
+            # The lengths stand before the payloads, which are not read.
+            (size,) = connection.execute(
+                "SELECT total(length(payload)) FROM inferences WHERE position >= ?", (position,)
+            ).fetchone()
+        return int(size)
+
     def commit(self, commit: Commit) -> None:
         """Make one step durable, all of it or nothing; ``JournalError`` means nothing."""
         written: Runs | None = None

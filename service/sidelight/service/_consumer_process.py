@@ -12,6 +12,7 @@ from sidelight.service._freed_memory import keep_freed_memory
 from sidelight.service._gauges import gauges_document
 from sidelight.service._lake_place import open_mover
 from sidelight.service._metrics import Labels
+from sidelight.service._pace import Pace
 from sidelight.service._process import say_ready
 from sidelight.service._run_folder import CONSUMER, RunFolder
 from sidelight.service._settings import Settings
@@ -52,7 +53,8 @@ def run_consumer(settings: Settings) -> None:
         log.error("%s", error)  # noqa: TRY400 - a sentence for a person, no traceback
         sys.exit(CANNOT_START)
     put_all_settings(documents, settings.deployments)
-    stages = storing_stages(settings, journals, documents)
+    pace = Pace(journals)
+    stages = storing_stages(settings, journals, documents, must_wait=pace.must_wait)
     stages.append(RetentionStage(journals, documents, Lake(settings.data), settings))
     append = through_door(settings.data)
     stages.append(

@@ -2,7 +2,7 @@
 
 import logging
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -77,6 +77,8 @@ class DecodingStage:
         Whether labels are noted for the indexing stage, too.
     notes_replies : bool, default False
         Whether answers of other detectors are.
+    must_wait : callable of now_ns, optional
+        Says whether what came is left where it is for now.
 
     """
 
@@ -91,11 +93,13 @@ class DecodingStage:
         max_inflated_bytes: int,
         notes_label_changes: bool = False,
         notes_replies: bool = False,
+        must_wait: Callable[[int], bool] | None = None,
     ) -> None:
         self._journals = journals
         self._documents = documents
         self._notes_label_changes = notes_label_changes
         self._notes_replies = notes_replies
+        self._must_wait = must_wait
         self._suspicion = Suspicion(_MAX_RECORDS)
         self._step_bytes = _MAX_BYTES
         self._orphan_after_ns = int(orphan_after_s * 1e9)
@@ -125,6 +129,8 @@ class DecodingStage:
         # A clock that was set back makes nobody wait for what it showed before.
         if 0 <= now_ns - self._committed_ns < self._gather_ns:
             return False
+        if self._must_wait is not None and self._must_wait(now_ns):
+            return False
         slices = self._journals.read_events(
             DECODING, max_records=self._suspicion.n_records, max_bytes=self._step_bytes
         )
@@ -136,7 +142,7 @@ class DecodingStage:
             idle_since_ns = self._idle_since_ns
             self.reset()
             self._idle_since_ns = idle_since_ns
-            self._step_bytes //= 2
+            self._step_bytes = max(1, self._step_bytes // 4)
             return True
         except JournalError:
             raise
@@ -145,7 +151,9 @@ class DecodingStage:
             self._suspect(slices, n_records, error)
             return True
         self._suspicion.passed(n_records)
-        self._step_bytes = min(2 * self._step_bytes, _MAX_BYTES) if worked else _MAX_BYTES
+        # What was too much once is often so again: a step that is made in vain costs as much.
+        longer = self._step_bytes + self._step_bytes // 4 + 1
+        self._step_bytes = min(longer, _MAX_BYTES) if worked else _MAX_BYTES
         return worked
 
     @property

@@ -1,6 +1,7 @@
 """The stages of a service as it is configured, for its processes and for commands without one."""
 
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
 
@@ -34,9 +35,16 @@ def groups_of(settings: Settings) -> tuple[str, ...]:
 
 
 def storing_stages(
-    settings: Settings, journals: EmbeddedJournals, documents: EmbeddedDocuments
+    settings: Settings,
+    journals: EmbeddedJournals,
+    documents: EmbeddedDocuments,
+    *,
+    must_wait: Callable[[int], bool] | None = None,
 ) -> list[Stage]:
-    """Return the stages that decode, and that keep rows in the lake or count what goes by."""
+    """Return the stages that decode, and that keep rows in the lake or count what goes by.
+
+    Decoding leaves what came where it is as long as ``must_wait`` says so.
+    """
     search = settings.store.elasticsearch
     decoding = DecodingStage(
         journals,
@@ -45,6 +53,7 @@ def storing_stages(
         max_inflated_bytes=settings.limits.decompressed,
         notes_label_changes=search is not None,
         notes_replies=search is not None and search.seldon is not None,
+        must_wait=must_wait,
     )
     note_store(settings, documents)
     if not settings.store.lake:
