@@ -9,7 +9,7 @@ import pytest
 
 from sidelight.explainers import DeadlineExceeded
 from sidelight.service import _explaining
-from sidelight.service._explaining import ExplainRequest
+from sidelight.service._explain_request import ExplainRequest
 
 _QUESTION = {"deployment": "prod/flights", "instances": [[1.0, "f"]]}
 

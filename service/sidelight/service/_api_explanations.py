@@ -8,7 +8,7 @@ from starlette.concurrency import run_in_threadpool
 from sidelight.service._access import Caller
 from sidelight.service._api_access import caller_of, note_access
 from sidelight.service._context import Context, context_of
-from sidelight.service._explaining import ExplainRequest
+from sidelight.service._explain_request import ExplainRequest
 from sidelight.service.errors import NotFound
 
 router = APIRouter(prefix="/v1/explanations", tags=["explanations"])

@@ -1,19 +1,15 @@
-"""Explanations as the API asks for them: which rows, which model, what is kept of the answer."""
+"""Explanations as the API asks for them: by their deadline, and kept with what they cost."""
 
 import asyncio
-import hashlib
 import logging
 import time
 from collections import Counter, defaultdict
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from threading import Lock
-from typing import Any, Literal, Self
+from typing import Any, Literal
 from uuid import uuid4
-
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from sidelight.adapters import (
     Endpoint,
@@ -26,7 +22,6 @@ from sidelight.adapters import (
     v2_url,
 )
 from sidelight.explainers import (
-    Background,
     Broker,
     DeadlineExceeded,
     Explained,
@@ -37,23 +32,18 @@ from sidelight.explainers import (
     Target,
 )
 from sidelight.logger import Document, Documents
-from sidelight.payloads import Explanation, Inference
-from sidelight.service._columns import background_columns
-from sidelight.service._deployments import get_settings
-from sidelight.service._layouts import columns_of, fitting_layout, layouts_of
+from sidelight.payloads import Explanation
+from sidelight.service._explain_request import ExplainRequest
+from sidelight.service._explanation_tasks import Task, Tasks
 from sidelight.service._metrics import Labels, observe, split_name
-from sidelight.service._names import DeploymentName
 from sidelight.service._problems import problem, problem_of
-from sidelight.service._reference_files import read_reference_file
 from sidelight.service._settings import Settings
-from sidelight.service._settings_deployment import ModelSettings
-from sidelight.service.errors import BadRequest, NotFound, NotReady, ServiceError
+from sidelight.service.errors import NotReady, ServiceError
 
 log = logging.getLogger(__name__)
 
 COLLECTION = "explanations"
 _METHOD = "shapley"
-_MAX_INSTANCES = 64
 _JOBS = 4
 _WAITING = 64
 # The deadline is kept inside; this is for what is not: another deadline in the queue before.
@@ -67,48 +57,6 @@ _INTERRUPTED = problem(
 _MODELS: dict[str, type[V1Model] | type[V2Model]] = {"v1": V1Model, "v2": V2Model}
 
 
-class ExplainRequest(BaseModel):
-    """What to explain, and how much it may cost."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    deployment: DeploymentName | None = None
-    inference_id: str | None = None
-    instances: list[dict[str, Any] | list[Any]] | None = Field(
-        default=None, min_length=1, max_length=_MAX_INSTANCES
-    )
-    row: int | None = Field(default=None, ge=0)
-    method: Literal["auto", "shapley"] = "auto"
-    output: str | None = None
-    deadline_ms: int | None = Field(default=None, ge=1, le=600_000)
-    budget_rows: int = Field(default=60_000, ge=1, le=10_000_000)
-    wait: bool = True
-
-    @model_validator(mode="after")
-    def _one_source(self) -> Self:
-        if (self.inference_id is None) == (self.instances is None):
-            raise ValueError("expected inference_id or instances, one of them")
-        if self.instances is not None and self.deployment is None:
-            raise ValueError("expected deployment beside instances")
-        return self
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Task:
-    """A request with everything that it needs, looked up."""
-
-    id: str
-    request: ExplainRequest
-    deployment: str
-    version: str | None
-    inference: Inference | None
-    model: ModelSettings
-    url: str
-    layout: dict[str, Any]
-    background: Background
-    instances: list[tuple[Any, ...]]
-
-
 class Explaining:
     """Explains, through one broker for all live models, and keeps what it found.
 
@@ -118,7 +66,7 @@ class Explaining:
     def __init__(self, settings: Settings, documents: Documents, inferences: QueryStore) -> None:
         self._settings = settings
         self._documents = documents
-        self._inferences = inferences
+        self._tasks = Tasks(settings, documents, inferences)
         caps = settings.explanations
         self._broker = Broker(
             Limits(
@@ -133,8 +81,6 @@ class Explaining:
         self._waited = ThreadPoolExecutor(_WAITING, "sidelight-explain-now")
         self._lock = Lock()
         self._counts: dict[tuple[str, Labels], float] = defaultdict(float)
-        self._references: dict[str, list[str]] = {}
-        self._backgrounds: dict[tuple[str, frozenset[str]], Background] = {}
         self._under_way: set[str] = set()
         self._refusals: Counter[str] = Counter()
 
@@ -175,11 +121,11 @@ class Explaining:
         """
         if ends_at is None:
             ends_at = time.monotonic() + self._deadline_s(request)
-        return self._run(self._task(request, _explanation_id()), ends_at)
+        return self._run(self._tasks.prepare(request, _explanation_id()), ends_at)
 
     def begin(self, request: ExplainRequest) -> Explanation:
         """Explain in the background; return what ``find`` will complete."""
-        task = self._task(request, _explanation_id())
+        task = self._tasks.prepare(request, _explanation_id())
         running = self._shown(task, state="running")
         self._under_way.add(task.id)
         self._put(running.to_json(), task)
@@ -207,7 +153,7 @@ class Explaining:
         self._broker.close()
         self._client.close()
 
-    def _run_job(self, task: _Task) -> None:
+    def _run_job(self, task: Task) -> None:
         try:
             self._run(task, time.monotonic() + self._deadline_s(task.request))
         except (ServiceError, ExplainerError) as error:
@@ -219,7 +165,7 @@ class Explaining:
         finally:
             self._under_way.discard(task.id)
 
-    def _run(self, task: _Task, ends_at: float) -> Explanation:
+    def _run(self, task: Task, ends_at: float) -> Explanation:
         # Answers are remembered under the address too, and not beyond a refusal: what another
         # model or version said is not what is asked for now.
         where = f"{task.deployment} at {task.url} {self._refusals[task.url] or ''}"
@@ -256,7 +202,7 @@ class Explaining:
         self._put(done.to_json(), task)
         return done
 
-    def _model(self, task: _Task) -> Predict:
+    def _model(self, task: Task) -> Predict:
         route = v2_url if task.model.protocol == "v2" else v1_url
         endpoint = Endpoint(
             client=self._client, url=route(task.url, task.model.name), explanation_id=task.id
@@ -269,7 +215,7 @@ class Explaining:
             version=task.version,
         )
 
-    def _shown(self, task: _Task, *, state: Literal["running", "done", "failed"]) -> Explanation:
+    def _shown(self, task: Task, *, state: Literal["running", "done", "failed"]) -> Explanation:
         return Explanation(
             id=task.id,
             state=state,
@@ -280,7 +226,7 @@ class Explaining:
             output=task.request.output,
         )
 
-    def _put(self, value: dict[str, Any], task: _Task) -> None:
+    def _put(self, value: dict[str, Any], task: Task) -> None:
         now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
         document = Document(
             collection=COLLECTION,
@@ -303,147 +249,17 @@ class Explaining:
             self._counts["explainer_model_rows_total", labels] += cost.model_rows
             self._counts["explainer_cache_hits_total", labels] += cost.cache_hits
 
-    def _task(self, request: ExplainRequest, task_id: str) -> _Task:
-        inference = self._inference(request)
-        deployment = inference.deployment if inference else request.deployment or ""
-        model = get_settings(self._documents, deployment).model
-        if model is None:
-            raise NotReady(
-                f"no model is configured for {deployment}",
-                expected="deployments[].model.url",
-                hint=f'PUT /v1/deployments/{deployment} {{"model": {{"url": ..., "name": ...}}}}',
-            )
-        inventory = self._documents.get("deployments", deployment)
-        if inventory is None:
-            raise NotFound(f"no traffic of {deployment} was seen yet")
-        rows = _rows(request, inference)
-        layout, background = self._asked_with(deployment, inventory, rows[0])
-        version = inference.version if inference else None
-        return _Task(
-            id=task_id,
-            request=request,
-            deployment=deployment,
-            version=version,
-            inference=inference,
-            model=model,
-            url=model.versions.get(version, model.url) if version else model.url,
-            layout=layout,
-            background=background,
-            instances=[background.instance(row) for row in rows],
-        )
-
     def _deadline_s(self, request: ExplainRequest) -> float:
         if request.deadline_ms is None:
             return self._settings.explanations.deadline
         return request.deadline_ms / 1000
-
-    def _inference(self, request: ExplainRequest) -> Inference | None:
-        if request.inference_id is None:
-            return None
-        inference = self._inferences.get(request.inference_id)
-        if inference is None:
-            raise NotFound(
-                f"no inference {request.inference_id}", hint="GET /v1/inferences finds them"
-            )
-        if request.deployment not in {None, inference.deployment}:
-            raise BadRequest(
-                "the inference belongs to another deployment",
-                expected=request.deployment or "",
-                got=inference.deployment,
-            )
-        return inference
-
-    def _asked_with(
-        self, deployment: str, inventory: dict[str, Any], row: Any
-    ) -> tuple[dict[str, Any], Background]:
-        """Return the layout of the logged requests with the columns of a row, and its background.
-
-        Traffic may have changed its columns since, and the reference may hold columns of requests
-        that only strayed in.
-        """
-        digest = self._reference_digest(deployment)
-        if digest not in self._references:
-            self._references[digest] = list(self._reference_columns(digest))
-        known = self._references[digest]
-        asked = row if isinstance(row, dict) else len(row)
-        layout = fitting_layout(layouts_of(inventory), asked, known)
-        if layout is None:
-            raise NotReady(
-                f"no request of {deployment} with the columns of its reference was seen yet",
-                expected=", ".join(known[:20]),
-            )
-        names = columns_of(layout)
-        missing = [name for name in names if name not in known]
-        if missing:
-            raise BadRequest(
-                "the inference has columns that the reference does not have",
-                expected=", ".join(known[:20]),
-                got=", ".join(missing[:20]),
-                hint="explanations compare with rows of the reference",
-            )
-        place = digest, frozenset(names)
-        if place not in self._backgrounds:
-            columns = self._reference_columns(digest)
-            self._backgrounds[place] = _sampled(
-                {name: values for name, values in columns.items() if name in names},
-                digest,
-                self._settings.explanations.background_rows,
-            )
-        return layout, self._backgrounds[place]
-
-    def _reference_columns(self, digest: str) -> Mapping[str, list[Any]]:
-        return background_columns(read_reference_file(self._settings.data, digest))
-
-    def _reference_digest(self, deployment: str) -> str:
-        reference = self._documents.get("references", deployment) or {}
-        digest = reference.get("digest")
-        if digest is None:
-            rows = reference.get("rows", 0)
-            raise NotReady(
-                f"the reference of {deployment} is not complete: {rows} rows so far",
-                hint="explanations compare with its rows; send more traffic or set reference.file",
-            )
-        return str(digest)
 
 
 def _explanation_id() -> str:
     return uuid4().hex
 
 
-def _sampled(columns: dict[str, list[Any]], digest: str, n_rows: int) -> Background:
-    # Rows of another layout have none of these columns.
-    used = [
-        index
-        for index, row in enumerate(zip(*columns.values(), strict=True))
-        if any(value is not None for value in row)
-    ]
-    if used:
-        columns = {name: [values[index] for index in used] for name, values in columns.items()}
-    seed = int.from_bytes(hashlib.sha256(digest.encode()).digest()[:8], "big")
-    return Background.sample(columns, n_rows=n_rows, seed=seed)
-
-
-def _rows(request: ExplainRequest, inference: Inference | None) -> list[Any]:
-    rows: list[Any] = list(request.instances or [])
-    if inference is not None:
-        if inference.orphan == "response":
-            raise BadRequest("of this inference only the response is known: no row to explain")
-        rows = [dict(row.features) for row in inference.rows]
-    if request.row is not None:
-        if request.row >= len(rows):
-            raise BadRequest("row: there is no such row", expected=f"below {len(rows)}")
-        rows = [rows[request.row]]
-    if len(rows) > _MAX_INSTANCES:
-        raise BadRequest(
-            "too many rows for one explanation",
-            expected=f"at most {_MAX_INSTANCES}",
-            got=str(len(rows)),
-            hint="name one with `row`",
-        )
-    return rows
-
-
-def _refuse_other_version(task: _Task, explained: Explained) -> None:
+def _refuse_other_version(task: Task, explained: Explained) -> None:
     """Say that the version that served an inference is gone, rather than explain another one."""
     others = [version for version in explained.versions if version != task.version]
     if task.version is None or not others:
