@@ -116,17 +116,17 @@ class FakeServer:
         self.versions[place] = version
 
     def _search(self, path: str, body: dict[str, Any]) -> list[dict[str, Any]]:
-        stem = path.split("/")[1].removesuffix("*")
+        stems = tuple(item.removesuffix("*") for item in path.split("/")[1].split(","))
         wanted = body["query"]["bool"]
         hits: list[dict[str, Any]] = [
             {
                 "_index": index,
                 "_id": name,
                 "_source": {key: source.get(key) for key in body["_source"]},
-                "sort": [source["inference_id"], source["row"], index],
+                "sort": [source.get("inference_id", ""), source.get("row", 0), index],
             }
             for (index, name), (_, source) in self.found.items()
-            if index.startswith(stem)
+            if index.startswith(stems)
             and all(_holds(source, clause) for clause in wanted["filter"])
             and not any(_holds(source, clause) for clause in wanted.get("must_not", []))
         ]

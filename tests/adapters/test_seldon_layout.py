@@ -13,6 +13,7 @@ from sidelight.adapters import ImportFileError, Joined, SeldonOptions, seldon_lo
 from sidelight.adapters._elastic_bulk import Operation
 from sidelight.adapters._seldon_layout import (
     ID_FIELD,
+    REPLY_FIELD,
     clean_header,
     index_name,
     inference_documents,
@@ -37,6 +38,7 @@ def _written(operation: Operation) -> tuple[str, str, dict[str, Any]]:
     assert operation.head["retry_on_conflict"] == 3
     # A field of ours, for erasures.
     assert body["doc"].pop(ID_FIELD, "i") == "i"
+    assert len(body["doc"].pop(REPLY_FIELD, 32 * "x")) == 32
     return operation.head["_index"], operation.head["_id"], body["doc"]
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import uvicorn
+from fastapi import FastAPI
 
 from sidelight.adapters import LakeError
 from sidelight.service import _api_process
@@ -15,13 +16,17 @@ from sidelight.service import _api_process
 class Inferences:
     """A store that notes what it is asked."""
 
-    def __init__(self, error: Exception | None = None) -> None:
+    def __init__(
+        self, error: Exception | None = None, prepared: threading.Event | None = None
+    ) -> None:
         self.asked: list[str] = []
         self.error = error
+        self.prepared = prepared
 
-    def find(self, *, limit: int) -> tuple[list[Any], None]:
+    def find(self, *, limit: int, order: str) -> tuple[list[Any], None]:
         """Note the question."""
-        self.asked.append(f"find {limit}")
+        is_prepared = self.prepared is not None and self.prepared.is_set()
+        self.asked.append(f"find {limit} {order}{', prepared' if is_prepared else ''}")
         if self.error is not None:
             raise self.error
         return [self], None
@@ -38,20 +43,25 @@ def context(inferences: Inferences) -> Any:
     return SimpleNamespace(inferences=inferences)
 
 
-def test_the_newest_inference_is_asked_for_before_anybody_asks() -> None:
-    inferences = Inferences()
+def test_routes_and_the_newest_inference_are_ready_before_anybody_asks() -> None:
+    app, prepared = FastAPI(), threading.Event()
+    inferences = Inferences(prepared=prepared)
 
-    _api_process._ask_once(context(inferences))
+    _api_process._prepare(app, context(inferences), prepared)
 
-    assert inferences.asked == ["find 1", "get newest"]
+    assert app.openapi_schema is not None
+    newest, oldest = ["find 1 -time", "get newest"], ["find 1 time, prepared", "get newest"]
+    assert inferences.asked == [*newest, *oldest]
 
 
 def test_a_store_that_fails_does_not_keep_the_api_from_starting() -> None:
     inferences = Inferences(LakeError("no file"))
 
-    _api_process._ask_once(context(inferences))
+    prepared = threading.Event()
+    _api_process._prepare(FastAPI(), context(inferences), prepared)
 
-    assert inferences.asked == ["find 1"]
+    assert inferences.asked == ["find 1 -time", "find 1 time"]
+    assert prepared.is_set()
 
 
 def test_a_store_that_does_not_answer_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,7 +74,7 @@ def test_a_store_that_does_not_answer_holds_up_nobody(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(uvicorn.Server, "startup", started)
 
-    def prepare() -> None:
+    def prepare(_: threading.Event) -> None:
         answering.wait(60)
 
     server = _api_process._Server(uvicorn.Config(lambda: None), prepare)

@@ -14,12 +14,13 @@ from typing import Any
 import pytest
 
 from sidelight.adapters import Decoder, Inferences, Lake, LakeError
+from sidelight.adapters._lake_remote import Copies
 from sidelight.logger import Commit, Document, EventLimits, verify
 from sidelight.logger._checkpoint import Checkpoint
 from sidelight.logger._sealed_verify import verify_sealed
 from sidelight.logger._sealing import SealingJournal, SealingSettings
 from sidelight.payloads import RawRef
-from sidelight.service import _stage_forgetting
+from sidelight.service import _stage_erasing, _stage_forgetting
 from sidelight.service._deployments import put_settings
 from sidelight.service._erasure_finding import row_values
 from sidelight.service._erasure_orders import COLLECTION, ErasureAnswer, ErasureOrder, ErasureOrders
@@ -455,7 +456,7 @@ def test_search_server_forgets_too_before_it_is_done(eraser: Eraser) -> None:
                 Commit(group=INDEXING, journal="inferences", positions=end)
             )
             for _, key, value in documents.find("search_erasures"):
-                asked.append(value["id"])
+                asked.append(value.get("id") or f"replies to {value['request_id']}")
                 documents.put([Document(collection="search_erasures", key=key)])
             return now_ns < 0
 
@@ -466,7 +467,9 @@ def test_search_server_forgets_too_before_it_is_done(eraser: Eraser) -> None:
     answer = eraser.order(**_by_marker())
 
     assert answer.state == "done"
-    assert len(set(asked)) == 2
+    replies = {name for name in asked if name.startswith("replies to ")}
+    assert len(set(asked) - replies) == 2
+    assert replies == {"replies to r2", "replies to r5"}
     assert not documents.find("search_erasures")
 
 
@@ -640,6 +643,46 @@ def test_erased_events_keep_no_segment_from_its_retirement(eraser: Eraser) -> No
     (contents,) = found
     assert set(contents.spans) == {_NAME}
     assert not contents.has_unknown
+
+
+def test_a_silent_bucket_holds_up_nobody_and_the_erasure_is_done_when_it_answers(
+    eraser: Eraser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Future[None]] = []
+
+    def ask(_: Callable[[], None]) -> Future[None]:
+        asked.append(Future())
+        return asked[-1]
+
+    def step() -> bool:
+        eraser.folder.now_ns += 10**9
+        return eraser.stage.step(eraser.folder.now_ns)
+
+    monkeypatch.setattr(Copies, "are_remote", True)
+    monkeypatch.setattr(_stage_erasing, "_in_thread", ask)
+    order = ErasureOrder(deployment=_NAME, by="me", reason="asked", **_by_marker())
+    eraser.orders.ask(order)
+    assert [step() for _ in range(3)] == [False] * 3
+    asked[0].set_exception(LakeError("the bucket is silent"))
+    assert not step()
+    assert eraser.stage.failure == "the bucket is silent"
+
+    while len(asked) == 1:
+        assert not step()
+    asked[1].set_result(None)
+    assert eraser.answer(order.id).state == "done"
+
+
+def test_what_a_thread_is_asked_is_answered_or_fails() -> None:
+    answers: list[int] = []
+    _stage_erasing._in_thread(lambda: answers.append(1)).result(10)
+    assert answers == [1]
+
+    def fails() -> None:
+        raise LakeError("no")
+
+    with pytest.raises(LakeError, match="no"):
+        _stage_erasing._in_thread(fails).result(10)
 
 
 class _Killed(BaseException):

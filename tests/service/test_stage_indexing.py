@@ -244,6 +244,41 @@ def _ids(folder: IndexedFolder) -> list[str]:
     return sorted(source["inference_id"] for source in folder.server.sources().values())
 
 
+def test_replies_whose_inference_never_came_are_erased_by_their_request(
+    folder: IndexedFolder,
+) -> None:
+    folder.indexing.close()
+    store = ElasticStore(folder.server, seldon=SeldonOptions())
+    scores = ScoreReader(folder.data, folder.documents)
+    folder.indexing = IndexingStage(folder.journals, folder.documents, scores, store, Troubles())
+    folder.decoding._notes_replies = True
+    # Two that stay, one of them of another deployment with the same request.
+    for name, request_id in (("flights", "r1"), ("flights", "r2"), ("other", "r1")):
+        reply = {
+            "ce-specversion": "1.0",
+            "ce-type": "org.kubeflow.serving.inference.outlier",
+            "ce-source": "org.kubeflow.serving.od",
+            "ce-id": request_id,
+            "ce-namespace": "prod",
+            "ce-inferenceservicename": name,
+        }
+        folder.put(reply, b'{"data": {"is_outlier": [1]}}')
+    folder.work()
+    folder.index()
+    assert len(folder.server.found) == 3
+
+    value = {"deployment": "prod/flights", "request_id": "r1"}
+    key = "prod/flights|request|r1"
+    folder.documents.put([Document(collection=SEARCH_ERASURES, key=key, value=value)])
+    folder.index()
+
+    assert sorted(folder.server.found) == [
+        ("inference-log-inferenceservice-prod-flights-unknown-endpoint", "r2"),
+        ("inference-log-inferenceservice-prod-other-unknown-endpoint", "r1"),
+    ]
+    assert folder.documents.find(SEARCH_ERASURES) == []
+
+
 def test_what_is_erased_is_deleted_and_then_done(folder: IndexedFolder) -> None:
     folder.ask([[1, "m"], [2, "f"]])
     folder.ask([[3, "m"]])
@@ -380,6 +415,30 @@ def test_an_alarm_is_stored_again_only_when_it_changed(
     folder.index()
     marks = [source["alarms"] for source in folder.server.sources().values()]
     assert marks == [["alarm"], ["alarm"]]
+
+
+def test_alarms_that_retention_has_deleted_go_from_the_server(
+    folder: IndexedFolder, make_alarm: Callable[..., Any]
+) -> None:
+    folder.ask([[1, "m"]])
+    folder.documents.put([alarm_document(make_alarm(id=name)) for name in ("old", "young")])
+    folder.work()
+    folder.index()
+    folder.documents.put([Document(collection="alarms", key="old")])
+    folder.now_ns += 60 * 10**9
+    folder.index()
+
+    alarms = [name for index, name in folder.server.found if index == "sidelight-alarms"]
+    assert alarms == ["young"]
+    assert [key for key, _ in folder.journals.scan(INDEXING, b"alarm|")] == [b"alarm|young"]
+    # Nothing is deleted twice, and what comes back is there again.
+    n_requests = len(folder.server.requests)
+    folder.now_ns += 60 * 10**9
+    folder.index()
+    assert len(folder.server.requests) == n_requests
+    folder.documents.put([alarm_document(make_alarm(id="old"))])
+    folder.index()
+    assert ("sidelight-alarms", "old") in folder.server.found
 
 
 @pytest.fixture

@@ -206,6 +206,12 @@ class ElasticStore:
 
         return self._bulk.send(marks())
 
+    def forget_alarms(self, ids: Collection[str]) -> None:
+        """Delete alarms; the rows that they marked keep their ids as long as they are there."""
+        self.prepare()
+        index = f"{self._options.prefix}-alarms"
+        self._bulk.send(Operation("delete", {"_index": index, "_id": name}) for name in ids)
+
     def _note_columns(self, batches: Sequence[Batch], joined: Mapping[str, Joined]) -> None:
         """Store which columns there are before the first document that has them."""
         schemas = {
@@ -234,10 +240,13 @@ class ElasticStore:
             raise
         self._notes.done()
 
-    def erase(self, deployment: str, inference_ids: Collection[str]) -> int:
+    def erase(
+        self, deployment: str, inference_ids: Collection[str], request_ids: Collection[str] = ()
+    ) -> int:
         """Delete all rows of some inferences, of all revisions and days; return how many.
 
-        Done again it changes nothing. Nothing may write rows of them meanwhile or later.
+        Done again it changes nothing. Nothing may write rows of them meanwhile or later. Replies
+        of other detectors, in Seldon's layout, are found by the ids of requests.
         """
         self.prepare()
 
@@ -248,7 +257,9 @@ class ElasticStore:
 
         outcomes = self._bulk.send(deletions())
         self._refresh(deployment)
-        return outcomes["stored"] + self._log.erase(sorted(inference_ids))
+        logged = self._log.erase(sorted(inference_ids))
+        replies = self._log.erase_replies(deployment, sorted(request_ids))
+        return outcomes["stored"] + logged + replies
 
     def _put_policy(self) -> bool:
         name = f"{self._options.prefix}-inferences"

@@ -8,7 +8,7 @@ from sidelight.adapters._elastic_days import DAY
 from sidelight.adapters._elastic_search import ElasticSearch
 from sidelight.adapters._lake_expiry import Span, meets
 from sidelight.adapters._query_time import format_time
-from sidelight.adapters._seldon_layout import ID_FIELD, LOGGED, of_deployment
+from sidelight.adapters._seldon_layout import ID_FIELD, LOGGED, REPLY_FIELD, of_deployment
 
 _SECOND_US: Final = 1_000_000
 _DAY_US: Final = 86_400 * _SECOND_US
@@ -63,7 +63,8 @@ class ElasticExpiry:
         spans = [_range(span, format_time, "@timestamp") for span in kept]
         old = {"range": {"@timestamp": {"lt": format_time(before_us)}}}
         # Whatever else is called so: nothing is deleted that we did not write.
-        own = {"exists": {"field": ID_FIELD}}
+        fields = [{"exists": {"field": name}} for name in (ID_FIELD, REPLY_FIELD)]
+        own = {"bool": {"should": fields, "minimum_should_match": 1}}
         filters = [*of_deployment(deployment), old, own, {"bool": {"must_not": spans}}]
         hits = self._search.places_in(LOGGED, filters, size=_DOCUMENTS)
         if not hits:

@@ -298,6 +298,15 @@ class Lake:
         """
         return self._copies.path(path)
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether files may be in a bucket alone."""
+        return self._copies.are_remote
+
+    def ask(self) -> None:
+        """Find out whether the bucket answers, if there is one; ``LakeUnreachable`` if not."""
+        self._copies.ask()
+
     def _has_room(self, size: int) -> bool:
         disk = os.statvfs(self.folder)
         return disk.f_bavail * disk.f_frsize - size >= self._reserve_bytes

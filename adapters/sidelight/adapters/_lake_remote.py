@@ -15,6 +15,9 @@ from sidelight.adapters._lake_place import Place, place_of
 from sidelight.adapters._sink_files_s3 import connect_s3
 from sidelight.adapters.errors import LakeError
 
+OWNER: Final = "sidelight.json"
+"""Object that says which data folder a place belongs to."""
+
 _CHUNK_BYTES: Final = 8 << 20
 # After a failure nobody waits for the bucket again so soon: a query is refused at once.
 _PAUSE_S: Final = 2.0
@@ -176,6 +179,23 @@ class Copies:
         bucket = self._remote()
         # Of a lake without a bucket whoever opens the file finds it missing.
         return path if bucket is None else self._held(entry, path, bucket)
+
+    @property
+    def are_remote(self) -> bool:
+        """Whether there is a bucket that has to be asked."""
+        return self._remote() is not None
+
+    def ask(self) -> None:
+        """Find out whether the bucket answers.
+
+        Raises
+        ------
+        LakeUnreachable
+            When it does not, after some seconds.
+
+        """
+        if (bucket := self._remote()) is not None:
+            bucket.size(OWNER)
 
     def _held(self, entry: str, path: Path, bucket: Bucket) -> Path:
         try:

@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from typing import Any, Final
 
 import orjson
@@ -33,6 +34,9 @@ _SIDES: Final = (("request", "features", FEATURE_PREFIX), ("response", "outputs"
 
 ID_FIELD: Final = "Sidelight-Inference"
 """The id of the inference that a document is of."""
+
+REPLY_FIELD: Final = "Sidelight-Reply"
+"""``reply_key`` of what another detector answered, whose inference may never have come."""
 
 LOGGED: Final = "inference-log-*,drift-log-*"
 """Every index of this layout."""
@@ -119,6 +123,11 @@ def of_deployment(deployment: str) -> list[dict[str, Any]]:
     ]
 
 
+def reply_key(deployment: str, request_id: str) -> str:
+    """Return what the documents of replies to a request are found by: long ids are no terms."""
+    return blake2b(f"{deployment}|{request_id}".encode(), digest_size=16).hexdigest()
+
+
 def inference_documents(
     batch: Batch, joined: Joined, options: SeldonOptions
 ) -> Iterator[Operation]:
@@ -168,7 +177,7 @@ def reply_documents(reply: Mapping[str, Any], options: SeldonOptions) -> Iterato
         names = [
             str(item.get("name")) for item in _columns(options, reply["deployment"], "requests")
         ]
-        document = _common(reply["deployment"], reply, engine, time)
+        document = _reply(reply, engine, time)
         document["drift"] = {**part, "data": _drift(data, names)}
         detector = reply["source"]
         for prefix in _DETECTORS:
@@ -184,7 +193,7 @@ def reply_documents(reply: Mapping[str, Any], options: SeldonOptions) -> Iterato
     endpoint = reply["endpoint"] or "unknown-endpoint"
     index = index_name("inference-log", engine, *parts, endpoint, environment=options.environment)
     for number in range(len(flags)):
-        document = _common(reply["deployment"], reply, engine, time)
+        document = _reply(reply, engine, time)
         row = {name: _item(values, number) for name, values in data.items()}
         document["outlier"] = {**part, "data": row}
         yield _upsert(index, _row_name(reply["request_id"], number, len(flags)), document)
@@ -289,6 +298,11 @@ def _common(deployment: str, facts: Mapping[str, Any], engine: str, time: str) -
         "Ce-Modelid": clean_header(facts["component"] or ""),
     }
     return {name: value for name, value in named.items() if value}
+
+
+def _reply(reply: Mapping[str, Any], engine: str, time: str) -> dict[str, Any]:
+    key = reply_key(reply["deployment"], reply["request_id"])
+    return _common(reply["deployment"], reply, engine, time) | {REPLY_FIELD: key}
 
 
 def _row_name(request_id: str, row: int, rows: int) -> str:

@@ -12,9 +12,11 @@ from sidelight.adapters._elastic_templates import IndexOptions
 from sidelight.adapters._seldon_layout import (
     ID_FIELD,
     LOGGED,
+    REPLY_FIELD,
     SeldonOptions,
     inference_documents,
     reply_documents,
+    reply_key,
     seldon_template,
 )
 from sidelight.payloads import Batch
@@ -74,9 +76,16 @@ class SeldonLog:
 
     def erase(self, ids: Sequence[str]) -> int:
         """Delete the documents of inferences; return how many."""
+        return self._erase(ID_FIELD, ids)
+
+    def erase_replies(self, deployment: str, request_ids: Sequence[str]) -> int:
+        """Delete what detectors answered to requests; return how many documents."""
+        return self._erase(REPLY_FIELD, [reply_key(deployment, name) for name in request_ids])
+
+    def _erase(self, field: str, terms: Sequence[str]) -> int:
         number = 0
-        for begin in range(0, len(ids), _IDS):
-            wanted = {"terms": {ID_FIELD: list(ids[begin : begin + _IDS])}}
+        for begin in range(0, len(terms), _IDS):
+            wanted = {"terms": {field: list(terms[begin : begin + _IDS])}}
             while hits := self._found(wanted):
                 operations = (
                     Operation("delete", {"_index": hit["_index"], "_id": hit["_id"]})

@@ -160,17 +160,22 @@ class ErasureDerived:
         """Have whoever asks for one of these told that it was erased."""
         self._commit(note_erased(ids, deployment=deployment, erasure=erasure))
 
-    def ask_search(self, deployment: str, ids: Collection[str]) -> None:
+    def ask_search(
+        self, deployment: str, ids: Collection[str], request_ids: Collection[str]
+    ) -> None:
         """Have the search server forget them; the indexing stage does it."""
+        wanted = {name: {"id": name} for name in ids}
+        # Replies of detectors, whose inference may never have come.
+        wanted |= {f"request|{name}": {"request_id": name} for name in request_ids}
         self._commit(
             [
                 Document(
                     collection=SEARCH_ERASURES,
-                    key=f"{deployment}|{inference_id}",
+                    key=f"{deployment}|{key}",
                     deployment=deployment,
-                    value={"deployment": deployment, "id": inference_id},
+                    value={"deployment": deployment, **what},
                 )
-                for inference_id in sorted(ids)
+                for key, what in sorted(wanted.items())
             ]
         )
 

@@ -28,6 +28,10 @@ class DocumentStore(Protocol):
         """Store an alarm and mark its rows."""
         ...
 
+    def forget_alarms(self, ids: Collection[str]) -> None:
+        """Delete alarms."""
+        ...
+
     def reply(self, replies: Iterable[Mapping[str, Any]]) -> Counter[Any]:
         """Store what other detectors answered."""
         ...
@@ -36,8 +40,10 @@ class DocumentStore(Protocol):
         """Tell the server of our indices."""
         ...
 
-    def erase(self, deployment: str, inference_ids: Collection[str]) -> int:
-        """Delete all rows of some inferences."""
+    def erase(
+        self, deployment: str, inference_ids: Collection[str], request_ids: Collection[str]
+    ) -> int:
+        """Delete all rows of some inferences, and what detectors answered to some requests."""
         ...
 
     def stop(self) -> None:
@@ -82,6 +88,7 @@ class Work:
     changes: list[tuple[str, str]] = field(default_factory=list)
     replies: list[tuple[str, str]] = field(default_factory=list)
     alarms: list[dict[str, Any]] = field(default_factory=list)
+    gone_alarms: list[str] = field(default_factory=list)
     spans: Mapping[str, list[AlarmSpan]] = field(default_factory=dict)
     erasures: Erasures = field(default_factory=Erasures)
     sweeps_at_ns: int | None = None
@@ -89,5 +96,6 @@ class Work:
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to do."""
-        work = self.payloads or self.changes or self.replies or self.alarms or self.erasures.due
-        return not work and self.sweeps_at_ns is None
+        new = self.payloads or self.changes or self.replies or self.alarms
+        gone = self.gone_alarms or self.erasures.done
+        return not (new or gone) and self.sweeps_at_ns is None

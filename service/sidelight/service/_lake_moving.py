@@ -16,6 +16,7 @@ from uuid import uuid4
 
 from sidelight.adapters import Bucket, LakeError, LakeFile, Manifest
 from sidelight.adapters._lake_file import TableName
+from sidelight.adapters._lake_remote import OWNER
 from sidelight.logger import Document, Documents
 from sidelight.logger.errors import JournalError
 from sidelight.service._archive_copies import ArchiveCopies, every
@@ -32,7 +33,6 @@ SENDING: Final = "lake_sending"
 
 _PLACE: Final = "lake_place"
 _TABLES: Final[tuple[TableName, ...]] = ("inferences", "scores")
-_OWNER: Final = "sidelight.json"
 _LAST_FILE_S: Final = 3.0
 _ROUND_S: Final = 2.0
 _LONGEST_PAUSE_S: Final = 30.0
@@ -167,13 +167,13 @@ class LakeMover:
         if known is None:
             known = {"id": uuid4().hex}
             self._documents.put([Document(collection=_PLACE, key="folder", value=known)])
-        found = self._bucket.read(_OWNER)
+        found = self._bucket.read(OWNER)
         if found is None:
-            self._bucket.put_bytes(json.dumps({"folder": known["id"]}).encode(), _OWNER)
+            self._bucket.put_bytes(json.dumps({"folder": known["id"]}).encode(), OWNER)
         elif json.loads(found).get("folder") != known["id"]:
             raise LakeError(
                 f"store.lake: the place belongs to another data folder; expected none or "
-                f"{known['id']} in {_OWNER}, got another; use another prefix"
+                f"{known['id']} in {OWNER}, got another; use another prefix"
             )
 
     def _send(self, visible: dict[str, LakeFile]) -> None:

@@ -16,7 +16,8 @@ from sidelight.service.errors import ConfigurationError
 log = logging.getLogger(__name__)
 
 SEARCH_ERASURES: Final = "search_erasures"
-"""Collection of the inferences to erase, ``deployment`` and ``id``; worked off and deleted."""
+"""Collection of what to erase, ``deployment`` and the ``id`` of an inference or ``request_id``,
+whose replies go; worked off and deleted."""
 
 _PAGE: Final = 1_000
 # Not all of a long past at once: rows that come wait meanwhile.
@@ -34,11 +35,27 @@ class Erasures:
         No row of these is written.
     due : mapping of key to (deployment, inference id)
         Of these no row is waiting any more: what is there is deleted, and then they are done.
+    replies : mapping of key to (deployment, request id)
+        What other detectors answered to these is deleted as well.
 
     """
 
     standing: frozenset[tuple[str, str]] = frozenset()
     due: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    replies: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+
+    @property
+    def done(self) -> list[str]:
+        """Keys of what is worked off with this."""
+        return [*self.due, *self.replies]
+
+    def by_deployment(self) -> dict[str, tuple[list[str], list[str]]]:
+        """Return the inferences and the requests to erase of each deployment."""
+        found: dict[str, tuple[list[str], list[str]]] = {}
+        for number, places in enumerate((self.due, self.replies)):
+            for deployment, name in places.values():
+                found.setdefault(deployment, ([], []))[number].append(name)
+        return found
 
 
 class SearchErasures:
@@ -56,16 +73,16 @@ class SearchErasures:
 
     def next(self, *, position: int, end: int) -> Erasures:
         """Return what stands and what is due, where the stage is at ``position`` of ``end``."""
-        found = {
-            key: (str(value["deployment"]), str(value["id"]))
-            for _, key, value in self._documents.find(
-                SEARCH_ERASURES, descending=False, limit=_PAGE
-            )
-        }
-        self._ends = {key: self._ends.get(key, end) for key in found}
+        found: dict[str, dict[str, tuple[str, str]]] = {"id": {}, "request_id": {}}
+        for _, key, value in self._documents.find(SEARCH_ERASURES, descending=False, limit=_PAGE):
+            name = "id" if "id" in value else "request_id"
+            found[name][key] = str(value["deployment"]), str(value[name])
+        inferences = found["id"]
+        self._ends = {key: self._ends.get(key, end) for key in inferences}
         return Erasures(
-            standing=frozenset(found.values()),
-            due={key: place for key, place in found.items() if position >= self._ends[key]},
+            standing=frozenset(inferences.values()),
+            due={key: place for key, place in inferences.items() if position >= self._ends[key]},
+            replies=found["request_id"],
         )
 
 

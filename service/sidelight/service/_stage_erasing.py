@@ -5,7 +5,9 @@ Every step can be done again. Before the first one the erasure is written down a
 """
 
 import logging
-from collections.abc import Generator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Generator, Mapping, Sequence
+from concurrent.futures import Future
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final
@@ -86,6 +88,7 @@ class ErasingStage:
     ) -> None:
         self._journals = journals
         self._documents = documents
+        self._lake = lake
         self._settings = settings
         self._stages = stages
         self._orders = ErasureOrders(settings.data)
@@ -138,10 +141,19 @@ class ErasingStage:
         if self._may_be_unfinished:
             for _, value in every(self._documents, COLLECTION):
                 if value["state"] != "done":
-                    return self._erase(value)
+                    return self._reached(self._erase(value))
             self._may_be_unfinished = False
         order = self._orders.next()
-        return None if order is None else self._order(order)
+        return None if order is None else self._reached(self._order(order))
+
+    def _reached(self, work: _Steps) -> _Steps:
+        """Ask the bucket first: one that is silent holds up a thread, and not all stages."""
+        if self._lake.is_remote:
+            asked = _in_thread(self._lake.ask)
+            while not asked.done():
+                yield False
+            asked.result()
+        yield from work
 
     def _order(self, order: ErasureOrder) -> _Steps:
         """Find what is meant, and decide; what is decided is done whatever happens."""
@@ -276,7 +288,7 @@ class ErasingStage:
         for _ in self._derived.release(self._archive.erased_refs(deployment, request_ids, refs)):
             yield True
         if self._has_search:
-            self._derived.ask_search(deployment, ids)
+            self._derived.ask_search(deployment, ids, request_ids)
             while not self._derived.is_search_done():
                 yield False
         self._forget_memory()
@@ -330,6 +342,22 @@ class ErasingStage:
     def _forget_memory(self) -> None:
         for stage in self._stages:
             stage.reset()
+
+
+def _in_thread(work: Callable[[], None]) -> Future[None]:
+    """Start something in a thread that nobody waits for at the end."""
+    future: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            work()
+        except Exception as error:  # noqa: BLE001 - told to who asks for the result
+            future.set_exception(error)
+        else:
+            future.set_result(None)
+
+    threading.Thread(target=run, name="sidelight-asking", daemon=True).start()
+    return future
 
 
 def _again(value: Mapping[str, Any]) -> ErasureOrder:

@@ -41,6 +41,7 @@ _PAGE: Final = 1000
 _GATHER_NS: Final = 200_000_000
 _COUNTED_NS: Final = 1_000_000_000
 _AGAIN_NS: Final = 5_000_000_000
+_ALARMS_NS: Final = 60_000_000_000
 _ALARM: Final = b"alarm|"
 _EXPIRED: Final = "expired"
 
@@ -86,6 +87,7 @@ class IndexingStage:
         self._troubles = troubles
         self._not_before_ns = 0
         self._counted_ns = 0
+        self._alarms_looked_ns = 0
         self._is_troubled = False
         self._known = dict(journals.scan(INDEXING, _ALARM))
 
@@ -160,6 +162,7 @@ class IndexingStage:
         state: dict[bytes, bytes | None] = {
             _ALARM + str(alarm["id"]).encode(): _digest(alarm) for alarm in work.alarms
         }
+        state |= {_ALARM + name.encode(): None for name in work.gone_alarms}
         positions = {work.partition: work.last + 1} if work.payloads else {}
         self._journals.commit(
             Commit(
@@ -170,13 +173,14 @@ class IndexingStage:
                 documents=[
                     *(Document(collection=LABEL_CHANGES, key=key) for key, _ in work.changes),
                     *(Document(collection=REPLY_CHANGES, key=key) for key, _ in work.replies),
-                    *(Document(collection=SEARCH_ERASURES, key=key) for key in work.erasures.due),
+                    *(Document(collection=SEARCH_ERASURES, key=key) for key in work.erasures.done),
                     *self._scores.indexed(work.partition, work.last),
                 ],
                 counters=counts,
             )
         )
-        self._known |= {key: value for key, value in state.items() if value is not None}
+        known = {**self._known, **state}
+        self._known = {key: value for key, value in known.items() if value is not None}
 
     def _next(self, now_ns: int) -> Work:
         """Read, in the thread that owns the journals, what is to be done."""
@@ -191,6 +195,7 @@ class IndexingStage:
             changes=changes,
             replies=replies,
             alarms=alarms,
+            gone_alarms=self._gone_alarms(now_ns),
             spans=spans,
             erasures=erasures,
             sweeps_at_ns=now_ns if is_due else None,
@@ -225,6 +230,15 @@ class IndexingStage:
                 changed.append(value)
         return changed, spans
 
+    def _gone_alarms(self, now_ns: int) -> list[str]:
+        """Return the alarms that the server has and retention has deleted since, now and then."""
+        if 0 <= now_ns - self._alarms_looked_ns < _ALARMS_NS:
+            return []
+        self._alarms_looked_ns = now_ns
+        names = [key.removeprefix(_ALARM).decode() for key in self._known]
+        there = self._documents.present("alarms", names) if names else set()
+        return [name for name in names if name not in there]
+
     def _do(self, work: Work) -> Counter[str]:
         """Do the work, in the stage's thread: rows, then what changes rows that are there."""
         outcomes: Counter[str] = Counter()
@@ -246,11 +260,10 @@ class IndexingStage:
         if work.replies:
             found = [self._documents.get(REPLIES, key) for key in {key for _, key in work.replies}]
             outcomes["refused"] += self._store.reply([item for item in found if item])["refused"]
-        ids: dict[str, list[str]] = {}
-        for deployment, inference_id in erased.due.values():
-            ids.setdefault(deployment, []).append(inference_id)
-        for deployment, some in ids.items():
-            self._store.erase(deployment, some)
+        if work.gone_alarms:
+            self._store.forget_alarms(work.gone_alarms)
+        for deployment, places in erased.by_deployment().items():
+            self._store.erase(deployment, *places)
         if work.sweeps_at_ns is not None:
             self._sweep(work.sweeps_at_ns, outcomes)
         return outcomes
