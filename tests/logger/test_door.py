@@ -189,6 +189,32 @@ def test_what_is_no_event_is_refused_with_what_was_expected_and_got(
 
 
 @pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        pytest.param(b"POST / HTTP/1.1\r\nHost: x\r\nA: " + b"a" * 70_000, b"413", id="long"),
+        pytest.param(b"POST / HTTP/2.0\r\nHost: x\r\n\r\n", b"400", id="other-version"),
+        pytest.param(
+            b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
+            b"400",
+            id="other-coding",
+        ),
+    ],
+)
+def test_senders_are_told_of_bad_heads_in_the_few_statuses_that_they_know(
+    tmp_path: Path, head: bytes, status: bytes
+) -> None:
+    async def answered() -> bytes:
+        async with serving(tmp_path) as (server, _):
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            writer.write(head)
+            line = await reader.readline()
+            writer.close()
+            return line
+
+    assert asyncio.run(answered()).split()[1] == status
+
+
+@pytest.mark.parametrize(
     ("body", "status"),
     [
         (b'{"id": "1", "kind": "request", "data": "CgA=", "modelid": "m"}', 200),

@@ -25,6 +25,7 @@ _RELAYING: Final = 3  # the relay has it
 _ENDED: Final = 4  # what still comes is not looked at
 
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+_HEAD_TOO_LONG: Final = 431
 
 # Why a connection is not read.
 _WAITING_FULL: Final = 1
@@ -295,7 +296,7 @@ class Connection(asyncio.Protocol):
             try:
                 head = read_head(data, self.limits.max_head_bytes)
             except Refused as refused:
-                self._refuse(refused.response())
+                self._refuse(self._told(refused).response())
                 return False
             if head is None:
                 return False
@@ -326,6 +327,11 @@ class Connection(asyncio.Protocol):
                 else problem(404, "nothing is served at this address", got=head.target)
             )
         return True
+
+    def _told(self, refused: Refused) -> Refused:
+        if self.limits.has_few_statuses:
+            refused.status = 413 if refused.status == _HEAD_TOO_LONG else 400
+        return refused
 
     def _begin_collecting(self, limit: int) -> None:
         head = self._head

@@ -48,6 +48,9 @@ class Limits:
         Whether the id of an exchange is the one that its caller gave, or that the model answers
         with; otherwise each exchange gets one of ours, and every caller counts as one that gave
         none.
+    has_few_statuses : bool
+        Whether a bad head is answered with 400, or 413 where it is too long, and nothing else:
+        senders of events know few answers.
     """
 
     max_head_bytes: int = 65536
@@ -61,6 +64,7 @@ class Limits:
     answer_s: float | None = None
     gives_request_id: bool = True
     trusts_request_ids: bool = True
+    has_few_statuses: bool = False
 
 
 class Closing(Protocol):

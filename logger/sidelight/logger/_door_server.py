@@ -101,7 +101,9 @@ class DoorServer:
         self._signer = signer
         self._watch = watch
         self._sync = sync
-        self._connection_limits = Limits(max_collected_bytes=self._limits.max_flight_bytes)
+        self._connection_limits = Limits(
+            max_collected_bytes=self._limits.max_flight_bytes, has_few_statuses=True
+        )
         self._connections = Connections()
         self._heads = LearnedHeads()
         self._servers: list[asyncio.Server] = []
