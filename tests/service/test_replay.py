@@ -1,7 +1,9 @@
 """Replay and import: what comes out is what a service would have made of it."""
 
+import gzip
 import json
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from sidelight.logger import verify
 from sidelight.logger._segments import SegmentReader, SegmentWriter
 from sidelight.service._collector_client import CollectorClient
 from sidelight.service._import import import_files
+from sidelight.service._import_reading import csv_rows
 from sidelight.service._import_tables import Mapped
 from sidelight.service._replay import replay_into, replay_to
 from sidelight.service._settings import Settings
@@ -215,6 +218,115 @@ def test_a_table_becomes_inferences_with_labels(
     assert stored["c"]["rows"][0]["features"] == {"age": None, "job": "z"}
 
 
+@pytest.mark.parametrize("suffix", [".parquet", ".csv", ".jsonl"])
+def test_a_table_that_gzip_has_made_smaller_is_the_same_table(
+    tmp_path: Path, collector: Collector, suffix: str
+) -> None:
+    path = _write(tmp_path / f"rows{suffix}")
+    small = tmp_path / "rows.gz"
+    small.write_bytes(gzip.compress(path.read_bytes()))
+    mapped = Mapped(deployment="prod/flights", outputs=("p",))
+
+    import_files([path, small], collector.client, mapped=mapped)
+
+    collector.folder.work()
+    assert len(_stored(collector.folder.data)) == 3
+    small.write_bytes(small.read_bytes()[:-20])
+    with pytest.raises(BadRequest, match="gzip"):
+        import_files([small], collector.client, mapped=mapped, format="jsonl")
+
+
+def test_captures_that_gzip_has_made_smaller_are_known_by_their_content(
+    tmp_path: Path, collector: Collector
+) -> None:
+    sample = json.loads(Path("tests/wire/sm03_data_capture_line.json").read_text())
+    path = tmp_path / "30-45.jsonl.gz"
+    path.write_bytes(gzip.compress(sample["object"]["body"]["text"].encode()))
+
+    assert import_files([path], collector.client).events == 2
+
+
+def test_a_column_of_csv_is_what_all_its_cells_are(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    n_whole = 400_000
+    lines = ["n,m,text,flag", *["1,2,3,true"] * 3, *['1,2,"a\n""b""",'] * 1]
+    path.write_text("\n".join(lines) + "\n" + "1,2,,\n" * n_whole + "1.5,x,,false\n")
+
+    rows = list(csv_rows(path))
+
+    assert len(rows) == n_whole + 5
+    assert rows[0] == {"n": 1.0, "m": "2", "text": "3", "flag": True}
+    assert rows[3] == {"n": 1.0, "m": "2", "text": 'a\n"b"', "flag": None}
+    assert rows[4] == {"n": 1.0, "m": "2", "text": None, "flag": None}
+    assert rows[-1] == {"n": 1.5, "m": "x", "text": None, "flag": False}
+
+
+def test_an_exported_table_is_imported_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text('a,b\r\n"","NA"\r\n,NA\r\n')
+
+    assert list(csv_rows(path)) == [{"a": "", "b": "NA"}, {"a": None, "b": None}]
+
+
+def test_rows_need_not_have_all_columns_and_a_column_has_one_type(
+    tmp_path: Path, collector: Collector
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    rows: list[dict[str, Any]] = [
+        {"id": "a", "n": 1},
+        {"id": "b", "n": 2.5, "s": "x"},
+        {"id": "c", "list": [1, None]},
+    ]
+    path.write_text("\n".join(map(json.dumps, rows)))
+
+    mapped = Mapped(deployment="prod/flights", outputs=("p",), request_id="id", time="at")
+    with pytest.raises(BadRequest, match="column p"):
+        import_files([path], collector.client, mapped=mapped)
+    path.write_text("\n".join(json.dumps({**row, "at": None, "p": 1}) for row in rows))
+    import_files([path], collector.client, mapped=mapped)
+
+    collector.folder.work()
+    stored = {item["request_id"]: item for item in _stored(collector.folder.data)}
+    found = {name: item["rows"][0]["features"] for name, item in stored.items()}
+    assert found == {
+        "a": {"n": 1.0, "s": None, "list": None},
+        "b": {"n": 2.5, "s": "x", "list": None},
+        "c": {"n": None, "s": None, "list": "[1,null]"},
+    }
+
+
+def test_values_of_parquet_keep_what_they_are(tmp_path: Path, collector: Collector) -> None:
+    path = tmp_path / "rows.parquet"
+    row = {"price": Decimal("1.25"), "n": Decimal(3), "raw": b"\xff", "said": b"yes", "of": [1.5]}
+    pq.write_table(pa.Table.from_pylist([{**row, "s": {"a": [None]}, "p": 1}]), path)
+
+    mapped = Mapped(deployment="prod/flights", outputs=("p",))
+    import_files([path], collector.client, mapped=mapped)
+
+    collector.folder.work()
+    (item,) = _stored(collector.folder.data)
+    assert item["rows"][0]["features"] == {
+        "price": 1.25,
+        "n": 3,
+        "raw": "/w==",
+        "said": "yes",
+        "of": "[1.5]",
+        "s": '{"a":[null]}',
+    }
+
+
+def test_nothing_of_a_table_that_is_wrong_somewhere_is_sent(
+    tmp_path: Path, collector: Collector
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"a": 1}\n' * 1000 + "{broken\n")
+
+    with pytest.raises(BadRequest, match="line 1001"):
+        import_files([path], collector.client, mapped=Mapped(deployment="prod/flights"))
+
+    assert collector.heads == []
+
+
 def test_ids_of_a_table_without_any_derive_from_its_bytes(
     tmp_path: Path, collector: Collector
 ) -> None:
@@ -273,6 +385,8 @@ def test_documents_of_seldons_logger_are_known_by_their_content(
         ("x.jsonl", b'{"a": 1}\n', None, "--deployment"),
         ("x.jsonl", b'{"a": 1}\n', MAPPED, "column p"),
         ("x.csv", b"a,b\n1,2,3\n", MAPPED, "CSV"),
+        ("x.csv", b"p,b,b\n1,2,3\n", MAPPED, "column 'b'"),
+        ("x.csv", b"", MAPPED, "CSV"),
         ("x.parquet", b"PAR1garbage", MAPPED, "x.parquet"),
         ("x.jsonl", b'{"specversion": "1.0"}\n', None, "no CloudEvent"),
     ],

@@ -3,22 +3,21 @@
 import hashlib
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
-import orjson
 import pyarrow as pa
-import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from sidelight.adapters import ImportFileError, kserve_blob, sagemaker_capture, seldon_log
 from sidelight.logger import CapturedEvent
 from sidelight.logger._emitter_event import BATCH_CONTENT_TYPE
 from sidelight.service._collector_client import CollectorClient
-from sidelight.service._import_tables import Mapped, row_events
+from sidelight.service._import_reading import csv_rows, json_lines, json_rows, opened, parquet_rows
+from sidelight.service._import_tables import Mapped, Table, row_events
 from sidelight.service.errors import BadRequest, ConfigurationError
 
 Format = Literal["kserve", "sagemaker", "seldon", "events", "jsonl", "csv", "parquet"]
@@ -32,7 +31,6 @@ _PARQUET: Final = b"PAR1"
 # Columns of KServe's blob files, in lower case.
 _KSERVE: Final = frozenset({"reqtype", "bytes"})
 _PEEK_BYTES: Final = 1 << 16
-_ROWS: Final = 4096
 
 
 @dataclass(slots=True)
@@ -90,7 +88,8 @@ def import_files(
     Raises
     ------
     BadRequest
-        When a file is not what it should be; names the file. The files before it are sent.
+        When a file is not what it should be; names the file. The files before it are sent, and
+        of a table nothing.
     ConfigurationError
         When a column is named that a table has not.
     ServiceError
@@ -133,11 +132,12 @@ def _batches(events: Iterator[_Event]) -> Iterator[list[_Event]]:
 
 
 def _format_of(path: Path) -> Format:
-    with path.open("rb") as file:
+    with opened(path) as file:
         start = file.read(_PEEK_BYTES)
     if start.startswith(_PARQUET):
         try:
-            names = {name.lower() for name in pq.read_schema(path).names}
+            with opened(path) as file:
+                names = {name.lower() for name in pq.read_schema(file).names}
         except pa.ArrowException as error:
             raise BadRequest(f"expected Parquet, got: {error}") from error
         return "kserve" if names >= _KSERVE else "parquet"
@@ -158,62 +158,32 @@ def _events(path: Path, format: Format, mapped: Mapped | None) -> Iterator[_Even
     match format:
         case "kserve":
             modified = datetime.fromtimestamp(path.stat().st_mtime, UTC).isoformat()
-            return iter(kserve_blob(path.read_bytes(), modified=modified))
+            return iter(kserve_blob(_whole(path), modified=modified))
         case "sagemaker":
-            return iter(sagemaker_capture(path.read_bytes(), key=path.resolve().as_posix()))
+            return iter(sagemaker_capture(_whole(path), key=path.resolve().as_posix()))
         case "seldon":
-            return iter(seldon_log(path.read_bytes()))
+            return iter(seldon_log(_whole(path)))
         case "events":
             return _structured(path)
     if mapped is None:
         raise ConfigurationError("a table needs --deployment NS/NAME, and what its columns are")
-    rows = {"jsonl": _json_rows, "csv": _csv_rows, "parquet": _parquet_rows}[format](path)
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").digest()
-    return row_events(rows, mapped, digest=digest)
+    rows = {"jsonl": json_rows, "csv": csv_rows, "parquet": parquet_rows}[format]
+    # Read to its end first: nothing is sent of a file that is wrong somewhere.
+    table = Table.of(rows(path), mapped)
+    digest = hashlib.sha256()
+    with opened(path) as file:
+        while chunk := file.read(_PEEK_BYTES):
+            digest.update(chunk)
+    return row_events(rows(path), mapped, table, digest=digest.digest())
+
+
+def _whole(path: Path) -> bytes:
+    with opened(path) as file:
+        return file.read()
 
 
 def _structured(path: Path) -> Iterator[_Line]:
-    for number, line, event in _json_lines(path):
+    for number, line, event in json_lines(path):
         if not isinstance(event.get("id"), str) or not isinstance(event.get("type"), str):
             raise BadRequest(f"line {number} is no CloudEvent", expected="id and type", got="none")
         yield _Line(line)
-
-
-def _json_rows(path: Path) -> Iterator[Mapping[str, Any]]:
-    for _, _, row in _json_lines(path):
-        yield row
-
-
-def _json_lines(path: Path) -> Iterator[tuple[int, bytes, dict[str, Any]]]:
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                value = orjson.loads(line)
-            except orjson.JSONDecodeError:
-                raise BadRequest(
-                    f"line {number}: expected a JSON object, got other bytes"
-                ) from None
-            if not isinstance(value, dict):
-                raise BadRequest(f"line {number}: expected a JSON object, got another value")
-            yield number, line.strip(), value
-
-
-def _csv_rows(path: Path) -> Iterator[Mapping[str, Any]]:
-    try:
-        with pa_csv.open_csv(path) as reader:
-            for batch in reader:
-                yield from batch.to_pylist()
-    except pa.ArrowInvalid as error:
-        raise BadRequest(f"expected CSV with a line of names, got: {error}") from error
-
-
-def _parquet_rows(path: Path) -> Iterator[Mapping[str, Any]]:
-    try:
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=_ROWS):
-                yield from batch.to_pylist()
-    except pa.ArrowException as error:
-        raise BadRequest(f"expected Parquet, got: {error}") from error

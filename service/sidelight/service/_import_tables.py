@@ -1,10 +1,12 @@
 """Rows of a table as events: each row is one inference, with its labels behind it."""
 
+import base64
 import hashlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from decimal import Decimal
 from typing import Any, Final
 
 import orjson
@@ -16,6 +18,8 @@ _TYPES: Final = "org.kubeflow.serving.inference."
 _FEEDBACK: Final = "io.sidelight.feedback"
 _SOURCE: Final = "sidelight-import"
 _MAX_INT64: Final = 1 << 63
+_INTEGER: Final = "INT64"
+_FLOAT: Final = "FP64"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,33 +80,68 @@ class Mapped:
         return found
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """What the columns of a table hold, over all its rows.
+
+    Parameters
+    ----------
+    features, outputs : mapping of column to datatype
+        The datatype of the protocol V2; empty where values have several.
+
+    """
+
+    features: Mapping[str, str]
+    outputs: Mapping[str, str]
+
+    @classmethod
+    def of(cls, rows: Iterable[Mapping[str, Any]], mapped: Mapped) -> "Table":
+        """Read a table to its end.
+
+        Raises
+        ------
+        BadRequest
+            When a value cannot be what its column is.
+        ConfigurationError
+            When no row has a column that is named.
+
+        """
+        found: dict[str, set[str]] = {}
+        for number, row in enumerate(rows):
+            for column, value in row.items():
+                kinds = found.setdefault(column, set())
+                if value is not None and (plain := _plain(value)) is not None:
+                    kinds.add(_datatype(plain))
+            if mapped.time:
+                _time(row.get(mapped.time), number)
+        features = mapped.features_of(list(found)) if found else ()
+        return cls(
+            features={name: _common(found[name]) for name in features},
+            outputs={name: _common(found[name]) for name in mapped.outputs if found},
+        )
+
+
 def row_events(
-    rows: Iterator[Mapping[str, Any]], mapped: Mapped, *, digest: bytes
+    rows: Iterable[Mapping[str, Any]], mapped: Mapped, table: Table, *, digest: bytes
 ) -> Iterator[CapturedEvent]:
     """Return request, response and labels of each row.
 
     Parameters
     ----------
-    rows : iterator of mappings
-        Values by column, as Arrow gives them.
+    rows : iterable of mappings
+        Values by column; what a row has not is null.
     mapped : Mapped
         What the columns are.
+    table : Table
+        What they hold.
     digest : bytes
         Of the file: ids derive from it where no column has them, so that a second import changes
         nothing.
 
-    Raises
-    ------
-    BadRequest
-        When a value cannot be what its column is.
-
     """
     prefix = hashlib.blake2b(digest, digest_size=8).hexdigest()
     namespace, _, name = mapped.deployment.partition("/")
-    features: tuple[str, ...] = ()
     for number, row in enumerate(rows):
-        if not features:
-            features = mapped.features_of(list(row))
         given = row.get(mapped.request_id) if mapped.request_id else None
         request_id = str(given) if given not in (None, "") else f"{prefix}-{number}"
         shared: dict[str, str] = {
@@ -113,15 +152,17 @@ def row_events(
             "inferenceservicename": name,
             "datacontenttype": "application/json",
         }
-        if mapped.time and (time := _time(row[mapped.time], number)):
+        if mapped.time and (time := _time(row.get(mapped.time), number)):
             shared["time"] = time
-        if mapped.version and row[mapped.version] is not None:
+        if mapped.version and row.get(mapped.version) is not None:
             shared["modelversion"] = str(row[mapped.version])
-        yield _event(shared, "request", {"inputs": _tensors(row, features)})
+        yield _event(shared, "request", {"inputs": _tensors(row, table.features)})
         if mapped.outputs:
-            answer = {"model_name": name, "outputs": _tensors(row, mapped.outputs)}
+            answer = {"model_name": name, "outputs": _tensors(row, table.outputs)}
             yield _event(shared, "response", answer)
-        labels = {label: _plain(row[label]) for label in mapped.labels if row[label] is not None}
+        labels = {
+            label: value for label in mapped.labels if (value := _plain(row.get(label))) is not None
+        }
         if labels:
             yield _feedback(shared, request_id, mapped.deployment, labels)
 
@@ -142,14 +183,23 @@ def _feedback(
     return CapturedEvent(orjson.dumps(attributes)[:-1], orjson.dumps(item), is_embedded=True)
 
 
-def _tensors(row: Mapping[str, Any], columns: tuple[str, ...]) -> list[dict[str, Any]]:
+def _tensors(row: Mapping[str, Any], columns: Mapping[str, str]) -> list[dict[str, Any]]:
     tensors = []
-    for column in columns:
-        value = _plain(row[column])
-        tensors.append(
-            {"name": column, "shape": [1], "datatype": _datatype(value), "data": [value]}
-        )
+    for column, known in columns.items():
+        value = _plain(row.get(column))
+        datatype = known or _datatype(value)
+        if datatype == _FLOAT and isinstance(value, int):
+            value = float(value)
+        tensors.append({"name": column, "shape": [1], "datatype": datatype, "data": [value]})
     return tensors
+
+
+def _common(datatypes: set[str]) -> str:
+    """Return the datatype of a column; empty when each value has its own."""
+    if len(datatypes) == 1:
+        return next(iter(datatypes))
+    # Null has no type of its own.
+    return _FLOAT if not datatypes or datatypes == {_INTEGER, _FLOAT} else ""
 
 
 def _datatype(value: object) -> str:
@@ -157,11 +207,11 @@ def _datatype(value: object) -> str:
         case bool():
             return "BOOL"
         case int():
-            return "INT64" if -_MAX_INT64 <= value < _MAX_INT64 else "UINT64"
+            return _INTEGER if -_MAX_INT64 <= value < _MAX_INT64 else "UINT64"
         case str():
             return "BYTES"
         case _:
-            return "FP64"  # null has no type of its own
+            return _FLOAT
 
 
 def _plain(value: Any) -> Any:
@@ -171,10 +221,30 @@ def _plain(value: Any) -> Any:
             return None
         case None | bool() | int() | float() | str():
             return value
+        case Decimal():
+            return _number(value)
+        case _:
+            return _text(value)
+
+
+def _number(value: Decimal) -> float | None:
+    if not value.is_finite():
+        return None
+    whole = int(value)
+    return whole if whole == value and -_MAX_INT64 <= whole < _MAX_INT64 else float(value)
+
+
+def _text(value: Any) -> str:
+    match value:
         case datetime() | date():
             return value.isoformat()
         case bytes():
-            return value.decode("utf-8", "replace")
+            try:
+                return value.decode()  # text, of a writer that did not say so
+            except UnicodeDecodeError:
+                return base64.b64encode(value).decode()
+        case list() | dict():
+            return orjson.dumps(value, default=_plain, option=orjson.OPT_NON_STR_KEYS).decode()
         case _:
             return str(value)
 
