@@ -35,9 +35,9 @@ def run_detection(settings: Settings) -> None:
     stages = detection_stages(settings, journals, documents)
     folder = RunFolder(settings.data)
     keep_what_is_there()
-    folder.mark(DETECTION)
     say_ready()
     try:
+        # It counts as alive after its first steps: one that dies of them each time never does.
         work(stages, stopping, lambda: folder.mark(DETECTION))
     finally:
         documents.close()
