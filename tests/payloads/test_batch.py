@@ -53,6 +53,68 @@ def test_a_long_batch_is_compressed_and_reads_back() -> None:
     assert Batch.from_ipc(data).records.equals(batch.records, check_metadata=True)
 
 
+def _long_columns(n_columns: int, n_rows: int) -> dict[str, list[Any]]:
+    """Numbers with nulls, under names of any length."""
+    return {
+        f"features.{'x' * (column % 70)}{column}": [
+            None if (row + column) % 11 == 0 else row / (column + 1) for row in range(n_rows)
+        ]
+        for column in range(n_columns)
+    }
+
+
+@pytest.mark.parametrize("n_rows", [700, 1601])
+@pytest.mark.parametrize("n_columns", [1, 7, 64, 257])
+def test_a_long_batch_of_any_width_reads_back(n_columns: int, n_rows: int) -> None:
+    batch = _batch(_long_columns(n_columns, n_rows), n_rows=n_rows)
+    middle = Batch(batch.records.slice(3, n_rows - 5))
+
+    for one in (batch, middle):
+        again = Batch.from_ipc(one.to_ipc())
+        assert again.records.equals(one.records, check_metadata=True)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        pytest.param(["text", None] * 1500, id="text"),
+        pytest.param([7, 8, None] * 1000, id="integers"),
+        pytest.param([[0.5, 1.5], None] * 1500, id="lists"),
+        pytest.param([None] * 3000, id="nothing"),
+        pytest.param([True, False] * 1500, id="flags"),
+    ],
+)
+def test_a_long_batch_of_other_values_reads_back(values: list[Any]) -> None:
+    columns = {"features.a": values, "features.b": [0.25] * 3000, "outputs.y": values}
+    for names in (["features.a"], ["features.b", "outputs.y"], [*columns], []):
+        batch = _batch({name: columns[name] for name in names}, n_rows=3000)
+
+        again = Batch.from_ipc(batch.to_ipc())
+
+        assert again.records.equals(batch.records, check_metadata=True)
+
+
+def test_a_compressed_stream_of_an_older_version_is_read() -> None:
+    batch = _batch({"features.age": [0.5] * 3000}, n_rows=3000)
+    sink = pa.BufferOutputStream()
+    options = pa.ipc.IpcWriteOptions(compression="lz4")
+    with pa.ipc.new_stream(sink, batch.records.schema, options=options) as writer:
+        writer.write_batch(batch.records)
+
+    again = Batch.from_ipc(bytes(sink.getvalue()))
+
+    assert again.records.equals(batch.records, check_metadata=True)
+
+
+def test_two_streams_without_a_fixed_column_are_refused_each_time() -> None:
+    data = _batch({"features.age": [0.5] * 3000}, n_rows=3000).to_ipc()
+    assert data.count(b"request_id") == 1
+
+    for _ in range(2):
+        with pytest.raises(BatchError):
+            Batch.from_ipc(data.replace(b"request_id", b"request_ix"))
+
+
 def test_columns_under_a_schema_that_was_checked_are_the_same_batch() -> None:
     batch = _batch({"features.age": [1.0]}, n_rows=1)
 

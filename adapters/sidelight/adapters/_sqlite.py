@@ -13,6 +13,9 @@ from sidelight.logger.errors import FolderTooNew, JournalDamaged, JournalError, 
 # Since 2 identities are kept in tables of their own; an older database gets them when it is opened.
 STATE_VERSION: Final = 2
 _BUSY_S: Final = 30.0
+# A folder keeps what it began with. Batches of a megabyte take two thirds of the time that they
+# take in pages of 4 KiB, and many small changes no more.
+_PAGE_BYTES: Final = 16 << 10
 # What a checkpoint leaves of the write-ahead log; a burst must not keep its room for ever.
 _WAL_BYTES: Final = 64 << 20
 
@@ -133,6 +136,7 @@ class Database:
             self._path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
         )
         try:
+            connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES}")

@@ -44,6 +44,8 @@ _COMPRESSED = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
 _LONG_BYTES = 1 << 17
 _TWO = b"sidelit2"
 _TWO_BYTES = 16
+# What frames the two messages of a stream and ends it, and rather more.
+_ENDS_BYTES = 256
 
 _DEPLOYMENT = b"sidelight.deployment"
 _LAYOUT = b"sidelight.layout"
@@ -131,7 +133,7 @@ class Batch:
             records.select(some) for some in (places[: len(ROW_SCHEMA)], places[len(ROW_SCHEMA) :])
         )
         first = _stream(facts, _COMPRESSED)
-        second = _stream(values, _PLAIN if _is_mostly_floating(values) else _COMPRESSED)
+        second = _as_it_is(values) if _is_mostly_floating(values) else _stream(values, _COMPRESSED)
         return b"".join([_TWO, first.size.to_bytes(8, "little"), first, second])
 
     @classmethod
@@ -160,6 +162,16 @@ def _stream(records: pa.RecordBatch, options: pa.ipc.IpcWriteOptions) -> pa.Buff
     with pa.ipc.new_stream(sink, records.schema, options=options) as writer:
         writer.write_batch(records)
     return sink.getvalue()
+
+
+def _as_it_is(records: pa.RecordBatch) -> pa.Buffer:
+    """Return a plain stream in room of its size: what grows is copied again and again."""
+    room = pa.ipc.get_record_batch_size(records) + records.schema.serialize().size + _ENDS_BYTES
+    buffer = pa.allocate_buffer(room)
+    sink = pa.FixedSizeBufferWriter(buffer)
+    with pa.ipc.new_stream(sink, records.schema, options=_PLAIN) as writer:
+        writer.write_batch(records)
+    return buffer.slice(0, sink.tell())
 
 
 def _rows(message: pa.Buffer, schema: pa.Schema) -> pa.RecordBatch:
