@@ -36,11 +36,13 @@ def test_a_new_database_has_pages_for_long_batches(tmp_path: Path) -> None:
 
 
 def test_a_database_with_other_pages_goes_on_with_them(tmp_path: Path) -> None:
-    with closing(sqlite3.connect(tmp_path / "state.db")) as connection:
-        connection.execute("PRAGMA page_size = 4096")
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("CREATE TABLE other (value)")
     payload = bytes(range(256)) * 4096
+    assert _appended(tmp_path, b"before") == b"before"
+    with closing(sqlite3.connect(tmp_path / "state.db")) as connection:
+        # Pages change with another journal alone.
+        connection.execute("PRAGMA journal_mode = DELETE")
+        connection.execute("PRAGMA page_size = 4096")
+        connection.execute("VACUUM")
 
     assert _appended(tmp_path, payload) == payload
     assert _appended(tmp_path, b"short") == b"short"
