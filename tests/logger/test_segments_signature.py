@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -76,6 +77,23 @@ def test_an_unsigned_folder_becomes_a_signed_one(tmp_path: Path) -> None:
     assert _write(data, _signer(tmp_path), b"b") == ()
     assert folder_version(data) == FOLDER_VERSION
     assert verify(data).ok
+    assert verify(data).adopted == 1
+    _write(data, _signer(tmp_path), b"c")
+    assert (verify(data).adopted, verify(data).records) == (1, 3)
+
+
+def test_signed_folder_that_is_made_an_old_one_says_that_nobody_vouches_for_it(
+    tmp_path: Path,
+) -> None:
+    data, forged = tmp_path / "data", tmp_path / "forged"
+    _write(data, _signer(tmp_path), b"a")
+    assert verify(data).adopted == 0
+    _write(forged, None, b"b")
+    shutil.rmtree(data)
+    forged.rename(data)
+    _write(data, _signer(tmp_path), b"c")
+
+    assert verify(data).adopted == 1
 
 
 def _count_less(content: dict[str, Any]) -> None:

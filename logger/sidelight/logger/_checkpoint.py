@@ -116,6 +116,8 @@ class Checkpoint:
         The segment that is written to, as far as it was durable then; it has more by now.
     access : LogHead or None
         How far the access log went; None when the checkpoint does not cover it.
+    adopted : int
+        Records that were there before anything was signed: nobody vouches for them.
     key, signature : str
         Public key and signature, hexadecimal; empty when it is not signed.
 
@@ -126,6 +128,7 @@ class Checkpoint:
     findings: tuple[str, ...] = ()
     open: SealedSegment | None = None
     access: LogHead | None = None
+    adopted: int = 0
     key: str = ""
     signature: str = ""
 
@@ -148,6 +151,7 @@ class Checkpoint:
             "segments": [],
             **({"open": _progress(self.open)} if self.open else {}),
             **({"access": asdict(self.access)} if self.access else {}),
+            **({"adopted": self.adopted} if self.adopted else {}),
             **({"key": self.key} if self.key else {}),
             **further,
         }
@@ -175,6 +179,7 @@ class Checkpoint:
                 findings=findings,
                 open=None if begun is None else SealedSegment(**begun),
                 access=None if access is None else LogHead(**access),
+                adopted=content.get("adopted", 0),
                 key=content.get("key", ""),
                 signature=content.get("signature", ""),
             )

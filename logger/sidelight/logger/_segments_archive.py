@@ -97,6 +97,8 @@ class Archive:
             self.recovery: Recovery = recover(data, self._mark, trusted=trusted)
             self._sealed = self.recovery.segments
             self.end = self.recovery.next_position
+            is_first_signed = signer is not None and version < SIGNED_VERSION
+            self._adopted = self.end if is_first_signed else self.recovery.adopted
             self._time_ns = self.recovery.time_ns
             self._access, self._findings = self.recovery.access, self.recovery.findings
             self.look_beside()
@@ -319,6 +321,7 @@ class Archive:
             findings=self._findings,
             open=self._progress,
             access=self._access,
+            adopted=self._adopted,
         )
         if self._signer is not None:
             checkpoint = checkpoint.signed_by(self._signer)

@@ -78,6 +78,8 @@ class Recovery:
         What every later checkpoint keeps saying about it.
     access : LogHead or None
         How far the access log went, as the checkpoint says.
+    adopted : int
+        Records that were there before anything was signed, as the checkpoint says.
 
     """
 
@@ -90,6 +92,7 @@ class Recovery:
     lost_records: int = 0
     findings: tuple[str, ...] = ()
     access: LogHead | None = None
+    adopted: int = 0
 
 
 def scan_segment(path: Path, *, first: int, previous: bytes | None, signed_bytes: int = 0) -> Scan:
@@ -211,7 +214,8 @@ def _checkpointed(
     elif trusted is not None:
         _finish_retirement(data, checkpoint)
     if not checkpoint.segments:
-        return Recovery(findings=findings, access=checkpoint.access), checkpoint.open
+        recovery = Recovery(findings=findings, access=checkpoint.access, adopted=checkpoint.adopted)
+        return recovery, checkpoint.open
     last = checkpoint.segments[-1]
     recovery = Recovery(
         segments=checkpoint.segments,
@@ -220,6 +224,7 @@ def _checkpointed(
         time_ns=last.time_ns,
         findings=findings,
         access=checkpoint.access,
+        adopted=checkpoint.adopted,
     )
     return recovery, checkpoint.open
 

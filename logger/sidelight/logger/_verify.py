@@ -35,6 +35,8 @@ class VerifyReport:
         Public key that signed the checkpoint, hexadecimal; empty when it is not signed.
     retired : int
         Records that were deleted on purpose, as the checkpoint says.
+    adopted : int
+        Records that were there before anything was signed.
     access : LogHead or None
         How far the access log went when the checkpoint was signed; None when that does not say it.
     unsigned : int
@@ -53,6 +55,7 @@ class VerifyReport:
     retired: int = 0
     unsigned: int = 0
     access: LogHead | None = None
+    adopted: int = 0
 
 
 def verify(data: Path, *, public_key: str | None = None, sealed_only: bool = False) -> VerifyReport:
@@ -111,6 +114,7 @@ class _Verification:
             key=checkpoint.key if checkpoint else "",
             retired=self._retired,
             unsigned=max(0, self._position - signed_end),
+            adopted=checkpoint.adopted if checkpoint else 0,
             access=checkpoint.access if checkpoint and not self._is_sealed_only else None,
         )
 

@@ -42,12 +42,13 @@ def run_verify(data: Path, public_key: str | None = None, *, sealed_only: bool =
         if report.key and report.unsigned
         else ""
     )
+    adopted = f"{report.adopted} records of before the first signature, " if report.adopted else ""
     erased = (
         f"{sealed.sealed} events sealed, {sealed.erased} of them erased, " if sealed.sealed else ""
     )
     sys.stdout.write(
         f"{word}: {report.records} records, {report.bytes} bytes in {report.segments} segments, "
-        f"{unsigned}{retired}{erased}{_entries(access)}, "
+        f"{adopted}{unsigned}{retired}{erased}{_entries(access)}, "
         f"{f'signed by {report.key}' if report.key else 'not signed'}\n"
     )
     return 1 if findings else 0
