@@ -1,5 +1,7 @@
 """Outliers: known answers, calibration, robustness."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,7 +11,7 @@ from sklearn.covariance import ledoit_wolf
 
 from sidelight.detectors import Mahalanobis, OutlierRate, ParameterError, SampleError
 from sidelight.detectors._capital import Capital
-from sidelight.detectors._mahalanobis import _shrunk_covariance
+from sidelight.detectors._mahalanobis import FittedMahalanobis, _shrunk_covariance
 
 Matrix = np.ndarray[tuple[int, int], np.dtype[np.float64]]
 
@@ -58,6 +60,37 @@ def test_scores_do_not_depend_on_how_rows_are_batched(cuts: list[int], n_columns
     parts = [detector.score(part)[0] for part in np.split(rows, np.cumsum(cuts))]
 
     assert (np.concatenate(parts) == detector.score(rows)[0]).all()
+
+
+def plain_score(fitted: FittedMahalanobis, row: list[float]) -> float:
+    """The score by its definition, with plain numbers, added up in the order of the columns."""
+    parts = zip(row, fitted.mean.tolist(), fitted.scale.tolist(), strict=True)
+    z = [0.0 if s == 0 or math.isnan(x) else x / s - m / s for x, m, s in parts]
+    score = 0.0
+    for place, factors in enumerate(fitted.factor.tolist()):
+        white = 0.0
+        for factor, value in zip(factors[: place + 1], z[: place + 1], strict=True):
+            white += factor * value
+        score += white * white
+    return score
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 24), st.integers(1, 200), st.integers(0, 2**32))
+def test_scores_of_few_and_of_many_rows_are_those_of_plain_numbers(
+    n_columns: int, n_rows: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    sample = rng.normal(size=(60 + n_rows, n_columns)) * 10.0 ** rng.integers(-3, 4, n_columns)
+    sample[rng.random(sample.shape) < 0.1] = np.nan
+    sample[:, rng.random(n_columns) < 0.2] = 3.0
+    fitted, stream = Mahalanobis().fit(sample[:60]), sample[60:]
+
+    scores, _ = fitted.score(stream)
+
+    for row in {0, n_rows // 2, n_rows - 1}:
+        (alone,), _ = fitted.score(stream[row : row + 1])
+        assert scores[row] == alone == plain_score(fitted, stream[row].tolist())
 
 
 def test_p_value_counts_held_out_scores() -> None:

@@ -1,6 +1,6 @@
 """Mahalanobis distance with conformal p-values, frozen on a reference."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,6 +12,8 @@ _MIN_ROWS = 4
 _LARGEST = 1e6
 # Rows that are scored at once, so that their arrays stay in the cache.
 _BLOCK_ROWS = 1024
+# Few rows are multiplied with the whole factor at once: then the calls are what a row costs.
+_MOST_PRODUCTS = 1 << 16
 # A spread below this share of the column's largest value is rounding, not spread.
 _ROUNDING = 1e-12
 
@@ -53,7 +55,7 @@ class Mahalanobis:
             raise SampleError("reference", expected=f"at least {_MIN_ROWS} rows", got=len(sample))
         train, held_out = sample[0::2], sample[1::2]
         mean, scale = _location(train)
-        z = _standardise(train, mean, scale)
+        z = np.ascontiguousarray(_Scaling(mean, scale).apply(train.T).T)
         factor = np.linalg.inv(np.linalg.cholesky(_shrunk_covariance(z, scale > 0)))
         factor[:, scale == 0] = 0.0
         fitted = FittedMahalanobis(mean=mean, scale=scale, factor=factor, held_out=np.empty(0))
@@ -80,6 +82,17 @@ class FittedMahalanobis:
     scale: NDArray[np.float64]
     factor: NDArray[np.float64]
     held_out: NDArray[np.float64]
+    _scaling: "_Scaling" = field(init=False, repr=False, compare=False)
+    _used: list[int] = field(init=False, repr=False, compare=False)
+    # Column after column of the factor, shape (d, d, 1).
+    _lower: NDArray[np.float64] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Prepare what every call needs."""
+        lower = np.ascontiguousarray(np.tril(self.factor).T)[:, :, np.newaxis]
+        object.__setattr__(self, "_lower", lower)
+        object.__setattr__(self, "_used", np.flatnonzero(self.scale > 0).tolist())
+        object.__setattr__(self, "_scaling", _Scaling(self.mean, self.scale))
 
     def score(self, rows: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Score rows of shape (n, d).
@@ -105,15 +118,19 @@ class FittedMahalanobis:
         return scores, np.asarray(p_values, dtype=np.float64)
 
     def _distances(self, sample: NDArray[np.float64]) -> NDArray[np.float64]:
-        z = _standardised_columns(sample.T, self.mean, self.scale)
+        z = self._scaling.apply(sample.T)
         # One column after the other, element by element: a matrix product would round differently
         # for another number of rows, and scores must not depend on how rows are batched.
-        white, product = np.zeros_like(z), np.empty_like(z)
-        for column in np.flatnonzero(self.scale > 0).tolist():
-            part = product[column:]
-            np.multiply(self.factor[column:, column, np.newaxis], z[column], out=part)
-            below = white[column:]
-            np.add(below, part, out=below)
+        if z.size * len(z) <= _MOST_PRODUCTS:
+            # A sum over the first axis adds one after the other, too; the second axis keeps it
+            # from being the last one when there is one row.
+            white = np.add.reduce(self._lower * z[:, np.newaxis], axis=0)
+        else:
+            white, product = np.zeros_like(z), np.empty_like(z)
+            for column in self._used:
+                below, part = white[column:], product[column:]
+                np.multiply(self._lower[column, column:], z[column], part)
+                np.add(below, part, below)
         np.multiply(white, white, out=white)
         scores = np.zeros(len(sample))
         for squares in white:
@@ -145,26 +162,26 @@ def _location(train: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[
     return mean * unit, deviation * unit
 
 
-def _standardise(
-    sample: NDArray[np.float64], mean: NDArray[np.float64], scale: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    return np.ascontiguousarray(_standardised_columns(sample.T, mean, scale).T)
+class _Scaling:
+    """Standardises columns; 0 where a value is missing or its column constant."""
 
+    def __init__(self, mean: NDArray[np.float64], scale: NDArray[np.float64]) -> None:
+        self._unit = np.where(scale > 0, scale, 1.0)[:, np.newaxis]
+        self._shift = mean[:, np.newaxis] / self._unit
+        self._constant = np.flatnonzero(scale == 0)
 
-def _standardised_columns(
-    columns: NDArray[np.float64], mean: NDArray[np.float64], scale: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Standardise columns, shape (d, n); 0 where a value is missing or its column constant."""
-    unit = np.where(scale > 0, scale, 1.0)[:, np.newaxis]
-    z = np.empty(columns.shape)
-    # Dividing first: the difference of two huge values would overflow.
-    with np.errstate(over="ignore"):
-        np.divide(columns, unit, out=z)
-        z -= mean[:, np.newaxis] / unit
-    np.minimum(np.maximum(z, -_LARGEST, out=z), _LARGEST, out=z)
-    np.copyto(z, 0.0, where=np.isnan(z))
-    z[scale == 0] = 0.0
-    return z
+    def apply(self, columns: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return columns of shape (d, n) anew."""
+        z = np.empty(columns.shape)
+        # Dividing first: the difference of two huge values would overflow.
+        with np.errstate(over="ignore"):
+            np.divide(columns, self._unit, out=z)
+            z -= self._shift
+        np.minimum(np.maximum(z, -_LARGEST, out=z), _LARGEST, out=z)
+        np.copyto(z, 0.0, where=np.isnan(z))
+        if self._constant.size:
+            z[self._constant] = 0.0
+        return z
 
 
 def _shrunk_covariance(z: NDArray[np.float64], used: NDArray[np.bool_]) -> NDArray[np.float64]:

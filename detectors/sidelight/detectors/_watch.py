@@ -50,7 +50,7 @@ class Watch:
     encoding: Encoding
     rate: OutlierRate | None
     tests: WindowTests | None
-    ranks: NDArray[np.uint16]
+    ranks: NDArray[np.uint8]
     reference_ranks: NDArray[np.int64]
     seeds: NDArray[np.uint64]
     cells: NDArray[np.uint16]
@@ -73,7 +73,7 @@ class Watch:
             sums = np.bincount(maps[index], weights=column.counts).astype(np.int64)
             ranks[index, : sums.size] = sums
         tests = WindowTests(columns, settings) if columns else None
-        flat = np.zeros(0 if tests is None else tests.n_cells, dtype=np.uint16)
+        flat = np.zeros(0 if tests is None else tests.n_cells, dtype=np.uint8)
         if tests is not None:
             for offset, mapped in zip(tests.offsets.tolist(), maps, strict=True):
                 flat[offset : offset + mapped.size] = mapped
