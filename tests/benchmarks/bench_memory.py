@@ -14,7 +14,6 @@ import json
 import multiprocessing
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -25,10 +24,12 @@ from typing import cast
 
 import uvloop
 
+# A module in the folder of this script.
+from local_ports import await_port, free_port  # type: ignore[import-not-found]  # see above
+
 _MIB = 1 << 20
 _BOUND_MIB = 64
 _SLACK_MIB = 64
-_START_S = 20.0
 _BODY = (
     b'{"id":"flight-0","inputs":[{"name":"x","shape":[1,20],"datatype":"FP64","data":[%b]}]}'
     % (b",".join(b"%.7f" % (number / 7) for number in range(20)))
@@ -73,26 +74,6 @@ def _serve(port: int) -> None:
     uvloop.run(serve())
 
 
-def _free_port() -> int:
-    with socket.socket() as chosen:
-        chosen.bind(("127.0.0.1", 0))
-        port: int = chosen.getsockname()[1]
-        return port
-
-
-def _await_port(port: int) -> None:
-    deadline = time.monotonic() + _START_S
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-        except OSError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.05)
-        else:
-            return
-
-
 def _metrics(port: int) -> dict[str, float]:
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
         text = answer.read().decode()
@@ -111,7 +92,7 @@ def _resident_mib(pid: int, field: str = "VmRSS") -> float:
 
 
 def _measure(folder: Path, n_requests: int, overflow: str) -> None:
-    model, door, admin, nobody = (_free_port() for _ in range(4))
+    model, door, admin, nobody = (free_port() for _ in range(4))
     config = folder / "proxy.yaml"
     sink = {
         "name": "sink",
@@ -138,11 +119,11 @@ def _measure(folder: Path, n_requests: int, overflow: str) -> None:
     child = multiprocessing.get_context("spawn").Process(target=_serve, args=(model,), daemon=True)
     child.start()
     try:
-        _await_port(model)
+        await_port(model)
         log = (folder / "proxy.log").open("wb")
         program = (sys.executable, "-P", "-m", "sidelight.service", "proxy")
         started.append(subprocess.Popen([*program, "--config", str(config)], stderr=log))
-        _await_port(door)
+        await_port(door)
         proxy = started[0].pid
         print(f"{len(_BODY)} bytes, overflow {overflow}; idle {_resident_mib(proxy):.0f} MiB")
         wrk = (

@@ -5,17 +5,18 @@ import multiprocessing
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
 import uvloop
+
+# A module in the folder of this script.
+from local_ports import await_port, free_port  # type: ignore[import-not-found]  # see above
 
 ANSWER_BODY = (
     b'{"model_name":"flights","outputs":[{"name":"p","datatype":"FP32","data":[0.123456]}]}'
@@ -25,7 +26,6 @@ ANSWER = (
     b"content-length: %d\r\ncontent-type: application/json\r\n\r\n" % len(ANSWER_BODY)
 ) + ANSWER_BODY
 _TICKS = os.sysconf("SC_CLK_TCK")
-_START_S = 20.0
 _FAILED = re.compile(r"Non-2xx.*|Socket errors.*")
 _UNITS = {"us": 1.0, "ms": 1e3, "s": 1e6}
 
@@ -187,25 +187,6 @@ def _serve_naive(port: int, model: int, sink: int) -> None:
     uvicorn.run(app, host="127.0.0.1", port=port, log_level="critical", loop="uvloop")
 
 
-def free_port() -> int:
-    with socket.socket() as chosen:
-        chosen.bind(("127.0.0.1", 0))
-        return int(chosen.getsockname()[1])
-
-
-def _await_port(port: int) -> None:
-    deadline = time.monotonic() + _START_S
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-        except OSError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.05)
-        else:
-            return
-
-
 @contextmanager
 def _running(*command: str) -> Iterator[int]:
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -244,11 +225,11 @@ class Peers:
         self._stack.close()
 
     def _process(self, name: str, serve: Callable[..., None], *options: Any) -> int:
-        port = free_port()
+        port: int = free_port()
         process = multiprocessing.Process(target=serve, args=(port, *options), daemon=True)
         process.start()
         self._stack.callback(process.terminate)
-        _await_port(port)
+        await_port(port)
         assert process.pid is not None
         self.ports[name], self.pids[name] = port, process.pid
         return port
@@ -279,7 +260,7 @@ class Peers:
         command = ("nginx", "-p", str(self._folder), "-c", str(settings))
         self.pids["nginx"] = self._stack.enter_context(_running(*command))
         self.ports["nginx"] = port
-        _await_port(port)
+        await_port(port)
 
     def sidecar(self, model: int) -> None:
         """Start the sidecar as users do."""
@@ -292,7 +273,7 @@ class Peers:
         )
         self.pids["sidecar"] = self._stack.enter_context(_running(*command))
         self.ports["sidecar"] = port
-        _await_port(port)
+        await_port(port)
 
     def cpu_s(self, name: str) -> float:
         """CPU time of a peer so far, user and system, seconds."""
