@@ -67,13 +67,21 @@ def test_outputs_that_are_asked_for_in_binary_have_no_bytes_in_the_request() -> 
     assert split(body_of(head, b"z")).chunks == (b"z",)
 
 
+@pytest.mark.parametrize("is_given", [True, False])
 @pytest.mark.parametrize("space", [b"", b"  \n"])
-def test_a_given_length_may_hold_white_space_that_looking_for_the_end_would_miss(
-    space: bytes,
-) -> None:
-    text = json.dumps({"inputs": [tensor("x", 1)]}).encode() + space
+def test_white_space_around_the_json_is_not_of_the_tensors(space: bytes, is_given: bool) -> None:  # noqa: FBT001
+    text = space + json.dumps({"inputs": [tensor("x", 1)]}).encode() + space
 
-    assert split(text + b"z", len(text)).chunks == (b"z",)
+    body = split(text + b"z", len(text) if is_given else None)
+
+    assert (body.chunks, body.head_bytes) == ((b"z",), len(text))
+
+
+def test_tensors_that_look_like_white_space_are_tensors() -> None:
+    text = json.dumps({"inputs": [tensor("x", 2)]}).encode()
+
+    assert split(text + b" \n").chunks == (b" \n",)
+    assert split(text + b"\n \n").chunks == (b" \n",)
 
 
 @pytest.mark.parametrize(

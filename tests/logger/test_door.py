@@ -31,6 +31,8 @@ BATCH = {"content-type": "application/cloudevents-batch+json"}
 ATTRIBUTES = {"specversion": "1.0", "type": "t", "source": "/s", "id": "1"}
 ENVELOPE = json.dumps({**ATTRIBUTES, "data": [1]}).encode()
 
+GZIPPED = gzip.compress(b'{"id": "1", "kind": "request", "data": "CgA="}', mtime=0)
+
 
 def without(headers: dict[str, str], *names: str) -> dict[str, str]:
     return {name: value for name, value in headers.items() if name not in names}
@@ -82,6 +84,7 @@ def ask(
         pytest.param(
             {**STRUCTURED, "content-encoding": "gzip"}, gzip.compress(ENVELOPE), id="gzip"
         ),
+        pytest.param(STRUCTURED, gzip.compress(ENVELOPE), id="gzip-that-nobody-states"),
         pytest.param(STRUCTURED, ENVELOPE.replace(b"[1]", b"[NaN]"), id="nan"),
         pytest.param(BATCH, b"[]", id="empty-batch"),
         pytest.param(BATCH, b"[" + ENVELOPE + b', {"bad": true}, 7]', id="batch-with-bad-members"),
@@ -226,6 +229,8 @@ def test_senders_are_told_of_bad_heads_in_the_few_statuses_that_they_know(
         (b"[]", 400),
         (b"{", 400),
         (b"[" * 10_000, 400),
+        (GZIPPED, 200),
+        (GZIPPED[:-4], 400),
     ],
 )
 def test_payload_records_of_modelmesh_need_id_kind_and_data(

@@ -120,6 +120,21 @@ def test_of_what_stands_twice_the_last_counts() -> None:
     assert repr(_read(twice)) == repr(_thoroughly(twice))
 
 
+@pytest.mark.parametrize("name", ["type", "source"])
+@pytest.mark.parametrize("value", [5, True, {"a": 1}, ["x"]])
+def test_a_type_or_source_that_is_no_text_is_none(name: str, value: Any) -> None:
+    events, rejected = scan_batch(_text(_member(1, **{name: value}), _member(2)), PLACE, LIMITS)
+
+    assert (len(events), [bad.reason for bad in rejected]) == (1, [name])
+
+
+def test_an_id_may_be_a_number() -> None:
+    (event,), _ = scan_batch(_text(_member(1, id=17)), PLACE, LIMITS)
+
+    assert isinstance(event, Event)
+    assert event.id == "17"
+
+
 def test_a_dead_letter_is_none_on_the_other_route() -> None:
     _read(_text(_member(1)))
     for dead_letter in (True, False):

@@ -24,6 +24,36 @@ def test_bounds_versions_and_rows_grow_with_the_traffic(folder: Any) -> None:
     assert entry["last_seen"] == "2013-01-01T00:09:00.000000Z"
 
 
+@pytest.mark.parametrize("restarts", [False, True])
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_what_nobody_understood_leaves_no_columns(folder: Any, place: int, restarts: bool) -> None:  # noqa: FBT001
+    for number in range(3):
+        if number == place:
+            for request_id, broken in (("get", b""), ("bad", b"{"), ("old", b"\xff\xfe")):
+                folder.half("request", broken, request_id=request_id)
+                folder.half("response", b"what?", request_id=request_id)
+        folder.half("request", {"instances": [[1, 2.5]]}, request_id=f"r{number}")
+        folder.half("response", {"predictions": [7]}, request_id=f"r{number}")
+        folder.work()
+        if restarts:
+            folder.begin()
+
+    columns = [(column["name"], column["kind"]) for column in _entry(folder)["schema"]["columns"]]
+
+    assert columns == [("f0", "numeric"), ("f1", "numeric"), ("y", "numeric")]
+    assert _entry(folder)["rows_seen"] == 6
+
+
+def test_text_alone_is_one_feature(folder: Any) -> None:
+    folder.half("request", b"how do you do", request_id="r")
+    folder.half("response", {"predictions": [7]}, request_id="r")
+    folder.work()
+
+    names = [column["name"] for column in _entry(folder)["schema"]["columns"]]
+
+    assert names == ["f0", "y"]
+
+
 def test_deployments_are_kept_apart(folder: Any) -> None:
     folder.ask([[1, "f"]], deployment="a/m")
     folder.ask([[1, "f"], [2, "f"]], deployment="b/m")

@@ -76,6 +76,40 @@ def test_shift_raises_one_alarm_that_names_the_feature_first(folder: Any) -> Non
     assert folder.counter("detector_rows_total") == 950
 
 
+@pytest.mark.parametrize("broken", [b"", b"{", b"\xff\xfe"])
+def test_what_nobody_understood_is_no_row_of_the_reference(make_folder: Any, broken: bytes) -> None:
+    found = []
+    for strays in (False, True):
+        folder = make_folder()
+        _configure(folder)
+        rng = np.random.default_rng(3)
+        for number in range(120):
+            if strays and number % 40 == 0:
+                folder.half("request", broken, request_id=f"stray{number}", minutes=number)
+                folder.half("response", broken, request_id=f"stray{number}", minutes=number)
+            # Columns that nobody names are called as that of a body which nobody understood.
+            asked = {"instances": [[float(rng.normal()), float(rng.normal())]]}
+            folder.half("request", asked, request_id=f"r{number}", minutes=number)
+            folder.half("response", {"predictions": [0.5]}, request_id=f"r{number}", minutes=number)
+        folder.work()
+        found.append(folder.documents.get("references", "prod/flights"))
+
+    assert found[0]["complete"]
+    assert found[0] == found[1]
+
+
+def test_answers_to_text_are_judged(folder: Any) -> None:
+    _configure(folder, reference={"first_rows": 50})
+    for number in range(60):
+        folder.half("request", b"how do you do", request_id=f"r{number}", minutes=number)
+        answer = {"predictions": [number % 3]}
+        folder.half("response", answer, request_id=f"r{number}", minutes=number)
+    folder.work()
+
+    assert folder.documents.get("references", "prod/flights")["complete"]
+    assert folder.counter("detector_rows_total") == 60
+
+
 def test_outlier_rate_is_published_once_there_is_something_to_judge_by(folder: Any) -> None:
     _configure(folder)
     _traffic(folder, 50)

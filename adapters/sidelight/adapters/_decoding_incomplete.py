@@ -42,4 +42,5 @@ def refused(event: Event, half: Half) -> Half:
         return half
     if int(status[:9]) < _FIRST_ERROR:
         return half
-    return failed(half.values[0][0] or f"status {status}")
+    said = half.values[0][0] if half.values else None
+    return failed(said or f"status {status}")

@@ -41,6 +41,7 @@ _BYTES: Final = "BYTES"
 _LENGTH: Final = struct.Struct("<I")
 _TENSORS: Final[tuple[Literal["inputs", "outputs"], ...]] = ("inputs", "outputs")
 _MAX_RANK: Final = 32
+_WHITE: Final = b" \t\r\n"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +93,7 @@ def split(body: bytes, head_bytes: int | None = None) -> BinaryBody:
     (b'\x01\x02',)
 
     """
-    if head_bytes is None:
+    if is_lost := head_bytes is None:
         head_bytes = _end_of_json(body)
     elif not 0 <= head_bytes <= min(len(body), MAX_HEAD_BYTES):
         raise TensorError(
@@ -108,6 +109,8 @@ def split(body: bytes, head_bytes: int | None = None) -> BinaryBody:
             "tensors", expected="bytes of inputs or of outputs", got="both in one body"
         )
     key = carrying[0] if carrying else "inputs"
+    if is_lost:
+        head_bytes += _white_bytes(body, head_bytes, sum(size or 0 for size in sizes[key]))
     chunks: list[bytes | None] = []
     position = head_bytes
     for size in sizes[key]:
@@ -276,10 +279,18 @@ def _end_of_json(body: bytes) -> int:
     # Latin-1 gives every byte one character, so that places stay what they are; the characters
     # that structure JSON are ASCII.
     try:
-        _, end = json.JSONDecoder().raw_decode(body[:MAX_HEAD_BYTES].decode("latin-1"))
+        text = body[:MAX_HEAD_BYTES].decode("latin-1")
+        begin = len(text) - len(text.lstrip(_WHITE.decode()))
+        _, end = json.JSONDecoder().raw_decode(text, begin)
     except (ValueError, RecursionError):
         raise TensorError("body", expected="a JSON object in front", got="none") from None
     return end
+
+
+def _white_bytes(body: bytes, end: int, n_tensors: int) -> int:
+    """Return how much white space stands behind the JSON, before tensors of that many bytes."""
+    n_more = len(body) - end - n_tensors
+    return n_more if n_more > 0 and not body[end : end + n_more].strip(_WHITE) else 0
 
 
 def _object(text: bytes) -> tuple[dict[str, Any], bool]:

@@ -115,7 +115,7 @@ class Door:
             return
         try:
             if request.route == _RECORDS_ROUTE:
-                check_payload_record(request)
+                check_payload_record(request, max_inflated_bytes=self._limits.max_inflated_bytes)
                 mode = "record"
             else:
                 mode = check_event(request, max_inflated_bytes=self._limits.max_inflated_bytes)

@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 import orjson
 
-from sidelight.logger._envelope_inflate import InflateError, inflate
+from sidelight.logger._envelope_inflate import InflateError, inflated_json
 from sidelight.logger._envelope_json import parse_structured
 from sidelight.logger._envelope_member import EventLimits, Place
 from sidelight.logger._envelope_split import split_array
@@ -99,7 +99,7 @@ def check_event(request: Request, *, max_inflated_bytes: int) -> str:
     return "structured"
 
 
-def check_payload_record(request: Request) -> None:
+def check_payload_record(request: Request, *, max_inflated_bytes: int) -> None:
     """Check a record of ModelMesh's payload processor: a JSON object with id, kind and data.
 
     Raises
@@ -108,7 +108,7 @@ def check_payload_record(request: Request) -> None:
         When it is none.
 
     """
-    _or_refused(_check_record, request.body)
+    _or_refused(_check_record, _inflated(request, max_bytes=max_inflated_bytes))
 
 
 def is_plainly_binary(folded: bytes) -> bool:
@@ -147,10 +147,8 @@ def _check_binary(required: list[bytes | None], content_type: bytes, *, known: b
 
 def _inflated(request: Request, *, max_bytes: int) -> bytes:
     coding = (request.header(b"content-encoding") or b"").decode("latin-1")
-    if not coding:
-        return request.body
     try:
-        return inflate(request.body, coding, max_bytes=max_bytes)
+        return inflated_json(request.body, coding, max_bytes=max_bytes)
     except InflateError as error:
         status = {"too_large": 413, "coding": 415}.get(error.reason, 400)
         raise RefusedEvent(

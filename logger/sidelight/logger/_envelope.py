@@ -13,7 +13,7 @@ from typing import Final
 
 from sidelight.logger._arrival import Arrival
 from sidelight.logger._envelope_head import Head, read_head
-from sidelight.logger._envelope_inflate import InflateError, inflate
+from sidelight.logger._envelope_inflate import InflateError, inflate, inflated_json
 from sidelight.logger._envelope_json import scan_batch, scan_structured
 from sidelight.logger._envelope_member import (
     KAFKA_SOURCE_TYPE,
@@ -99,7 +99,7 @@ def _scanned(
     )
     try:
         if head.path == RECORDS_ROUTE:
-            return [parse_record(record.body, place, limits)], []
+            return [parse_record(record.body, head.content_encoding, place, limits)], []
         return _by_mode(head, record, place, limits)
     except EnvelopeError as error:
         return [], [place.rejected(0, error)]
@@ -120,7 +120,9 @@ def _by_mode(
     if media_type.removeprefix(_BATCH if is_batch else _STRUCTURED) not in _JSON_FORMATS:
         raise EnvelopeError("content-type", expected="a JSON event format", got=media_type[:80])
     try:
-        text = inflate(record.body, head.content_encoding, max_bytes=limits.max_inflated_bytes)
+        text = inflated_json(
+            record.body, head.content_encoding, max_bytes=limits.max_inflated_bytes
+        )
     except InflateError as error:
         raise EnvelopeError("body", expected=error.expected, got=error.got) from None
     if is_batch:

@@ -68,6 +68,20 @@ def inflate(data: bytes, coding: str, *, max_bytes: int) -> bytes:
     raise InflateError("coding", "gzip, deflate or identity", coding[:40])
 
 
+def inflated_json(body: bytes, coding: str, *, max_bytes: int) -> bytes:
+    """Undo the Content-Encoding of JSON; gzip is known by its magic where nothing is stated.
+
+    Raises
+    ------
+    InflateError
+        As ``inflate``.
+
+    """
+    if not coding and body.startswith(GZIP_MAGIC):
+        coding = "gzip"
+    return inflate(body, coding, max_bytes=max_bytes)
+
+
 def _inflate(data: bytes, window_bits: int, max_bytes: int) -> bytes:
     parts: list[bytes] = []
     size = 0

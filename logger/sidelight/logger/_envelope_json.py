@@ -28,6 +28,9 @@ _OBJECT: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ARRAY: Final = msgspec.json.Decoder(list[msgspec.Raw])
 _NULL: Final = b"null"
 _QUOTE: Final = 0x22
+_QUOTE_OR_NULL: Final = b'"n'
+# No number can be one of these. An id may be: some senders count.
+_NAMES: Final = ("type", "source")
 _BACKSLASH: Final = b"\\"
 _DATA: Final = frozenset({"data", "data_base64", "datacontentencoding"})
 _JSON_ERRORS: Final = (msgspec.DecodeError, UnicodeDecodeError, ValueError, RecursionError)
@@ -113,6 +116,9 @@ def _event(fields: dict[str, bytes], place: Place, index: int, limits: EventLimi
         for name, value in fields.items()
         if name not in _DATA and value != _NULL
     }
+    for name in _NAMES:
+        if fields.get(name, _NULL)[0] not in _QUOTE_OR_NULL:
+            raise EnvelopeError(name, expected="a JSON string", got=_kind_of_raw(fields[name]))
     # CloudEvents 0.2 spelt it so.
     if "contenttype" in attributes:
         attributes.setdefault("datacontenttype", attributes.pop("contenttype"))

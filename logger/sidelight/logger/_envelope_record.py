@@ -9,6 +9,7 @@ import binascii
 import json
 from typing import Any, Final
 
+from sidelight.logger._envelope_inflate import InflateError, inflated_json
 from sidelight.logger._envelope_member import EventLimits, Place, build_event
 from sidelight.logger._envelope_split import sound_text
 from sidelight.logger.errors import EnvelopeError
@@ -21,9 +22,24 @@ _KINDS: Final = ("request", "response")
 _SUFFIX: Final = "__isvc"
 
 
-def parse_record(body: bytes, place: Place, limits: EventLimits) -> Event:
-    """Return the record as an event; raise ``EnvelopeError`` when it is none."""
-    record = _object(body)
+def parse_record(body: bytes, coding: str, place: Place, limits: EventLimits) -> Event:
+    """Return the record as an event; raise ``EnvelopeError`` when it is none.
+
+    Parameters
+    ----------
+    body : bytes
+        The record, as it came.
+    coding : str
+        Its Content-Encoding; empty for none.
+    place : Place
+    limits : EventLimits
+
+    """
+    try:
+        text = inflated_json(body, coding, max_bytes=limits.max_inflated_bytes)
+    except InflateError as error:
+        raise EnvelopeError("body", expected=error.expected, got=error.got) from None
+    record = _object(text)
     record_id, kind, model = (_text(record, name) for name in ("id", "kind", "modelid"))
     if not record_id:
         raise EnvelopeError("id", expected="a string", got="none")

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from sidelight.detectors import Rows, Times
 from sidelight.payloads import FEATURE_PREFIX, OUTPUT_PREFIX, Batch
+from sidelight.service._understood import opaque_sides, without_sides
 
 _DOUBLE = pa.float64()
 # What no detector and no score reads: strings mostly, which cost more to join than all numbers.
@@ -56,6 +57,16 @@ def _joined(records: Sequence[pa.RecordBatch], schema: pa.Schema) -> Iterator[Ba
             for field in schema
         ]
         yield Batch.of(columns, schema)
+
+
+def watched_columns(batch: Batch) -> Batch | None:
+    """Return a batch without the columns that hold bodies which nobody understood.
+
+    They are no features: text among the numbers of the requests beside them, which would become
+    another column in the reference. None when there is no other column.
+    """
+    watched = without_sides(batch, opaque_sides(batch))
+    return watched if watched.feature_names or watched.output_names else None
 
 
 def watched_batch(batch: Batch) -> Batch:

@@ -12,8 +12,15 @@ import pyarrow.compute as pc
 from sidelight.logger import Document, Documents
 from sidelight.payloads import Batch, Schema, infer_schema
 from sidelight.service._layouts import layouts_of, with_layout
+from sidelight.service._understood import (
+    opaque_sides,
+    understood_sides,
+    without_columns,
+    without_sides,
+)
 
 _COLLECTION = "deployments"
+_SIDES = ("request", "response")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -25,6 +32,8 @@ class _Entry:
     rows_seen: int = 0
     first_seen: str = ""
     last_seen: str = ""
+    understood: frozenset[str] = frozenset()
+    """Whose columns stand in the schema as somebody understood them: requests', responses'."""
     noted: pa.Schema | None = None
     """Of the last batch; of another one with the same there is nothing new to say."""
 
@@ -33,6 +42,7 @@ class _Entry:
             "versions": self.versions,
             "schema": self.schema.to_json() if self.schema else {"columns": []},
             "layouts": self.layouts,
+            "understood": sorted(self.understood),
             "rows_seen": self.rows_seen,
             "first_seen": self.first_seen or None,
             "last_seen": self.last_seen or None,
@@ -40,10 +50,13 @@ class _Entry:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "_Entry":
+        layouts = layouts_of(value)
         return cls(
             versions=list(value["versions"]),
             schema=Schema.from_json(value["schema"]),
-            layouts=layouts_of(value),
+            layouts=layouts,
+            # Versions before did not tell; what they understood has a layout.
+            understood=frozenset(value.get("understood", _SIDES if layouts else ())),
             rows_seen=value["rows_seen"],
             first_seen=value["first_seen"] or "",
             last_seen=value["last_seen"] or "",
@@ -108,7 +121,7 @@ def _note(entry: _Entry, batch: Batch) -> None:
     schema = records.schema
     if entry.noted is None or not schema.equals(entry.noted, check_metadata=True):
         entry.noted = schema
-        entry.schema = infer_schema(batch, entry.schema)
+        entry.schema = _with_columns(entry, batch)
         if batch.feature_names and batch.layout:
             entry.layouts = with_layout(entry.layouts, batch.layout.get("request"))
     for version in pc.unique(records.column("version")).to_pylist():
@@ -119,6 +132,19 @@ def _note(entry: _Entry, batch: Batch) -> None:
     first, last = _text(int(moments.min())), _text(int(moments.max()))
     entry.first_seen = min(entry.first_seen or first, first)
     entry.last_seen = max(entry.last_seen, last)
+
+
+def _with_columns(entry: _Entry, batch: Batch) -> Schema:
+    """Return the schema after a batch: what was understood says it, and a body only until then.
+
+    A call without a body, or a broken one, must not leave its column among the model's.
+    """
+    understood = understood_sides(batch)
+    known = entry.schema or Schema()
+    if new := understood - entry.understood:
+        known = without_columns(known, new)
+        entry.understood |= new
+    return infer_schema(without_sides(batch, opaque_sides(batch) & entry.understood), known)
 
 
 def _text(microseconds: int) -> str:

@@ -18,7 +18,13 @@ from sidelight.detectors import (
 from sidelight.logger import BatchRecord, Commit, Document, Documents, Journals, Slice
 from sidelight.logger.errors import JournalError
 from sidelight.payloads import Batch
-from sidelight.service._columns import joined_batches, rows_of, times_of, watched_batch
+from sidelight.service._columns import (
+    joined_batches,
+    rows_of,
+    times_of,
+    watched_batch,
+    watched_columns,
+)
 from sidelight.service._detection_results import (
     alarm_document,
     look_documents,
@@ -91,8 +97,9 @@ class DetectionStage:
     def _judge(self, part: Slice[BatchRecord]) -> None:
         by_deployment: dict[str, list[Batch]] = {}
         for record in part.records:
-            batch = Batch.from_ipc(record.payload)
-            by_deployment.setdefault(batch.deployment, []).append(batch)
+            batch = watched_columns(Batch.from_ipc(record.payload))
+            if batch is not None:
+                by_deployment.setdefault(batch.deployment, []).append(batch)
         work = _Work()
         for name, batches in by_deployment.items():
             work.add(self._judged(name, batches))

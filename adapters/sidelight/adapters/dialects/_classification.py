@@ -24,6 +24,8 @@ from sidelight.payloads import Event
 
 _JSON_STARTS: Final = (b"{", b"[")
 _WHITE: Final = b" \t\r\n"
+# Some encoders begin UTF-8 with it; a reader may ignore it (RFC 8259 section 8.1).
+_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 # The tag of field 1 of a message, and a line break.
 _FIRST_FIELD: Final = b"\n"
 _MESSAGES: Final = OpenInferenceMessages()
@@ -76,7 +78,7 @@ def read_payload(
         return opaque(b"")
     try:
         if data[:1] not in _JSON_STARTS:
-            data = _inflated(data, event, max_inflated_bytes)
+            data = _inflated(data, event, max_inflated_bytes).removeprefix(_BYTE_ORDER_MARK)
         body = _parsed(data)
         if body is _NO_JSON:
             return _other(data, side, event, max_inflated_bytes)

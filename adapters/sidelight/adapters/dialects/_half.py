@@ -85,8 +85,8 @@ class Layout:
     protocol : str
         ``v2-json``, ``v1-row``, ``v1-columnar`` or ``opaque``.
     form : str
-        Of a row in V1: ``list``, ``object`` or ``scalar``; of an opaque body ``json``, ``text``
-        or ``base64``; else empty.
+        Of a row in V1: ``list``, ``object`` or ``scalar``; of an opaque body ``json``, ``text``,
+        ``base64`` or ``empty``; else empty.
     tensors : tuple of Tensor
         In the order of the payload.
     extra : tuple of (str, str)

@@ -11,6 +11,8 @@ from sidelight.adapters.dialects._half import TEXT, Half, Layout, Tensor
 # Control characters that no text holds: small numbers in binary tensors are valid UTF-8 too.
 _BINARY: Final = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 _NO_FACTS: Final[Mapping[str, Any]] = {}
+# A body without bytes, as that of a GET, says nothing of any feature.
+_NOTHING: Final = Layout("opaque", "empty")
 
 
 def opaque(data: bytes, reason: str | None = None, *, form: str = "text") -> Half:
@@ -19,7 +21,7 @@ def opaque(data: bytes, reason: str | None = None, *, form: str = "text") -> Hal
     Parameters
     ----------
     data : bytes
-        As it came, or inflated.
+        As it came, or inflated; without any it is one row without a value.
     reason : str or None
         Why it was not decoded, for the counter.
     form : "json" or "text", default "text"
@@ -27,7 +29,7 @@ def opaque(data: bytes, reason: str | None = None, *, form: str = "text") -> Hal
 
     """
     if not data:
-        return Half(_layout("text"), 1, ([None],), {"empty": True}, reason)
+        return Half(_NOTHING, 1, (), {"empty": True}, reason)
     try:
         text = data.decode()
         if _BINARY.search(text) is None:

@@ -32,11 +32,10 @@ _CLASSES: Final = {
     frozenset[type](): NOTHING,
 }
 _NESTED: Final = frozenset({list, dict})
-# Integers beyond what a double holds exactly; as a type of its own, so that no neighbour with a
-# fraction, in its payload or in another, rounds them.
-_LONG: Final = "INT64"
 _EXACT: Final = 1 << 53
-_LONGEST: Final = 1 << 63
+# Integers beyond what a double holds exactly; as types of their own, so that no neighbour with a
+# fraction, in its payload or in another, rounds them.
+_LONG: Final = (("INT64", -(1 << 63), (1 << 63) - 1), ("UINT64", 0, (1 << 64) - 1))
 
 Column = tuple[Tensor, list[Any]]
 Extra = tuple[tuple[str, str], ...]
@@ -95,7 +94,7 @@ def of_lists(rows: list[list[Any]]) -> list[Column]:
     if widths or kinds & _NESTED or width > MAX_TABLE_COLUMNS:
         return [column(None, rows)]
     datatype = _class(kinds)
-    if datatype and not (datatype == NUMBER and _is_long(flat)):
+    if datatype and not (datatype == NUMBER and _long(flat)):
         tensor = Tensor(name=None, datatype=datatype, shape=(width,), n_columns=width)
         return [(tensor, flat)]
     return [column(None, flat[place::width]) for place in range(width)]
@@ -116,8 +115,8 @@ def column(name: str | None, values: list[Any]) -> Column:
     """Return one value a row, whatever it is."""
     kinds = set(map(type, values)) - {type(None)}
     if (datatype := _class(kinds)) is not None:
-        if kinds == {int} and _is_long(values):
-            datatype = _LONG
+        if kinds == {int}:
+            datatype = _long(values) or datatype
         return Tensor(name=name, datatype=datatype), values
     if kinds == {list}:
         return _list_column(name, values)
@@ -181,13 +180,15 @@ def _class(kinds: Iterable[type]) -> str | None:
     return _CLASSES.get(frozenset(kinds) - {type(None)})
 
 
-def _is_long(values: Iterable[Any]) -> bool:
-    """Whether an integer needs more than a double, and all fit into 64 bits."""
+def _long(values: Iterable[Any]) -> str | None:
+    """Return the datatype of integers of which one needs more than a double; None of others."""
     whole = [value for value in values if type(value) is int]
     if not whole:
-        return False
+        return None
     low, high = min(whole), max(whole)
-    return (high > _EXACT or low < -_EXACT) and low >= -_LONGEST and high < _LONGEST
+    if low >= -_EXACT and high <= _EXACT:
+        return None
+    return next((name for name, least, most in _LONG if least <= low and high <= most), None)
 
 
 def _document(value: Any) -> str | None:
