@@ -12,15 +12,18 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import pytest
+from typer.testing import CliRunner
 
 from sidelight.adapters import EmbeddedDocuments, Inferences
 from sidelight.logger import verify
 from sidelight.logger._segments import SegmentReader, SegmentWriter
+from sidelight.service._access_log import AccessLog
+from sidelight.service._cli import app
 from sidelight.service._collector_client import CollectorClient
 from sidelight.service._import import import_files
 from sidelight.service._import_reading import csv_rows
 from sidelight.service._import_tables import Mapped
-from sidelight.service._replay import replay_into, replay_to
+from sidelight.service._replay import note_replay, replay_into, replay_to
 from sidelight.service._settings import Settings
 from sidelight.service.errors import BadRequest, ConfigurationError, ServiceError
 
@@ -408,3 +411,36 @@ def test_a_column_has_one_use() -> None:
         Mapped(deployment="a/b", outputs=("p",), labels=("p",))
     with pytest.raises(ConfigurationError, match="NS/NAME"):
         Mapped(deployment="a")
+
+
+def test_command_is_in_the_access_log_without_the_secrets_of_an_address(
+    folder: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _traffic(folder)
+    monkeypatch.setenv("SIDELIGHT_REASON", "complaint 4711")
+    into = tmp_path / "again"
+    done = CliRunner().invoke(
+        app, ["replay", "--data", str(folder.data), "--into", str(into), "--first", "2"]
+    )
+    assert done.exit_code == 0, done.output
+    note_replay(folder.data, to="https://me:secret@collector:1/events/token", into=None, first=0)
+
+    (log,) = (folder.data / "access").glob("log-*.jsonl")
+    one, other = (json.loads(line) for line in log.read_text().splitlines())
+    assert (one["command"], one["reason"]) == ("replay", "complaint 4711")
+    assert one["parameters"] == {"into": str(into), "first": 2}
+    assert other["parameters"] == {"to": "collector", "first": 0}
+
+
+def test_nothing_is_replayed_that_cannot_be_written_down(
+    folder: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: AccessLog, __: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(AccessLog, "append", full)
+    with pytest.raises(ServiceError, match="nothing is replayed"):
+        note_replay(folder.data, to=None, into=tmp_path / "again", first=0)
+    with pytest.raises(ConfigurationError, match="an archive"):
+        note_replay(tmp_path / "none", to=None, into=tmp_path / "again", first=0)
+    assert not (tmp_path / "none").exists()

@@ -156,7 +156,7 @@ def replay(
     from sidelight.logger.errors import JournalError
     from sidelight.service._collector_client import CollectorClient
     from sidelight.service._logging import configure_logging
-    from sidelight.service._replay import replay_into, replay_to
+    from sidelight.service._replay import note_replay, replay_into, replay_to
     from sidelight.service._settings import load_settings
     from sidelight.service.errors import ServiceError
 
@@ -164,6 +164,7 @@ def replay(
     if (to is None) == (into is None):
         fail("replay: expected either --to or --into")
     try:
+        note_replay(data, to=to, into=into, first=first)
         if into is not None:
             report = replay_into(data, load_settings(config, {"data": into}), first=first)
         else:

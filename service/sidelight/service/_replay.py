@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 from sidelight.logger import EventRecord
 from sidelight.logger._door import ROUTES
@@ -15,11 +16,12 @@ from sidelight.logger._envelope_split import split_array
 from sidelight.logger._sealed_marks import ERASED_HEAD, ERASED_MEMBER
 from sidelight.logger._segments import SegmentReader, SegmentWriter
 from sidelight.logger.errors import JournalDamaged, JournalError
+from sidelight.service._access_log import AccessLog, command_entry
 from sidelight.service._collector_client import CollectorClient
 from sidelight.service._sealing import sealing
 from sidelight.service._settings import Settings
 from sidelight.service._signing import signer_of
-from sidelight.service.errors import ConfigurationError
+from sidelight.service.errors import ConfigurationError, ServiceError
 
 _MAX_RECORDS: Final = 4096
 _MAX_BYTES: Final = 4 << 20
@@ -47,6 +49,29 @@ class ReplayReport:
         counts = {"records": self.records, "refused": self.refused, "damaged": self.damaged}
         erased = {"erased": self.erased} if self.erased else {}
         sys.stdout.write(f"{json.dumps(counts | erased)}\n")
+
+
+def note_replay(data: Path, *, to: str | None, into: Path | None, first: int) -> None:
+    """Write into the access log that somebody takes all that was asked and answered elsewhere.
+
+    Raises
+    ------
+    ConfigurationError
+        When there is no archive.
+    ServiceError
+        When it cannot be written down; then nothing may be replayed.
+
+    """
+    if not (data / "raw").is_dir():
+        raise ConfigurationError(f"--data: expected a folder with an archive, got {data}")
+    # Of an address the host alone: the rest may be a secret.
+    given = {"to": to and urlsplit(to).hostname, "into": into and str(into), "first": first}
+    try:
+        AccessLog(data).append(command_entry("replay", given))
+    except OSError as error:
+        raise ServiceError(
+            f"the access log cannot be written: {error.strerror}; nothing is replayed"
+        ) from error
 
 
 def replay_to(data: Path, client: CollectorClient, *, first: int = 0) -> ReplayReport:
