@@ -198,6 +198,38 @@ def test_process_that_does_not_stop_is_killed(
     assert all(_is_gone(pid) for pid, _ in tree.starts("api"))
 
 
+def test_the_door_stops_first_and_the_api_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Consumer and detection end when both were told to: they are stopped together.
+    told = (
+        "def end(*_):\n"
+        '    with open(os.environ["STARTS"] + "/ends", "a") as file: file.write(role + " ")\n'
+        '    open(os.environ["STARTS"] + "/told-" + role, "w").close()\n'
+        '    others = {"consumer": "detection", "detection": "consumer"}\n'
+        '    other = os.environ["STARTS"] + "/told-" + others.get(role, role)\n'
+        "    import time\n"
+        "    while not os.path.exists(other): time.sleep(0.01)\n"
+        "    os._exit(0)\n"
+        "signal.signal(signal.SIGTERM, end)\n"
+        'place = {"host": "127.0.0.1", "port": 4711, "scheme": "http"}\n'
+        'print(json.dumps(place if role == "door" else {}), flush=True)\n'
+        "sys.stdin.buffer.read()"
+    )
+    tree = Tree(tmp_path, monkeypatch, told)
+
+    async def story(tree: Tree) -> None:
+        await tree.until(lambda: tree.announced and "detection" in tree.supervisor._ready)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    assert tree.run(story) == 0
+
+    first, *between, last = (tree.folder / "ends").read_text().split()
+    assert (first, sorted(between), last) == ("door", ["consumer", "detection"], "api")
+    # Nobody had to be killed.
+    assert {process.returncode for process in tree.supervisor._processes.values()} == {0}
+
+
 def test_settings_that_cannot_be_read_leave_nothing_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

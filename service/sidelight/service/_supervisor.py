@@ -17,8 +17,10 @@ from sidelight.service.errors import ServiceError
 
 log = logging.getLogger(__name__)
 
-# The door stops first, so that the consumer can still take what it acknowledged.
-_ROLES = ("door", "consumer", "detection", "api")
+# The door stops first, so that the consumer can still take what it acknowledged; who does not wait
+# for another one stops with it.
+_STOPS = (("door",), ("consumer", "detection"), ("api",))
+_ROLES = tuple(role for together in _STOPS for role in together)
 # Nobody waits for a judgement: it takes no time from the start of those that somebody waits for.
 _LATE_ROLES = frozenset({"detection"})
 _EARLY_ROLES = tuple(role for role in _ROLES if role not in _LATE_ROLES)
@@ -77,8 +79,8 @@ class Supervisor:
         self._stopping.set()
         # Whoever waits for it is started no more.
         self._announced.set()
-        for role in _ROLES:
-            await self._stop(role)
+        for together in _STOPS:
+            await asyncio.gather(*(self._stop(role) for role in together))
         results = await asyncio.gather(*keepers, return_exceptions=True)
         for failure in results:
             if isinstance(failure, ServiceError):
