@@ -237,6 +237,8 @@ def test_a_table_that_gzip_has_made_smaller_is_the_same_table(
     small.write_bytes(small.read_bytes()[:-20])
     with pytest.raises(BadRequest, match="gzip"):
         import_files([small], collector.client, mapped=mapped, format="jsonl")
+    with pytest.raises(BadRequest, match=r"rows\.gz"):
+        import_files([small], collector.client, mapped=mapped, format="csv")
 
 
 def test_captures_that_gzip_has_made_smaller_are_known_by_their_content(

@@ -9,14 +9,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Literal
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from sidelight.adapters import ImportFileError, kserve_blob, sagemaker_capture, seldon_log
 from sidelight.logger import CapturedEvent
 from sidelight.logger._emitter_event import BATCH_CONTENT_TYPE
 from sidelight.service._collector_client import CollectorClient
-from sidelight.service._import_reading import csv_rows, json_lines, json_rows, opened, parquet_rows
+from sidelight.service._import_reading import (
+    csv_rows,
+    json_lines,
+    json_rows,
+    opened,
+    parquet_names,
+    parquet_rows,
+)
 from sidelight.service._import_tables import Mapped, Table, row_events
 from sidelight.service.errors import BadRequest, ConfigurationError
 
@@ -135,11 +139,7 @@ def _format_of(path: Path) -> Format:
     with opened(path) as file:
         start = file.read(_PEEK_BYTES)
     if start.startswith(_PARQUET):
-        try:
-            with opened(path) as file:
-                names = {name.lower() for name in pq.read_schema(file).names}
-        except pa.ArrowException as error:
-            raise BadRequest(f"expected Parquet, got: {error}") from error
+        names = {name.lower() for name in parquet_names(path)}
         return "kserve" if names >= _KSERVE else "parquet"
     first = start.lstrip().partition(b"\n")[0]
     if not first.startswith((b"{", b"[")):

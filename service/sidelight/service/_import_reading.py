@@ -33,9 +33,7 @@ def opened(path: Path) -> Iterator[BinaryIO]:
 
     """
     with path.open("rb") as file:
-        is_small = file.read(2) == _GZIP
-        file.seek(0)
-        if not is_small:
+        if not _is_small(path):
             yield file
             return
         try:
@@ -43,6 +41,20 @@ def opened(path: Path) -> Iterator[BinaryIO]:
                 yield cast("BinaryIO", inside)
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise BadRequest(f"expected a whole gzip file, got: {error}") from error
+
+
+def arrow_stream(path: Path) -> pa.NativeFile:
+    """Open a file for Arrow, or what gzip has made smaller.
+
+    Arrow reads ahead in threads of its own: with a file of Python's they end the process when
+    they are late.
+    """
+    return pa.input_stream(str(path), compression="gzip" if _is_small(path) else None)
+
+
+def _is_small(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(_GZIP)) == _GZIP
 
 
 def json_lines(path: Path) -> Iterator[tuple[int, bytes, dict[str, Any]]]:
@@ -82,19 +94,41 @@ def csv_rows(path: Path) -> Iterator[Mapping[str, Any]]:
                 for name, column in zip(batch.schema.names, batch.columns, strict=True)
             ]
             yield from pa.RecordBatch.from_arrays(columns, names=batch.schema.names).to_pylist()
-    except pa.ArrowInvalid as error:
-        raise BadRequest(f"expected CSV with a line of names, got: {error}") from error
+    except (pa.ArrowInvalid, OSError) as error:
+        raise _not_read("CSV with a line of names", error) from error
 
 
 def parquet_rows(path: Path) -> Iterator[Mapping[str, Any]]:
     """Yield the rows of Parquet."""
+    with _parquet(path) as file:
+        _check_names(file.schema_arrow.names)
+        for batch in file.iter_batches(batch_size=_ROWS):
+            yield from batch.to_pylist()
+
+
+def parquet_names(path: Path) -> list[str]:
+    """Return the columns of Parquet."""
+    with _parquet(path) as file:
+        names: list[str] = file.schema_arrow.names
+    return names
+
+
+@contextmanager
+def _parquet(path: Path) -> Iterator[pq.ParquetFile]:
     try:
-        with opened(path) as file, pq.ParquetFile(file) as parquet:
-            _check_names(parquet.schema_arrow.names)
-            for batch in parquet.iter_batches(batch_size=_ROWS):
-                yield from batch.to_pylist()
-    except pa.ArrowException as error:
-        raise BadRequest(f"expected Parquet, got: {error}") from error
+        # It is read from its end: what gzip has made smaller is all of it in memory.
+        source = pa.BufferReader(arrow_stream(path).read()) if _is_small(path) else path
+        with pq.ParquetFile(source) as file:
+            yield file
+    except (pa.ArrowException, OSError) as error:
+        raise _not_read("Parquet", error) from error
+
+
+def _not_read(expected: str, error: Exception) -> Exception:
+    # Arrow says with an error of the system that gzip is damaged; those of the system have numbers.
+    if isinstance(error, OSError) and error.errno is not None:
+        return error
+    return BadRequest(f"expected {expected}, got: {error}")
 
 
 def _csv_types(path: Path) -> dict[str, pa.DataType]:
@@ -118,7 +152,7 @@ def _csv_batches(path: Path) -> Iterator[pa.RecordBatch]:
     """Yield a file as text, null where a cell is missing."""
     reading = pa_csv.ReadOptions(block_size=_CSV_BLOCK_BYTES)
     parsing = pa_csv.ParseOptions(newlines_in_values=True)
-    with opened(path) as file, pa_csv.open_csv(file, reading, parsing) as reader:
+    with arrow_stream(path) as file, pa_csv.open_csv(file, reading, parsing) as reader:
         names = reader.schema.names
     _check_names(names)
     converting = pa_csv.ConvertOptions(
@@ -126,7 +160,7 @@ def _csv_batches(path: Path) -> Iterator[pa.RecordBatch]:
         strings_can_be_null=True,
         quoted_strings_can_be_null=False,
     )
-    with opened(path) as file, pa_csv.open_csv(file, reading, parsing, converting) as reader:
+    with arrow_stream(path) as file, pa_csv.open_csv(file, reading, parsing, converting) as reader:
         yield from reader
 
 
