@@ -31,7 +31,8 @@ log = logging.getLogger(__name__)
 
 COUNTERS_ROUTE: Final = b"/door"
 _API_HINT: Final = "the API is being started, or started again; ask again in some seconds"
-_WATCH_S: Final = 0.5
+# Much may be written in half a second: the room must not be gone when it is looked at next.
+_WATCH_S: Final = 0.1
 # What a kill leaves without a signature; a checkpoint costs some milliseconds.
 _SIGN_S: Final = 10.0
 _GRACE_S: Final = 10.0
