@@ -329,7 +329,7 @@ def test_feedback_of_seldon_and_replies_of_detectors_are_published(folder: Any) 
     assert (reply["deployment"], reply["kind"], reply["rows"]) == ("prod/flights", "outlier", 2)
 
 
-@pytest.mark.parametrize(("deployments", "later_ns"), [(1, 60_000_000), (40, 210_000_000)])
+@pytest.mark.parametrize(("deployments", "later_ns"), [(1, 110_000_000), (40, 210_000_000)])
 def test_where_deployments_are_many_more_is_gathered_before_a_step(
     folder: Any, deployments: int, later_ns: int
 ) -> None:

@@ -48,7 +48,7 @@ _MAX_MEMORY = 128 << 20
 # Of halves that are given up together each is a row, with objects about it.
 _BYTES_A_HALF = 1024
 # Each commit waits for the disk. Records that come one by one are gathered this long.
-_GATHER_NS = 50_000_000
+_GATHER_NS = 100_000_000
 # A batch costs each stage a millisecond however short it is: where they are many they get longer.
 _GATHER_A_BATCH_NS = 5_000_000
 _MOST_GATHER_NS = 500_000_000
