@@ -86,5 +86,5 @@ def test_a_folder_that_is_none_is_a_wrong_path(tmp_path: Path) -> None:
     done = _hold(tmp_path / "no", "add", "--deployment", "a/b", "--reason", "x")
 
     assert done.exit_code == 2
-    assert "no data folder" in done.stderr
+    assert "expected a data folder" in done.stderr
     assert not (tmp_path / "no").exists()

@@ -41,3 +41,25 @@ def test_an_erasure_is_done_on_the_folder_of_the_configuration(tmp_path: Path) -
     assert json.loads(found.stdout)["state"] == "found"
     assert nowhere.exit_code == 2
     assert "none" in nowhere.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(("token", "list"), id="token-list"),
+        pytest.param(("token", "revoke", "x"), id="token-revoke"),
+        pytest.param(("hold", "list"), id="hold-list"),
+        pytest.param(("query",), id="query"),
+        pytest.param(("export",), id="export"),
+        pytest.param(("erase", "--deployment", "a/b", "--reason", "r", "--id", "x"), id="erase"),
+    ],
+)
+def test_a_place_without_a_data_folder_is_refused_and_left_as_it_is(
+    tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    done = CliRunner().invoke(app, [*command, "--data", str(tmp_path / "none")])
+
+    assert done.exit_code == 2
+    assert "expected a data folder" in done.stderr
+    assert "SIDELIGHT_DATA" in done.stderr
+    assert not (tmp_path / "none").exists()

@@ -157,7 +157,7 @@ def test_a_folder_that_is_none_is_a_wrong_question(tmp_path: Path) -> None:
     result = run("query", "--data", str(tmp_path / "nothing"))
 
     assert result.exit_code == 2
-    assert "no data folder" in result.stderr
+    assert "expected a data folder" in result.stderr
     assert not (tmp_path / "nothing").exists()
 
 

@@ -37,7 +37,7 @@ from sidelight.logger._segments_format import (
 from sidelight.logger.errors import JournalError
 from sidelight.service._access_log_check import verify_access_log
 from sidelight.service._backup_keys import copy_keys, copy_without_values, has_keys
-from sidelight.service.errors import ConfigurationError, ServiceError
+from sidelight.service.errors import ConfigurationError, NoDataFolder, ServiceError
 
 log = logging.getLogger(__name__)
 
@@ -133,7 +133,7 @@ class _Copied:
 
 def _check(data: Path, target: Path) -> None:
     if not data.is_dir() or folder_version(data) is None:
-        raise ConfigurationError(f"--data: expected a data folder, got {data}")
+        raise NoDataFolder(data)
     check_version(data)
     if target.exists():
         raise ConfigurationError(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sidelight.service._cli_options import DataOrConfigured, Url, fail
+from sidelight.service._cli_options import DataOrConfigured, Url, existing, fail
 
 if TYPE_CHECKING:
     from sidelight.service._erasure_orders import ErasureAnswer
@@ -79,8 +79,7 @@ def _local(
     from sidelight.service._settings import load_settings
 
     settings = load_settings(config, {} if data is None else {"data": data})
-    if not (settings.data / "format").exists():
-        fail(f"no data folder at {settings.data}", "name the one of the service with --data")
+    existing(settings.data)
     entry = command_entry("erase", {})
     try:
         name = full_name(deployment)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sidelight.service._cli_options import DATA, Data, fail
+from sidelight.service._cli_options import DATA, Data, existing, fail
 
 app = typer.Typer(help="Legal holds: what they cover is not deleted.", no_args_is_help=True)
 
@@ -60,7 +60,7 @@ def list_holds(
     from sidelight.service.errors import ServiceError
 
     try:
-        holds = Holds(data).list()
+        holds = Holds(existing(data)).list()
     except ServiceError as error:
         fail(str(error), error.hint)
     for hold in holds:
@@ -90,8 +90,7 @@ def _note(data: Path, command: str, reason: str, **parameters: Any) -> str:
     """Write the command down before it is done; return who gave it."""
     from sidelight.service._access_log import AccessLog, command_entry
 
-    if not (data / "format").exists():
-        fail(f"no data folder at {data}")
+    existing(data)
     entry: Mapping[str, Any] = {**command_entry(command, parameters), "reason": reason}
     try:
         AccessLog(data).append(entry)

@@ -26,6 +26,16 @@ Url = Annotated[
 _USAGE: Final = 2
 
 
+def existing(data: Path, *, sign: str = "format") -> Path:
+    """Return a data folder; end with 2 where there is none, told by something in it."""
+    if not (data / sign).exists():
+        from sidelight.service.errors import NoDataFolder
+
+        missing = NoDataFolder(data)
+        fail(str(missing), missing.hint)
+    return data
+
+
 def fail(message: str, hint: str = "") -> NoReturn:
     """Say what is wrong, and end with 2."""
     sys.stderr.write(f"sidelight: {message}\n" + (f"  {hint}\n" if hint else ""))

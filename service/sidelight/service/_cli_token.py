@@ -7,9 +7,12 @@ from typing import Annotated
 
 import typer
 
-from sidelight.service._cli_options import DATA, Data, fail
+from sidelight.service._cli_options import DATA, Data, existing, fail
 
 app = typer.Typer(help="Tokens of callers and senders.", no_args_is_help=True)
+
+# Tokens may be made before the first start.
+_ACCESS = "access"
 
 TokenId = Annotated[str, typer.Argument(help="The id that `list` shows.")]
 
@@ -50,7 +53,7 @@ def list_tokens(data: Data = DATA) -> None:
     from sidelight.service.errors import ServiceError
 
     try:
-        tokens = Tokens(data).list()
+        tokens = Tokens(existing(data, sign=_ACCESS)).list()
     except ServiceError as error:
         fail(str(error), error.hint)
     for token in tokens:
@@ -64,7 +67,7 @@ def revoke(token_id: TokenId, data: Data = DATA) -> None:
     from sidelight.service._tokens import Tokens
     from sidelight.service.errors import ServiceError
 
-    _note(data, "token revoke", id=token_id)
+    _note(existing(data, sign=_ACCESS), "token revoke", id=token_id)
     try:
         Tokens(data).revoke(token_id)
     except ServiceError as error:
@@ -82,7 +85,7 @@ def rotate(
     from sidelight.service.errors import ServiceError
 
     lasting = _duration("grace", grace)
-    _note(data, "token rotate", id=token_id, grace=grace)
+    _note(existing(data, sign=_ACCESS), "token rotate", id=token_id, grace=grace)
     try:
         _, text = Tokens(data).rotate(token_id, grace=lasting)
     except ServiceError as error:

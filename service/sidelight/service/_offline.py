@@ -18,7 +18,7 @@ def run_verify(data: Path, public_key: str | None = None, *, sealed_only: bool =
     """Check the archive; print what was found; return 0 when intact, else 1."""
     if not (data / "raw").is_dir():
         if not (data / "format").exists():
-            return _fail(f"no archive at {data / 'raw'}")
+            return _fail(f"--data: expected a data folder, got {data}: there is no archive in it")
         # A data folder without its archive is not a wrong path but the greatest loss.
         sys.stdout.write("raw: is missing\n")
     try:

@@ -11,7 +11,12 @@ from sidelight.service._names import full_name
 from sidelight.service._query_store import open_query_store, refuse_without_lake
 from sidelight.service._raw_events import RawEvents
 from sidelight.service._settings import Settings
-from sidelight.service.errors import BadRequest, ConfigurationError, NotFound, ServiceError
+from sidelight.service.errors import (
+    BadRequest,
+    NoDataFolder,
+    NotFound,
+    ServiceError,
+)
 
 Filters = Mapping[str, Any]
 """Parameters of the routes by their names there; what is None is not asked for."""
@@ -63,7 +68,7 @@ class FolderSource:
         self, data: Path, *, reason: str | None = None, settings: Settings | None = None
     ) -> None:
         if not (data / "state.db").exists():
-            raise ConfigurationError(f"no data folder at {data}")
+            raise NoDataFolder(data)
         self._data = data
         self._reason = reason
         self._log = AccessLog(data)

@@ -2,6 +2,7 @@
 
 ``ServiceError``
     ``ConfigurationError``  a key of the configuration is wrong; names the path
+        ``NoDataFolder``    a command was given a place where there is none
     ``NotFound``            there is no such deployment, inference, alarm or explanation
     ``Gone``                it was there and was deleted on purpose
     ``NotReady``            something must be configured or come first; names what
@@ -9,6 +10,8 @@
     ``BadRequest``          a request to the API cannot be understood
     ``NotAcceptable``       no format that the caller accepts
 """
+
+from pathlib import Path
 
 
 class ServiceError(Exception):
@@ -25,6 +28,19 @@ class ServiceError(Exception):
 
 class ConfigurationError(ServiceError, ValueError):
     """One or more keys are wrong; ``detail`` has one line for each, beginning with its path."""
+
+
+class NoDataFolder(ConfigurationError):  # noqa: N818 - the name says it
+    """There is no data folder; ``got`` is where it was looked for."""
+
+    def __init__(self, place: Path) -> None:
+        """Say where it was looked for, and what to name."""
+        super().__init__(
+            f"--data: expected a data folder, got {place}: there is none",
+            expected="a data folder",
+            got=str(place),
+            hint="name the one of the service with --data or SIDELIGHT_DATA",
+        )
 
 
 class NotFound(ServiceError, LookupError):  # noqa: N818 - the name says it
