@@ -152,7 +152,27 @@ def test_parts_of_several_layouts_are_joined() -> None:
     assert table.column("features.y").to_pylist() == ["a", None, "b"]
 
 
-def test_part_that_contradicts_the_first_is_left_out() -> None:
+@pytest.mark.parametrize("other", [2.5, -1, (1 << 53) + 1])
+@pytest.mark.parametrize("long", [(1 << 64) - 1, (1 << 53) + 1])
+def test_long_integers_go_with_other_numbers(long: int, other: float) -> None:
+    kind = pa.uint64() if long >> 63 else pa.int64()
+    parts = [
+        pa.RecordBatch.from_pydict({"features.x": pa.array([long], kind)}),
+        pa.RecordBatch.from_pydict({"features.x": [other]}),
+    ]
+
+    for order in (parts, parts[::-1]):
+        found = joined(order).column("features.x").to_pylist()
+        assert sorted(map(float, found)) == sorted([float(long), float(other)])
+
+
+def test_a_single_part_does_not_push_out_the_others() -> None:
+    parts = [pa.RecordBatch.from_pydict({"features.x": [value]}) for value in ("one", 1.5, 2.5)]
+
+    assert joined(parts).column("features.x").to_pylist() == [1.5, 2.5]
+
+
+def test_part_that_contradicts_the_others_is_left_out() -> None:
     parts = [
         pa.RecordBatch.from_pydict({"features.x": [1]}),
         pa.RecordBatch.from_pydict({"features.x": ["one"]}),

@@ -1,6 +1,8 @@
 """Reference rows on disk: immutable, named by the digest of their summary."""
 
 import os
+from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -114,10 +116,28 @@ def _unreadable(path: Path, error: Exception) -> ConfigurationError:
 
 
 def joined(parts: list[Any]) -> pa.Table:
-    """Join rows of several layouts; those whose types contradict the first are left out."""
+    """Join rows of several layouts; those whose types contradict most of them are left out."""
     tables = [pa.Table.from_batches([part]) for part in parts]
-    try:
-        return pa.concat_tables(tables, promote_options="permissive").combine_chunks()
-    except pa.ArrowException:
-        alike = [table for table in tables if table.schema.equals(tables[0].schema)]
-        return pa.concat_tables(alike).combine_chunks()
+    with suppress(pa.ArrowException):
+        return _joined(tables)
+    # Integers beyond 53 bits do not go with fractions; detectors read all numbers as doubles.
+    tables = [_with_doubles(table) for table in tables]
+    with suppress(pa.ArrowException):
+        return _joined(tables)
+    rows: Counter[pa.Schema] = Counter()
+    for table in tables:
+        rows[table.schema] += table.num_rows
+    ((usual, _),) = rows.most_common(1)
+    return _joined([table for table in tables if table.schema == usual])
+
+
+def _joined(tables: list[pa.Table]) -> pa.Table:
+    return pa.concat_tables(tables, promote_options="permissive").combine_chunks()
+
+
+def _with_doubles(table: pa.Table) -> pa.Table:
+    fields = [
+        pa.field(field.name, pa.float64()) if pa.types.is_integer(field.type) else field
+        for field in table.schema
+    ]
+    return table.cast(pa.schema(fields), safe=False)
