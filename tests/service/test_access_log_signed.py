@@ -16,6 +16,7 @@ from sidelight.logger._checkpoint import Checkpoint
 from sidelight.logger._segments import SegmentWriter
 from sidelight.logger._segments_archive import Archive
 from sidelight.logger._segments_folder import folder_version
+from sidelight.logger.errors import JournalError
 from sidelight.service import _access_log
 from sidelight.service._access_log import AccessLog
 from sidelight.service._access_log_check import verify_access_log
@@ -188,6 +189,51 @@ def test_checkpoints_of_before_say_that_the_end_is_not_covered(
     assert folder_version(tmp_path) == 5
     assert run_verify(tmp_path) == 0
     assert "2 entries of the access log, signed by" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("former", [None, "1", "2", "3"])
+@pytest.mark.parametrize("n_records", [0, 1])
+def test_no_kill_leaves_a_checkpoint_that_is_newer_than_its_folder_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, former: str | None, n_records: int
+) -> None:
+    if former is not None:
+        writer = SegmentWriter(tmp_path, signer=None if former == "1" else _SIGNER)
+        for _ in range(n_records):
+            writer.write(b"head", b"body").result(10)
+        writer.close()
+        (tmp_path / "format").write_text(f"{former}\n")
+    seen: list[tuple[bool, int]] = []
+    store = Checkpoint.store
+
+    def killed(checkpoint: Checkpoint, data: Path) -> None:
+        seen.append((checkpoint.access is not None, folder_version(data) or 0))
+        # The first time before, the second time behind it.
+        if len(seen) > 1:
+            store(checkpoint, data)
+        if len(seen) < 3:
+            raise OSError(5, "killed")
+
+    monkeypatch.setattr(Checkpoint, "store", killed)
+    for _ in range(2):
+        with pytest.raises(JournalError):
+            _open(tmp_path)
+    writer = _open(tmp_path)
+    writer.close()
+
+    assert writer.recovery.findings == ()
+    assert seen[-1] == (True, 5)
+    assert all(version == 5 for has_access, version in seen if has_access)
+    assert run_verify(tmp_path) == 0
+
+
+@pytest.mark.parametrize("version", [1, 2, 3, 4])
+def test_format_that_was_made_an_older_one_is_named(
+    data: Path, capsys: _Print, version: int
+) -> None:
+    (data / "format").write_text(f"{version}\n")
+
+    assert run_verify(data) == 1
+    assert f"format: says {version}, its checkpoint is of 5 or later" in capsys.readouterr().out
 
 
 def test_folder_with_sealed_events_stays_one_when_it_is_upgraded(tmp_path: Path) -> None:

@@ -101,10 +101,7 @@ class Archive:
             self._adopted = self.end if is_first_signed else self.recovery.adopted
             self._time_ns = self.recovery.time_ns
             self._access, self._findings = self.recovery.access, self.recovery.findings
-            self.look_beside()
-            self._begin_segment()
-            if signer is not None:
-                upgrade_folder(data, from_version=version)
+            self._begin(version)
         except OSError as error:
             self._release()
             raise journal_error(error) from error
@@ -271,6 +268,25 @@ class Archive:
         except OSError:
             log.exception("a retired segment could not be deleted; the next start does it")
         return list(chosen.values())
+
+    def _begin(self, version: int) -> None:
+        """Begin to write; the folder says what its checkpoints hold before the first does.
+
+        But where a checkpoint is that nobody has signed: that version would ask who did.
+        """
+        is_old = version < SIGNED_VERSION
+        is_unsigned = is_old and (self._data / "raw" / "checkpoint.json").exists()
+        if not is_unsigned:
+            self._upgrade(version)
+            self.look_beside()
+        self._begin_segment()
+        if is_unsigned:
+            self._upgrade(version)
+            self.look_beside()
+
+    def _upgrade(self, version: int) -> None:
+        if self._signer is not None:
+            upgrade_folder(self._data, from_version=version)
 
     def _release(self) -> None:
         if self._file >= 0:

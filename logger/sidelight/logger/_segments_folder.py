@@ -16,6 +16,7 @@ from sidelight.logger.errors import FolderInUse, FolderTooNew, JournalDamaged
 # the access log went; an older folder becomes a newer one when its writer signs. One that may hold
 # sealed events is of version 4, or 6 since 5.
 FOLDER_VERSION = 5
+COVERED_VERSION = 5
 SIGNED_VERSION = 2
 NEWEST_VERSION = 6
 _SEALED_VERSIONS = frozenset({4, 6})

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from sidelight.logger._checkpoint import Checkpoint, LogHead, SealedSegment
 from sidelight.logger._segments_folder import (
+    COVERED_VERSION,
     SIGNED_VERSION,
     DurableMark,
     folder_version,
@@ -139,7 +140,14 @@ class _Verification:
         self._bytes += len(checkpoint.encode())
         self._key = checkpoint.key
         self._check_signer(checkpoint.key)
+        self._check_format(checkpoint)
         return checkpoint
+
+    def _check_format(self, checkpoint: Checkpoint) -> None:
+        version = folder_version(self._data)
+        newest = COVERED_VERSION if checkpoint.access is not None else 0
+        if version is not None and version < newest:
+            self._found("format", f"says {version}, its checkpoint is of {newest} or later")
 
     def _check_signer(self, key: str) -> None:
         name = f"raw/{_CHECKPOINT}"
