@@ -29,6 +29,8 @@ _START_S = 60.0
 _STOP_S = 60.0
 _DRAIN_S = 60.0
 _POLL_S = 0.01
+# Of one test with real servers on a slow machine.
+_TEST_S = 600
 # -P: what happens to lie in the current folder is no module of ours.
 _SIDELIGHT = (sys.executable, "-P", "-m", "sidelight.service")
 _ANNOUNCED = re.compile(rb"listens on https?://[\d.]+:(\d+)/")
@@ -38,6 +40,13 @@ _RELAYING = re.compile(rb"127\.0\.0\.1', (\d+)\)")
 collect_ignore = ["elastic_round.py", "tritonclient_calls.py"]
 
 Condition = Callable[[Metrics], bool]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give tests with servers more time than others, where they do not say how much they need."""
+    for item in items:
+        if item.path.parent == Path(__file__).parent and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(_TEST_S))
 
 
 def wait_until(true: Callable[[], object], what: str, *, timeout_s: float) -> None:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow.parquet as pq
-import pytest
 from tests.services.conftest import _SIDELIGHT
 
 if TYPE_CHECKING:
@@ -51,7 +50,6 @@ def _commands() -> list[str]:
     return [line[2:] for block in blocks for line in block.splitlines() if line.startswith("$ ")]
 
 
-@pytest.mark.timeout(240)
 def test_every_command_of_the_guide_does_what_it_says(
     start_service: "Callable[..., Service]", tmp_path: Path
 ) -> None:

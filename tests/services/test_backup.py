@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Self
 
 import httpx
-import pytest
 
 if TYPE_CHECKING:
     from tests.services.conftest import Service
@@ -62,7 +61,6 @@ def _wait_for_more(service: "Service", load: _Load, n: int) -> None:
     service.wait_for(lambda metrics: metrics.total("inferences_total") >= wanted, "more was stored")
 
 
-@pytest.mark.timeout(240)
 def test_a_backup_under_load_is_intact_and_starts_with_everything_acknowledged_before(
     start_service: "Callable[..., Service]",
 ) -> None:

@@ -8,7 +8,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pytest
 from tests.services.conftest import _SIDELIGHT
 
 if TYPE_CHECKING:
@@ -48,7 +47,6 @@ def _headers(number: int, side: str) -> dict[str, str]:
     }
 
 
-@pytest.mark.timeout(240)
 def test_what_comes_while_the_clock_jumps_is_stored_once_and_paired(
     start_service: "Callable[..., Service]", tmp_path: Path
 ) -> None:

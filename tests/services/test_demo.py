@@ -17,7 +17,7 @@ import pytest
 
 from sidelight.service._demo_client import Metrics
 
-_DEMO_S = 150.0
+_DEMO_S = 300.0
 _STOP_S = 30.0
 _POLL_S = 0.02
 _STRACE = shutil.which("strace") is not None
@@ -135,7 +135,6 @@ def test_the_demo_shows_drift_outliers_and_an_explanation(demo: Demo) -> None:
     )
 
 
-@pytest.mark.timeout(200)
 def test_the_demo_loses_nothing_when_the_collector_is_killed(demo: Demo) -> None:
     for n_inferences in (500, 2500):
         demo.wait_inferences(n_inferences)
@@ -144,7 +143,6 @@ def test_the_demo_loses_nothing_when_the_collector_is_killed(demo: Demo) -> None
     _assert_nothing_is_lost(demo.finish())
 
 
-@pytest.mark.timeout(200)
 def test_the_demo_loses_nothing_when_door_and_consumer_are_killed(demo: Demo) -> None:
     for n_inferences, role in ((300, "door"), (1000, "consumer"), (1600, "door"), (2200, "door")):
         demo.wait_inferences(n_inferences)

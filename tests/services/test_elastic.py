@@ -185,7 +185,8 @@ def test_hostile_names_and_texts_are_stored(open_store: Callable[..., Store]) ->
         ]
     )
 
-    assert set(outcomes) <= {"stored", "reduced"}
+    # What a slow server was asked twice is there already.
+    assert set(outcomes) <= {"stored", "reduced", "already"}
     assert store.places() == [("a", 0), ("b", 0)]
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
-import pytest
 from tests.services.conftest import wait_until
 
 if TYPE_CHECKING:
@@ -68,7 +67,6 @@ def _files_with(data: Path, text: str) -> list[str]:
     ]
 
 
-@pytest.mark.timeout(180)
 def test_erased_subject_is_nowhere_and_the_others_are_untouched(
     start_service: "Callable[..., Service]", tmp_path: Path
 ) -> None:
@@ -109,7 +107,6 @@ def test_erased_subject_is_nowhere_and_the_others_are_untouched(
     assert f"{2 * (_INFERENCES + 2)} events sealed, 8 of them erased" in verified.stdout
 
 
-@pytest.mark.timeout(240)
 def test_service_that_is_killed_while_it_erases_ends_in_the_same_state(
     start_service: "Callable[..., Service]",
 ) -> None:

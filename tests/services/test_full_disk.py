@@ -69,7 +69,6 @@ def _send(service: "Service", number: int, side: str) -> int:
     return answer.status_code
 
 
-@pytest.mark.timeout(180)
 def test_a_full_disk_loses_nothing_and_everything_goes_on_behind_it(service: "Service") -> None:
     disk = Disk(service)
     for number in range(_N_BEFORE):

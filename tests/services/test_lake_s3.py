@@ -107,7 +107,6 @@ def moved(s3: S3Server, tmp_path: Path) -> Iterator[Moved]:
     lake.close()
 
 
-@pytest.mark.timeout(240)
 def test_files_live_in_the_bucket_and_are_read_from_there(
     moved: Moved, s3: S3Server, tmp_path: Path
 ) -> None:
@@ -132,7 +131,6 @@ def test_files_live_in_the_bucket_and_are_read_from_there(
     assert found.rows[0].features == {"x": 77.0}
 
 
-@pytest.mark.timeout(240)
 def test_merges_replace_objects(moved: Moved, s3: S3Server, tmp_path: Path) -> None:
     for _ in range(3):
         moved.add()
@@ -150,7 +148,6 @@ def test_merges_replace_objects(moved: Moved, s3: S3Server, tmp_path: Path) -> N
     assert moved.queries.count() == 3 * _N_ROWS
 
 
-@pytest.mark.timeout(180)
 def test_a_store_that_is_down_delays_its_files_alone(
     moved: Moved, s3: S3Server, tmp_path: Path
 ) -> None:
@@ -190,7 +187,6 @@ def test_a_store_that_is_down_delays_its_files_alone(
     assert len([name for name in _objects(s3, tmp_path.name) if name.endswith(".parquet")]) == 2
 
 
-@pytest.mark.timeout(240)
 def test_what_a_kill_left_there_is_deleted_and_what_counts_is_not(
     moved: Moved, s3: S3Server, tmp_path: Path
 ) -> None:
@@ -206,7 +202,6 @@ def test_what_a_kill_left_there_is_deleted_and_what_counts_is_not(
     assert _objects(s3, tmp_path.name) == known
 
 
-@pytest.mark.timeout(240)
 def test_two_folders_cannot_have_one_place(moved: Moved, s3: S3Server, tmp_path: Path) -> None:
     moved.add()
     moved.mover.round()
@@ -241,7 +236,6 @@ def _send(service: "Service", first: int, n: int) -> None:
                 assert client.post(service.url, json=payload, headers=headers).status_code == 200
 
 
-@pytest.mark.timeout(400)
 def test_a_service_keeps_its_lake_and_its_archive_in_a_bucket(
     start_service: "Callable[..., Service]", s3: S3Server, tmp_path: Path
 ) -> None:

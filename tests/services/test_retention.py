@@ -10,8 +10,6 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-import pytest
-
 if TYPE_CHECKING:
     from tests.services.conftest import Service
 
@@ -71,7 +69,6 @@ def _config(**audit: str) -> dict[str, Any]:
     }
 
 
-@pytest.mark.timeout(240)
 def test_old_rows_go_whatever_is_killed_and_held_ones_stay(
     start_service: "Callable[..., Service]",
 ) -> None:
@@ -111,7 +108,6 @@ def test_old_rows_go_whatever_is_killed_and_held_ones_stay(
     assert "retention is kept" not in service.log.read_text()
 
 
-@pytest.mark.timeout(240)
 def test_the_archive_is_retired_and_still_verified(
     start_service: "Callable[..., Service]",
 ) -> None:

@@ -34,7 +34,6 @@ _LIMITS = EmitterLimits(
 )
 _PATIENCE_S = 60.0
 
-pytestmark = pytest.mark.timeout(240)
 
 # Sends batches as an emitter does: what was taken is noted behind it, and a start goes on there.
 # Batches have another length after each start, as they have behind a spool.

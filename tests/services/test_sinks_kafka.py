@@ -31,8 +31,6 @@ _LIMITS = EmitterLimits(
 )
 _READ_S = 60.0
 
-pytestmark = pytest.mark.timeout(240)
-
 
 def exchange(number: int, *, body: bytes | None = None) -> Exchange:
     model = _DEPLOYMENTS[number % len(_DEPLOYMENTS)].encode()

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 _KEYS = {"S3_KEY": "AKSIDELIGHTTESTS", "S3_SECRET": "not-a-secret-but-like-one"}
 _N_REQUESTS = 600
 
-pytestmark = pytest.mark.timeout(240)
-
 
 @pytest.fixture
 def model() -> Iterator[str]:

@@ -29,8 +29,6 @@ _EVENT = {
 }
 _TYPE = "org.kubeflow.serving.inference."
 
-pytestmark = pytest.mark.timeout(600)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Built:
