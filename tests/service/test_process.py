@@ -33,7 +33,7 @@ def test_a_process_of_a_former_service_does_not_count_as_alive(tmp_path: Path, r
     former.mark(role)
     age_s = former.age_s(role, time.time())
 
-    RunFolder(tmp_path).create()
+    RunFolder(tmp_path).forget()
 
     assert age_s is not None
     assert RunFolder(tmp_path).age_s(role, time.time()) is None

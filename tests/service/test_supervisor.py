@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from sidelight.service import _supervisor
+from sidelight.service._run_folder import RunFolder
 from sidelight.service._supervisor import CANNOT_START, Supervisor
 from sidelight.service.errors import ConfigurationError
 
@@ -49,9 +51,9 @@ class Tree:
             return await start(sys.executable, str(stub), command[-1], **options)
 
         monkeypatch.setattr(asyncio, "create_subprocess_exec", started)
-        settings = {"data": str(folder / "data"), "listen": {"host": "127.0.0.1", "port": 0}}
+        self.settings = {"data": str(folder / "data"), "listen": {"host": "127.0.0.1", "port": 0}}
         self.supervisor = Supervisor(
-            load or (lambda: settings), lambda *where: self.announced.append(where)
+            load or (lambda: self.settings), lambda *where: self.announced.append(where)
         )
 
     def starts(self, role: str) -> list[tuple[int, int]]:
@@ -101,6 +103,28 @@ def test_all_start_and_all_end_with_the_supervisor(
     for role in _ROLES:
         ((pid, _),) = tree.starts(role)
         assert _is_gone(pid)
+
+
+def test_a_second_service_touches_nothing_of_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(_supervisor, "_PATIENCE_S", 0.1)
+    first = Tree(tmp_path, monkeypatch)
+    second = Supervisor(lambda: first.settings, lambda *_: pytest.fail("it is ready"))
+    statuses: list[int] = []
+
+    async def story(tree: Tree) -> None:
+        await tree.until(lambda: tree.announced and tree.starts("detection"))
+        RunFolder(tmp_path / "data").mark("consumer")
+        statuses.append(await second.run())
+        first.supervisor._stopping.set()
+
+    assert first.run(story) == 0
+
+    assert statuses == [CANNOT_START]
+    assert "another process already holds its role serve" in caplog.text
+    assert RunFolder(tmp_path / "data").age_s("consumer", time.time()) is not None
+    assert {role: len(first.starts(role)) for role in _ROLES} == dict.fromkeys(_ROLES, 1)
 
 
 def test_detection_begins_when_the_others_work_and_nobody_waits_for_it(

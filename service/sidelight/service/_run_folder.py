@@ -34,7 +34,7 @@ class RunFolder:
         return self.path / "ingest.sock"
 
     def create(self) -> None:
-        """Make the folder, readable by nobody else; forget who was alive before.
+        """Make the folder, readable by nobody else.
 
         Raises
         ------
@@ -51,12 +51,15 @@ class RunFolder:
             )
         try:
             self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
-            for role in _MARKED:
-                self._mark(role).unlink(missing_ok=True)
         except OSError as error:
             raise ConfigurationError(
                 f"data: expected a folder to write into, got {self.data}: {error.strerror}"
             ) from error
+
+    def forget(self) -> None:
+        """Forget who was alive before; for the one service that works on the folder."""
+        for role in _MARKED:
+            self._mark(role).unlink(missing_ok=True)
 
     def mark(self, role: str) -> None:
         """Say that a process is alive: ``consumer`` or ``detection``."""

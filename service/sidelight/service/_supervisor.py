@@ -12,6 +12,8 @@ from typing import Any
 
 import orjson
 
+from sidelight.logger._segments_folder import FolderLock
+from sidelight.logger.errors import FolderInUse
 from sidelight.service._run_folder import RunFolder
 from sidelight.service.errors import ServiceError
 
@@ -25,6 +27,8 @@ _ROLES = tuple(role for together in _STOPS for role in together)
 _LATE_ROLES = frozenset({"detection"})
 _EARLY_ROLES = tuple(role for role in _ROLES if role not in _LATE_ROLES)
 _STOP_GRACE_S = 10.0
+_PATIENCE_S = 15.0
+_PAUSE_S = 0.05
 _FIRST_DELAY_S = 0.1
 _LONGEST_DELAY_S = 5.0
 # A process that lived this long did not die of what kills it at every start.
@@ -67,12 +71,22 @@ class Supervisor:
             self._processes[role] = await _start(role)
         try:
             self._settings = self._load()
-            RunFolder(Path(self._settings["data"])).create()
-        except ServiceError:
+            folder = RunFolder(Path(self._settings["data"]))
+            folder.create()
+            lock = await self._lock(folder.data)
+        except (ServiceError, FolderInUse) as error:
             # They wait for settings that will not come, and end without a word.
             for role in _EARLY_ROLES:
                 await self._stop(role)
-            raise
+            if isinstance(error, ServiceError):
+                raise
+            log.error("%s", error)  # noqa: TRY400 - for who started it, not for us
+            return CANNOT_START
+        with contextlib.closing(lock):
+            folder.forget()
+            return await self._work()
+
+    async def _work(self) -> int:
         keepers = [asyncio.create_task(self._keep(role)) for role in _ROLES]
         stop = asyncio.create_task(self._stopping.wait())
         await asyncio.wait([*keepers, stop], return_when=asyncio.FIRST_COMPLETED)
@@ -89,6 +103,25 @@ class Supervisor:
             if isinstance(failure, BaseException):
                 raise failure
         return 0
+
+    async def _lock(self, data: Path) -> FolderLock:
+        """Take the folder before any process does: sockets and marks of two would be the same.
+
+        Raises
+        ------
+        FolderInUse
+            If another service has it and does not end.
+
+        """
+        deadline_s = time.monotonic() + _PATIENCE_S
+        while True:
+            try:
+                return FolderLock(data, "serve")
+            except FolderInUse:
+                if self._stopping.is_set() or time.monotonic() > deadline_s:
+                    raise
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), _PAUSE_S)
 
     async def _keep(self, role: str) -> None:
         delay_s = _FIRST_DELAY_S
