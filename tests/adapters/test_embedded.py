@@ -491,6 +491,19 @@ def test_each_role_of_a_folder_is_one_processs_and_both_are_a_commands(tmp_path:
     other.close()
 
 
+def test_a_commit_waits_for_others_as_long_as_it_is_told(tmp_path: Path) -> None:
+    journals = EmbeddedJournals(tmp_path, busy_s=0.05)
+    other = Database(tmp_path)
+    commit = Commit(group="g", journal="events", positions={0: 1})
+    with other.write(), pytest.raises(JournalError, match="locked"):
+        journals.commit(commit)
+
+    journals.commit(commit)
+    assert journals.positions("g", "events") == {0: 1}
+    journals.close()
+    other.close()
+
+
 TWO_PROCESSES = """
 import hashlib, sys
 from pathlib import Path

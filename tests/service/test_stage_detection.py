@@ -1,13 +1,15 @@
 """The third stage: the same answers whatever fails beside it, and nothing seen twice."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from sidelight.adapters import Lake, Manifest
+from sidelight.adapters._erasure import unnamed_files
 from sidelight.detectors import DeploymentMonitor, Rows
 from sidelight.logger import Commit
 from sidelight.logger.errors import JournalError
@@ -181,6 +183,13 @@ def test_state_of_former_versions_is_read_and_replaced(make_folder: Any) -> None
     assert answers[0] == answers[1] == answers[2]
 
 
+def _unnamed(folder: Any) -> list[str]:
+    manifest = Manifest(folder.documents)
+    tables: tuple[Literal["inferences", "scores"], ...] = ("inferences", "scores")
+    named = {file.entry for table in tables for file in manifest.files(table)}
+    return unnamed_files(Lake(folder.data), named | manifest.removed())
+
+
 def test_commits_that_fail_are_done_again_with_the_same_answers(
     make_folder: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -217,9 +226,33 @@ def test_commits_that_fail_are_done_again_with_the_same_answers(
             )
         )
         assert tried["n"] >= (9 if fails else 0)
-
     assert answers[0] == answers[1]
     assert answers[0][0]
+
+
+def test_scores_of_a_commit_that_failed_are_not_left_over(
+    folder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: Commit) -> None:
+        raise JournalError("the disk is full")
+
+    _configure(folder)
+    _traffic(folder, 200, seed=1)
+    folder.work()
+    _traffic(folder, 20, seed=2)
+    folder.decoding.step(folder.now_ns + 10**9)
+    with monkeypatch.context() as patch:
+        patch.setattr(folder.journals, "commit", full)
+        with pytest.raises(JournalError):
+            folder.detection.step(folder.now_ns + 10**9)
+    folder.detection.reset()
+    # More has come before it is tried again: the file has another name.
+    _traffic(folder, 20, seed=3)
+    folder.decoding.step(folder.now_ns + 3 * 10**9)
+    folder.work()
+
+    assert folder.counter("detector_rows_total") == 240
+    assert _unnamed(folder) == []
 
 
 def test_new_settings_leave_nothing_of_the_former_state(folder: Any) -> None:

@@ -9,7 +9,7 @@ from typing import Final
 
 from sidelight.adapters._embedded_documents import EmbeddedDocuments, add_counters, put_documents
 from sidelight.adapters._identities import Identities, Runs
-from sidelight.adapters._sqlite import Database
+from sidelight.adapters._sqlite import BUSY_S, Database
 from sidelight.logger._journal import BatchRecord, Commit, EventRecord, JournalName, Slice
 from sidelight.logger._segments import SegmentReader
 from sidelight.logger._segments_folder import FolderLock, open_folder
@@ -47,6 +47,8 @@ class EmbeddedJournals:
         any, records are kept.
     roles : collection of str, default ("state", "detection")
         What this process does with the folder, and no other may do meanwhile: all of it.
+    busy_s : float, default 30
+        How long a commit waits for those of others before it is given up, in seconds.
 
     Attributes
     ----------
@@ -62,14 +64,19 @@ class EmbeddedJournals:
     """
 
     def __init__(
-        self, data: Path, groups: Collection[str] = (), *, roles: Collection[str] = ROLES
+        self,
+        data: Path,
+        groups: Collection[str] = (),
+        *,
+        roles: Collection[str] = ROLES,
+        busy_s: float = BUSY_S,
     ) -> None:
         open_folder(data)
         self._groups = frozenset(groups)
         with ExitStack() as locks:
             for role in roles:
                 locks.callback(FolderLock(data, role).close)
-            self._database = Database(data, cache_kib=_CACHE_KIB)
+            self._database = Database(data, cache_kib=_CACHE_KIB, busy_s=busy_s)
             self._locks = locks.pop_all()
         self._reader = SegmentReader(data)
         self.damaged_records = 0

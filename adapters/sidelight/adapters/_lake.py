@@ -244,6 +244,12 @@ class Lake:
         for path in compaction.written:
             self._path(path).unlink(missing_ok=True)
 
+    def unstage(self, documents: Iterable[Document]) -> None:
+        """Delete files that were staged and will not be committed, by their manifest entries."""
+        for document in documents:
+            if document.collection == COLLECTION:
+                self._path(document.key).unlink(missing_ok=True)
+
     def sweep(self, manifest: Manifest) -> list[Document]:
         """Delete what no visible entry names; call it once at start, before anything is staged.
 

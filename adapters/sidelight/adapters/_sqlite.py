@@ -12,7 +12,7 @@ from sidelight.logger.errors import FolderTooNew, JournalDamaged, JournalError, 
 
 # Since 2 identities are kept in tables of their own; an older database gets them when it is opened.
 STATE_VERSION: Final = 2
-_BUSY_S: Final = 30.0
+BUSY_S: Final = 30.0
 # A folder keeps what it began with. Batches of a megabyte take two thirds of the time that they
 # take in pages of 4 KiB, and many small changes no more.
 _PAGE_BYTES: Final = 16 << 10
@@ -61,6 +61,8 @@ class Database:
         The data folder; the database is made when it is missing.
     cache_kib : int, default 2048
         Pages that each connection keeps. A transaction that changes more writes pages twice.
+    busy_s : float, default 30
+        How long a transaction waits for others before it is given up, in seconds.
 
     Raises
     ------
@@ -71,8 +73,9 @@ class Database:
 
     """
 
-    def __init__(self, data: Path, *, cache_kib: int = 2048) -> None:
+    def __init__(self, data: Path, *, cache_kib: int = 2048, busy_s: float = BUSY_S) -> None:
         self._cache_kib = cache_kib
+        self._busy_s = busy_s
         self._path = data / "state.db"
         self._idle: LifoQueue[sqlite3.Connection] = LifoQueue()
         self._closed = False
@@ -133,7 +136,7 @@ class Database:
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
-            self._path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
+            self._path, timeout=self._busy_s, isolation_level=None, check_same_thread=False
         )
         try:
             connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")

@@ -1,7 +1,7 @@
 """Outlier scores that wait for the search server where there is no lake to keep them."""
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, Protocol
 
 import pyarrow as pa
@@ -25,6 +25,10 @@ class ScoreTable(Protocol):
         partition: int = 0,
     ) -> list[Document]:
         """Keep scores; return what is to be committed with the positions of their rows."""
+        ...
+
+    def unstage(self, documents: Iterable[Document]) -> None:
+        """Forget scores whose documents will not be committed."""
         ...
 
 
@@ -57,6 +61,9 @@ class WaitingScores:
             for number, (deployment, records) in enumerate(parts)
             if len(records)
         ]
+
+    def unstage(self, documents: Iterable[Document]) -> None:
+        """Nothing stands anywhere but in the documents."""
 
 
 def waiting_scores(

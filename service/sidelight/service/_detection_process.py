@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from typing import Final
 
 from sidelight.adapters import EmbeddedDocuments
 from sidelight.logger.errors import JournalError
@@ -21,13 +22,17 @@ from sidelight.service._supervisor import CANNOT_START
 
 log = logging.getLogger(__name__)
 
+# Whoever reads the manifest goes back ten seconds for entries that were committed late: a commit
+# that takes longer, behind a database that is written anew, is better done again.
+_BUSY_S: Final = 8.0
+
 
 def run_detection(settings: Settings) -> None:
     """Judge what the consumer decoded until SIGTERM."""
     stopping = until_terminated()
     keep_freed_memory()
     try:
-        journals = open_journals(settings, DETECTION, stopping)
+        journals = open_journals(settings, DETECTION, stopping, busy_s=_BUSY_S)
     except JournalError as error:
         log.error("%s", error)  # noqa: TRY400 - a sentence for a person, no traceback
         sys.exit(CANNOT_START)

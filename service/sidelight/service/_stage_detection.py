@@ -109,16 +109,20 @@ class DetectionStage:
             last=part.last,
             partition=part.partition,
         )
-        self._journals.commit(
-            Commit(
-                group=DETECTION,
-                journal="inferences",
-                positions={part.partition: part.last + 1},
-                state=work.state,
-                documents=documents,
-                counters=work.counts,
-            )
+        commit = Commit(
+            group=DETECTION,
+            journal="inferences",
+            positions={part.partition: part.last + 1},
+            state=work.state,
+            documents=documents,
+            counters=work.counts,
         )
+        try:
+            self._journals.commit(commit)
+        except JournalError:
+            # The next try may have more records, and files of another name.
+            self._scores.unstage(documents)
+            raise
         for watched, published in work.touched:
             watched.note_committed()
             watched.published |= published

@@ -34,7 +34,9 @@ def until_terminated() -> threading.Event:
     return stopping
 
 
-def open_journals(settings: Settings, role: str, stopping: threading.Event) -> EmbeddedJournals:
+def open_journals(
+    settings: Settings, role: str, stopping: threading.Event, *, busy_s: float = 30.0
+) -> EmbeddedJournals:
     """Take a role of the data folder; a process that was killed a moment ago may still hold it.
 
     Raises
@@ -46,7 +48,9 @@ def open_journals(settings: Settings, role: str, stopping: threading.Event) -> E
     deadline = time.monotonic() + _PATIENCE_S
     while True:
         try:
-            return EmbeddedJournals(settings.data, groups=groups_of(settings), roles=(role,))
+            return EmbeddedJournals(
+                settings.data, groups=groups_of(settings), roles=(role,), busy_s=busy_s
+            )
         except FolderInUse:
             if stopping.wait(_PAUSE_S) or time.monotonic() > deadline:
                 raise
