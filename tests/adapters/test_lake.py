@@ -154,6 +154,21 @@ def test_a_sweep_leaves_what_the_other_process_is_about_to_commit(
     assert set(store.lake._present()) == present & rows
 
 
+def test_scores_that_a_former_version_left_go_with_the_first_start(
+    store: Any, samples: SimpleNamespace
+) -> None:
+    batch = samples.batch([samples.row("a")])
+    scores = Scores.of(batch, outlier_score=[1.0], p_value=[0.5], outlier=[False])
+    (entry,) = store.lake.stage_scores([scores], first=0, last=0)
+    former = store.folder / "lake" / entry.key.replace("staged-", "")
+    (store.folder / "lake" / entry.key).rename(former)
+
+    store.lake.sweep_scores(Manifest(store.documents))
+    assert former.exists()
+    store.lake.sweep(Manifest(store.documents))
+    assert not former.exists()
+
+
 def test_the_sweep_of_scores_leaves_what_is_visible_or_was_hidden_a_moment_ago(
     store: Any, samples: SimpleNamespace
 ) -> None:
