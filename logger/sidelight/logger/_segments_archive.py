@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from sidelight.logger._checkpoint import Checkpoint, SealedSegment, Watch
+from sidelight.logger._segments_beside import Beside
 from sidelight.logger._segments_folder import (
     SIGNED_VERSION,
     DurableMark,
@@ -86,8 +87,6 @@ class Archive:
         self._digest = CHAIN_START
         # What was signed of the segment that is written to.
         self._progress: SealedSegment | None = None
-        self._watch = None if signer is None else watch
-        self._is_log_signed = True
         self.is_seal_wanted = False
         self.begun_ns = 0
         self.sync_seconds = 0.0
@@ -100,7 +99,11 @@ class Archive:
             is_first_signed = signer is not None and version < SIGNED_VERSION
             self._adopted = self.end if is_first_signed else self.recovery.adopted
             self._time_ns = self.recovery.time_ns
-            self._access, self._findings = self.recovery.access, self.recovery.findings
+            self._beside = Beside(
+                None if signer is None else watch,
+                head=self.recovery.access,
+                findings=self.recovery.findings,
+            )
             self._begin(version)
         except OSError as error:
             self._release()
@@ -169,7 +172,7 @@ class Archive:
         if self._signer is None or self._file < 0:
             return
         signed = self._first if self._progress is None else self._progress.next_position
-        if signed == self.end and self._is_log_signed:
+        if signed == self.end and self._beside.seen == self._beside_signed:
             return
         with self._listing:
             before = self._progress
@@ -183,17 +186,7 @@ class Archive:
 
     def look_beside(self) -> None:
         """Look how far the access log goes; the next checkpoint says it. In any thread."""
-        if self._watch is None:
-            return
-        former = self._access
-        head, finding = self._watch(former)
-        with self._listing:
-            if finding is not None and finding not in self._findings:
-                log.error("the access log is not what was signed", extra={"finding": finding})
-                self._findings = (*self._findings, finding)
-                self._is_log_signed = False
-            if head != former:
-                self._access, self._is_log_signed = head, False
+        self._beside.look()
 
     def roll(self) -> None:
         """Seal this segment and begin the next one."""
@@ -331,18 +324,19 @@ class Archive:
             self._sealed = (*self._sealed, self._as_sealed())
 
     def _checkpoint(self, *, closed: bool) -> None:
+        access, findings = beside = self._beside.seen
         checkpoint = Checkpoint(
             segments=self._sealed,
             closed=closed,
-            findings=self._findings,
+            findings=findings,
             open=self._progress,
-            access=self._access,
+            access=access,
             adopted=self._adopted,
         )
         if self._signer is not None:
             checkpoint = checkpoint.signed_by(self._signer)
         checkpoint.store(self._data)
-        self._is_log_signed = True
+        self._beside_signed = beside
 
     def _as_sealed(self) -> SealedSegment:
         return SealedSegment(
