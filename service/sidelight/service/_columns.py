@@ -9,10 +9,12 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from sidelight.detectors import Rows, Times
-from sidelight.payloads import FEATURE_PREFIX, OUTPUT_PREFIX, Batch
+from sidelight.payloads import FEATURE_PREFIX, OUTPUT_PREFIX, ROW_SCHEMA, Batch
 from sidelight.service._understood import opaque_sides, without_sides
 
 _DOUBLE = pa.float64()
+# Columns of an inference itself, which stand before those of its payloads.
+_N_OWN = len(ROW_SCHEMA)
 # What no detector and no score reads: strings mostly, which cost more to join than all numbers.
 _UNREAD = frozenset(
     {
@@ -65,8 +67,10 @@ def watched_columns(batch: Batch) -> Batch | None:
     They are no features: text among the numbers of the requests beside them, which would become
     another column in the reference. None when there is no other column.
     """
-    watched = without_sides(batch, opaque_sides(batch))
-    return watched if watched.feature_names or watched.output_names else None
+    # Each batch of a backlog comes here, and nearly none has such a column.
+    opaque = opaque_sides(batch)
+    watched = without_sides(batch, opaque) if opaque else batch
+    return watched if watched.records.num_columns > _N_OWN else None
 
 
 def watched_batch(batch: Batch) -> Batch:
