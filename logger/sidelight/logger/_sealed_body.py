@@ -24,7 +24,6 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from sidelight.logger._sealed_marks import ERASED_HEAD, ERASED_MEMBER, SEALED_MAGIC
 
 KEY_BYTES: Final = 32
-TAG_BYTES: Final = 16
 FRAME: Final = 0xFFFFFFFF
 """Stands for the number of a member in the part that is the frame of a batch."""
 

@@ -61,11 +61,6 @@ class TrafficReport:
     probabilities: tuple[float | None, ...]
     sent_at: tuple[float, ...]
 
-    @property
-    def per_second(self) -> float:
-        """Requests a second."""
-        return self.requests / self.seconds if self.seconds else 0.0
-
 
 class Traffic:
     """A client of the model that keeps a few requests under way.
