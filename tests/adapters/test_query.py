@@ -643,6 +643,17 @@ def test_numbers_that_are_no_doubles_compare_exactly(
     assert "".join(sorted(store.ids(where=where))) == expected
 
 
+def test_a_label_of_a_row_that_no_inference_can_have_is_passed_over(
+    store: Any, samples: SimpleNamespace
+) -> None:
+    store.add(samples.batch([samples.row("a")]))
+    for number in (0, 1 << 40):
+        labels = samples.labelled("prod/flights", "request-a", number, {"late": 1})
+        store.documents.put([labels])
+
+    assert store.ids(where="labels.late = 1") == ["a"]
+
+
 def test_times_can_be_compared_in_where(store: Any, samples: SimpleNamespace) -> None:
     store.add(samples.batch([samples.row(f"i{n}", n) for n in range(3)]))
 

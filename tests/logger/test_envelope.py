@@ -358,6 +358,7 @@ def test_feedback_takes_what_items_leave_out_from_the_event() -> None:
         (b'{"labels": {"y": 1}}', "request_id"),
         (b'{"request_id": "1", "labels": []}', "labels"),
         (b'{"request_id": "1", "labels": {"y": 1}, "row": -1}', "row"),
+        (b'{"request_id": "1", "labels": {"y": 1}, "row": 2147483648}', "row"),
         (b'{"request_id": "1", "labels": {"y": 1}, "deployment": 1}', "deployment"),
     ],
 )

@@ -326,6 +326,7 @@ def test_labels_join_their_row_whatever_comes_first(folder: Any, api: Any) -> No
         pytest.param({"labels": {}}, id="no-labels"),
         pytest.param({"labels": {"a": "\ud800"}}, id="half-a-surrogate"),
         pytest.param({"row": -1}, id="row"),
+        pytest.param({"row": 1 << 31}, id="row-that-no-inference-has"),
         pytest.param({"deployment": "flights"}, id="no-namespace"),
         pytest.param({"time": "yesterday"}, id="time"),
         pytest.param({"lables": {}}, id="unknown-key"),

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from sidelight.adapters._where_numbers import EXACT
 from sidelight.adapters._where_sql import Kind, Source
+from sidelight.logger._envelope_feedback import MAX_ROW
 from sidelight.logger._journal import Documents
 
 _COLLECTION = "labels"
@@ -77,6 +78,8 @@ class LabelTable:
         ]
         exact: list[list[int | None]] = [[] for _ in self._names]
         for value in values:
+            if value["row"] > MAX_ROW:
+                continue  # of a version that kept what no row can have
             keys.append({name: value[name] for name in ("deployment", "request_id", "row")})
             labels = value["labels"]
             self.known.update(labels)

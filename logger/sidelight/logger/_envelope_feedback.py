@@ -9,6 +9,9 @@ from sidelight.logger._envelope_member import Rejected
 from sidelight.logger._identity import FEEDBACK_TYPE, identity
 from sidelight.payloads import Event
 
+MAX_ROW: Final = (1 << 31) - 1
+"""No inference has a row beyond it."""
+
 _NANOSECONDS: Final = 1_000_000_000
 
 
@@ -57,8 +60,8 @@ def _label(event: Event, item: object) -> dict[str, Any] | Rejected:
     if not isinstance(labels, dict) or not labels:
         return _rejected(event, "labels", "an object with a label", type(labels).__name__)
     row = item.get("row", 0)
-    if not isinstance(row, int) or isinstance(row, bool) or row < 0:
-        return _rejected(event, "row", "a number from 0", type(row).__name__)
+    if not isinstance(row, int) or isinstance(row, bool) or not 0 <= row <= MAX_ROW:
+        return _rejected(event, "row", f"a number from 0 to {MAX_ROW}", type(row).__name__)
     deployment = item.get("deployment") or identity(event).deployment
     if not isinstance(deployment, str):
         return _rejected(event, "deployment", "namespace/name", type(deployment).__name__)

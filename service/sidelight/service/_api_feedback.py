@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
+from sidelight.logger._envelope_feedback import MAX_ROW
 from sidelight.service._access import Caller
 from sidelight.service._api_access import caller_of, note_access
 from sidelight.service._context import Context, context_of
@@ -25,7 +26,7 @@ class Feedback(BaseModel):
 
     deployment: DeploymentName
     request_id: str = Field(min_length=1)
-    row: int = Field(default=0, ge=0)
+    row: int = Field(default=0, ge=0, le=MAX_ROW)
     labels: dict[str, Any] = Field(min_length=1)
     time: str | None = None
 
