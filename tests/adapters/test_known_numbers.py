@@ -70,6 +70,7 @@ def test_what_is_odd_is_read_as_one_by_one(text: str, numbers: Numbers) -> None:
         _assert_same(numbers, inside)
 
 
+@settings(deadline=None)
 @given(st.lists(_texts, min_size=1, max_size=4))
 def test_any_texts_are_read_as_one_by_one(texts: list[str]) -> None:
     numbers = Numbers()
@@ -77,6 +78,7 @@ def test_any_texts_are_read_as_one_by_one(texts: list[str]) -> None:
         _assert_same(numbers, inside)
 
 
+@settings(deadline=None)
 @given(st.lists(_texts, min_size=1, max_size=4))
 def test_any_texts_are_read_as_one_by_one_without_the_extra(texts: list[str]) -> None:
     with pytest.MonkeyPatch.context() as patch:

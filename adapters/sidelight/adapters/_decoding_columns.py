@@ -66,11 +66,13 @@ def arrays(tensor: Tensor, parts: Sequence[Values]) -> list[pa.Array]:
         When a value is not what the datatype says.
 
     """
-    doubles = _doubles(parts)
-    if doubles is not None:
-        return _real_columns(doubles, tensor.n_columns, _FLOATS[tensor.datatype])
-    lists = [part if isinstance(part, list) else part.tolist() for part in parts]
-    flat = lists[0] if len(lists) == 1 else list(chain.from_iterable(lists))
+    # Most are lists; to ask each of them would take longer than to join them.
+    if np.ndarray in set(map(type, parts)):
+        doubles = _doubles(parts)
+        if doubles is not None:
+            return _real_columns(doubles, tensor.n_columns, _FLOATS[tensor.datatype])
+        parts = [part if isinstance(part, list) else part.tolist() for part in parts]
+    flat: list[Any] = list(parts[0] if len(parts) == 1 else chain.from_iterable(parts))
     if tensor.is_list:
         return [_lists(tensor.datatype, flat)]
     values = _typed(tensor.datatype, flat)
@@ -86,9 +88,7 @@ def arrays(tensor: Tensor, parts: Sequence[Values]) -> list[pa.Array]:
 
 
 def _doubles(parts: Sequence[Values]) -> list[NDArray[np.float64]] | None:
-    """Return all values as doubles; None when no part is, or one has something else."""
-    if not any(isinstance(part, np.ndarray) for part in parts):
-        return None
+    """Return all values as doubles; None when one part has something else."""
     doubles = [part if isinstance(part, np.ndarray) else packed(part) for part in parts]
     numbers = [part for part in doubles if part is not None]
     return numbers if len(numbers) == len(doubles) else None
