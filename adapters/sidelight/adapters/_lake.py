@@ -45,7 +45,7 @@ _OWN_FILES: Final = 8
 _OWN_FILE_ROWS: Final = 4096
 _WORTH_ROWS: Final = 1000
 # So many rows of a moment are merged with those of the next ones soon, and compressed then.
-_TORRENT_ROWS: Final = 65_536
+_TORRENT_ROWS: Final = 32_768
 _TABLES: Final[tuple[TableName, ...]] = ("inferences", "scores")
 # In the name of files as detection writes them, so that nobody else takes them for left over.
 _STAGED: Final = "staged-"
