@@ -3,7 +3,6 @@
 import itertools
 import math
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -190,17 +189,17 @@ def test_booking_beyond_the_deadline_is_refused_and_costs_others_nothing() -> No
 def test_slow_model_is_given_up_at_the_deadline() -> None:
     gate = threading.Event()
     model = Counting(before=lambda _: _hold(gate))
-    started = time.monotonic()
     with Broker(FAST) as broker:
         with pytest.raises(DeadlineExceeded):
             explained(model, broker, deadline_s=0.2)
+        n_held = model.open_now
         gate.set()
 
-    assert time.monotonic() - started < 2
+    assert n_held
 
 
 def _hold(gate: threading.Event) -> None:
-    gate.wait(10)
+    gate.wait(60)
 
 
 def test_time_out_of_a_call_at_the_deadline_is_the_deadlines() -> None:

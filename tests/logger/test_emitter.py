@@ -188,8 +188,8 @@ def test_while_the_sink_is_down_events_are_on_disk_within_a_second(tmp_path: Pat
         emitter.offer(exchange(0))
         await until(lambda: emitter.accounts()["sink"].spool_events == 2)
 
-        # A second is the promise; a machine with other work gets five.
-        assert time.monotonic() - start < 5
+        # A second is the promise; a machine with other work gets more.
+        assert time.monotonic() - start < PATIENCE_S
         assert emitter.accounts()["sink"].memory_bytes == 0
         await emitter.flush(1)
 
@@ -463,11 +463,11 @@ def test_a_flush_spools_what_cannot_be_sent_and_a_restart_sends_it(tmp_path: Pat
         for number in range(700):
             emitter.offer(exchange(number))
         start = time.monotonic()
-        await emitter.flush(5)
+        await emitter.flush(2 * PATIENCE_S)
         accounts = emitter.accounts()["sink"]
         emitter.offer(exchange(-1))
 
-        assert time.monotonic() - start < 5
+        assert time.monotonic() - start < PATIENCE_S
         assert (accounts.pending, accounts.spool_events, accounts.unexplained) == (1400, 1400, 0)
         assert emitter.accounts()["sink"].dropped["shutdown"] == 2
 
@@ -497,7 +497,7 @@ def test_a_flush_ends_within_the_grace_when_the_sink_hangs(tmp_path: Path) -> No
         start = time.monotonic()
         await emitter.flush(0.4)
 
-        assert time.monotonic() - start < 5
+        assert time.monotonic() - start < PATIENCE_S
         assert emitter.accounts()["sink"].spool_events == 20
 
     run(work())
@@ -567,7 +567,7 @@ def test_a_disk_that_hangs_does_not_outlast_the_grace(
 ) -> None:
     spool = SpoolFolder(folder=tmp_path)
     released = threading.Event()
-    monkeypatch.setattr(os, "fdatasync", lambda _: released.wait(PATIENCE_S))
+    monkeypatch.setattr(os, "fdatasync", lambda _: released.wait(2 * PATIENCE_S))
 
     async def work() -> None:
         sink = Script()
@@ -579,7 +579,7 @@ def test_a_disk_that_hangs_does_not_outlast_the_grace(
         await emitter.flush(0.3)
         released.set()
 
-        assert time.monotonic() - start < 5
+        assert time.monotonic() - start < PATIENCE_S
         assert emitter.accounts()["sink"].unexplained == 0
 
     run(work())
