@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -444,6 +445,25 @@ def test_a_disk_that_is_nearly_full_is_answered_with_503(tmp_path: Path) -> None
     assert refused.headers["retry-after"] == "5"
     assert "disk" in refused.json()["detail"]
     assert handshake.status_code == 200
+
+
+@pytest.mark.parametrize("lost", ["raw", "raw/*.seg"])
+def test_nothing_is_acknowledged_into_an_archive_that_was_deleted(
+    tmp_path: Path, lost: str
+) -> None:
+    def delete() -> None:
+        for path in tmp_path.glob(lost):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    async def run() -> tuple[int, int]:
+        async with serving(tmp_path) as (server, client):
+            before = await client.post("/", headers=BINARY)
+            delete()
+            server._watch_disk()
+            after = await client.post("/", headers=BINARY)
+            return before.status_code, after.status_code
+
+    assert asyncio.run(run()) == (200, 503)
 
 
 def test_a_full_disk_loses_nothing_and_the_door_opens_again(

@@ -240,10 +240,12 @@ class DoorServer:
     def _watch_disk(self) -> None:
         try:
             disk = os.statvfs(self._data / "raw")
+            low = disk.f_bavail * disk.f_frsize < self._limits.min_free_bytes
         except OSError:
-            log.exception("the disk of the journal cannot be asked for its room")
-            return
-        low = disk.f_bavail * disk.f_frsize < self._limits.min_free_bytes
+            # Deleted, or its disk is gone: nothing is stored then, whatever an open file says.
+            low = True
+        if self._writer.is_lost:
+            low = True
         if low != self._door.is_disk_low:
             log.warning("room on the disk of the journal", extra={"low": low})
         self._door.is_disk_low = low

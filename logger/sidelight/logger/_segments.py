@@ -129,6 +129,11 @@ class SegmentWriter:
         return self._archive.end
 
     @property
+    def is_lost(self) -> bool:
+        """Whether somebody deleted the segment that is written to."""
+        return self._archive.is_lost
+
+    @property
     def sync_seconds(self) -> float:
         """Spent in syncs of groups."""
         return self._archive.sync_seconds

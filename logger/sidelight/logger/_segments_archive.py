@@ -338,6 +338,16 @@ class Archive:
         checkpoint.store(self._data)
         self._beside_signed = beside
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether the segment that is written to was deleted: nobody could read what it gets."""
+        file = self._file
+        try:
+            return file >= 0 and os.fstat(file).st_nlink == 0
+        except OSError:
+            # Closed by the thread that writes, for the next one.
+            return False
+
     def _as_sealed(self) -> SealedSegment:
         return SealedSegment(
             name=segment_name(self._first),
