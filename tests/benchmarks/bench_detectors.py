@@ -5,7 +5,8 @@ Run: ``python tests/benchmarks/bench_detectors.py``.
 1. The monitor alone, by rows a batch; the floor is NumPy telling the same values apart by 256 bins
    and counting them, which says nothing yet.
 2. The stage with its journal, scores, state and documents, each commit durable: one deployment with
-   short batches, a hundred in turn, one with blocks of 64 rows.
+   short batches, a hundred in turn, one with blocks of 64 rows in long batches and in batches of
+   their own.
 3. Kolmogorov-Smirnov of one window of 1,000 rows beside scipy's ``ks_2samp``.
 
 CPU time of this process, so that it stands on a busy machine; the least of some commits beside the
@@ -165,6 +166,7 @@ def main() -> None:
         "1 deployment, 6 batches of 1,000 rows": (1, 1000, 6, 8, 1),
         "100 deployments, 150 rows each": (100, 150, 1, 6, 1),
         "1 deployment, blocks of 64 rows, 32,768 rows": (1, 16_384, 2, 6, 64),
+        "1 deployment, 256 batches of a block of 64 rows": (1, 64, 256, 6, 64),
     }
     for name, (deployments, rows, records, commits, each) in cases.items():
         mean, best = stage(deployments, rows, records=records, commits=commits, rows_each=each)
