@@ -57,6 +57,35 @@ def test_a_search_server_answers_as_the_lake_does(
     assert found == expected
 
 
+def _deep() -> str:
+    text = "features.n = 0"
+    for number in range(60):
+        text = f"({text} {'and' if number % 2 else 'or'} features.i != {number})"
+    return text
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        pytest.param(_deep(), id="deeper-than-it-nests"),
+        pytest.param(f"features.n in ({','.join(map(str, range(1000)))})", id="a-long-list"),
+        pytest.param(f"features.f not in ({','.join(map(str, range(1000)))})", id="none-of-it"),
+        pytest.param(" or ".join(["features.i = 1"] * 220), id="many-conditions"),
+        pytest.param(f"features.i in (1, {(1 << 53) + 1}, -3.0)", id="whole-numbers-and-floats"),
+        pytest.param(f"features.i > {1 << 53}.0 or labels.late > {1 << 53}.0", id="large-floats"),
+        pytest.param(f"labels.late in ({(1 << 53) + 1}, {1 << 70})", id="large-labels"),
+        pytest.param(f"labels.late != {1 << 53}", id="other-large-labels"),
+        pytest.param("features.t like ''", id="an-empty-pattern"),
+        pytest.param("features.f <= 1e300 and features.f != 3.4028235e38", id="beyond-float32"),
+    ],
+)
+def test_what_is_much_for_a_server_is_answered_as_by_the_lake(both: Both, where: str) -> None:
+    found, expected = answer(both.search, where=where), answer(both.lake, where=where)
+
+    assert isinstance(expected, list)
+    assert names(found) == names(expected)
+
+
 @pytest.mark.parametrize("order", ["time", "-time"])
 @pytest.mark.parametrize("deployment", [None, *DEPLOYMENTS, "prod/unknown"])
 def test_every_inference_is_listed_once_with_all_its_rows(
