@@ -121,6 +121,18 @@ def test_a_folder_that_holds_something_is_no_place_for_a_replay(folder: Any) -> 
         replay_into(folder.data, Settings(data=folder.data))
 
 
+def test_a_folder_of_a_newer_version_is_not_replayed(folder: Any, tmp_path: Path) -> None:
+    folder.ask([[1, "f"]])
+    (folder.data / "format").write_text("999\n")
+    into = tmp_path / "into"
+
+    done = CliRunner().invoke(app, ["replay", "--data", str(folder.data), "--into", str(into)])
+
+    assert done.exit_code == 2
+    assert "got 999" in done.stderr
+    assert not into.exists()
+
+
 def test_a_collector_that_fails_for_a_while_gets_everything_once_and_in_order(
     folder: Any, collector: Collector
 ) -> None:

@@ -15,6 +15,7 @@ from sidelight.logger._door import ROUTES
 from sidelight.logger._envelope_split import split_array
 from sidelight.logger._sealed_marks import ERASED_HEAD, ERASED_MEMBER
 from sidelight.logger._segments import SegmentReader, SegmentWriter
+from sidelight.logger._segments_folder import check_version
 from sidelight.logger.errors import JournalDamaged, JournalError
 from sidelight.service._access_log import AccessLog, command_entry
 from sidelight.service._collector_client import CollectorClient
@@ -60,10 +61,13 @@ def note_replay(data: Path, *, to: str | None, into: Path | None, first: int) ->
         When there is no archive.
     ServiceError
         When it cannot be written down; then nothing may be replayed.
+    FolderTooNew
+        When a newer version has written the folder.
 
     """
     if not (data / "raw").is_dir():
         raise ConfigurationError(f"--data: expected a folder with an archive, got {data}")
+    check_version(data)
     # Of an address the host alone: the rest may be a secret.
     given = {"to": to and urlsplit(to).hostname, "into": into and str(into), "first": first}
     try:
