@@ -171,6 +171,8 @@ def test_the_command_makes_lists_rotates_and_revokes(tmp_path: Path) -> None:
         ["rotate", token.id],
         ["create", "--role", "root"],
         ["create", "--role", "read", "--expires", "soon"],
+        ["create", "--role", "read", "--expires", "0d"],
+        ["create", "--role", "read", "--expires", "40000d"],
     ):
         result = run.invoke(app, ["token", *wrong, *data])
         assert result.exit_code == 2

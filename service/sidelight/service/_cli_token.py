@@ -13,6 +13,8 @@ app = typer.Typer(help="Tokens of callers and senders.", no_args_is_help=True)
 
 # Tokens may be made before the first start.
 _ACCESS = "access"
+# A hundred years; far ones have no date.
+_LONGEST = timedelta(days=36500)
 
 TokenId = Annotated[str, typer.Argument(help="The id that `list` shows.")]
 
@@ -35,6 +37,8 @@ def create(
     if wrong := sorted(set(role) - set(ROLES)):
         fail(f"--role: expected one of {', '.join(ROLES)}, got {wrong[0]}")
     lifetime = None if expires == "never" else _duration("expires", expires)
+    if lifetime is not None and not timedelta(0) < lifetime <= _LONGEST:
+        fail(f"--expires: expected a duration up to 36500d, or never, got {expires!r}")
     namespaces = None if not namespace else [stored_namespace(item) for item in namespace]
     _note(data, "token create", role=roles, namespace=namespaces, name=name, expires=expires)
     token, text = Tokens(data).create(
