@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from sidelight.service import _api_deployments
 from sidelight.service._deployments import put_settings
 from sidelight.service._run_folder import RunFolder
 from sidelight.service._settings_deployment import read_deployment
@@ -67,6 +68,31 @@ def test_inference_has_the_documented_members(folder: Any, api: Any) -> None:
     )
     assert api.get(f"/v1/inferences/{found['id']}").json() == found
     assert quote(found["id"], safe="") == found["id"]
+
+
+def test_deployments_come_in_pages(folder: Any, api: Any) -> None:
+    names = [f"prod/model-{number}" for number in range(7)]
+    for name in names:
+        folder.ask([[30.5, "f"]], deployment=name)
+    folder.work()
+
+    assert [item["name"] for item in api.items("/v1/deployments")] == names
+    assert [item["name"] for item in api.pages("/v1/deployments", limit=3)] == names
+    assert [item["name"] for item in api.pages("/v1/deployments", limit=7)] == names
+
+
+def test_what_nobody_foresaw_is_a_problem_document(
+    api: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_: object) -> list[str]:
+        raise ZeroDivisionError("secret of a row")
+
+    monkeypatch.setattr(_api_deployments, "deployment_names", broken)
+
+    found = api.problem("GET", "/v1/deployments")
+
+    assert (found["status"], found["title"]) == (500, "internal error")
+    assert "secret" not in str(found)
 
 
 def test_deployment_has_the_documented_members(folder: Any, api: Any) -> None:
@@ -205,7 +231,11 @@ def test_from_is_included_and_to_is_not(folder: Any, api: Any) -> None:
     [
         pytest.param("/v1/inferences", {"dployment": "a/b"}, "dployment", id="unknown-parameter"),
         pytest.param("/v1/verdicts", {"where": "status = 1"}, "where", id="not-of-this-route"),
-        pytest.param("/v1/deployments", {"limit": "3"}, "limit", id="route-without-parameters"),
+        pytest.param("/v1/deployments", {"where": "a = 1"}, "where", id="where-of-deployments"),
+        pytest.param("/v1/deployments", {"limit": "0"}, "limit", id="limit-of-deployments"),
+        pytest.param("/v1/deployments", {"cursor": "b"}, "cursor", id="cursor-of-deployments"),
+        pytest.param("/v1/alarms", {"limit": ["2", "3"]}, "limit", id="given-twice"),
+        pytest.param("/healthz", {"limit": "3"}, "limit", id="route-without-parameters"),
         pytest.param("/v1/inferences/export", {"limit": "0"}, "limit", id="export-limit"),
         pytest.param("/v1/inferences/export", {"cursor": "a"}, "cursor", id="export-cursor"),
         pytest.param("/v1/inferences", {"where": "features.age >"}, "where", id="syntax"),

@@ -26,6 +26,7 @@ from sidelight.service._context import Context
 from sidelight.service._problems import (
     answer_http,
     answer_problem,
+    answer_unforeseen,
     answer_validation,
     handled_errors,
 )
@@ -68,6 +69,7 @@ def create_app(context: Context) -> FastAPI:
         app.add_exception_handler(kind, answer_problem)
     app.add_exception_handler(RequestValidationError, answer_validation)
     app.add_exception_handler(HTTPException, answer_http)
+    app.add_exception_handler(Exception, answer_unforeseen)
     app.add_middleware(ParametersMiddleware, api=app)
     app.add_middleware(
         AccessMiddleware,

@@ -2,11 +2,12 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Depends, Response
+from fastapi import APIRouter, Body, Depends, Query, Response
 
 from sidelight.service._access import Caller
 from sidelight.service._api_access import caller_of
 from sidelight.service._context import Context, context_of
+from sidelight.service._cursors import list_names
 from sidelight.service._deployments import deployment_json, deployment_names, put_settings
 from sidelight.service._names import stored_name
 from sidelight.service._reference_files import check_given_reference, read_given_reference
@@ -19,10 +20,16 @@ Asking = Annotated[Caller, Depends(caller_of)]
 
 
 @router.get("")
-def list_deployments(context: Shared, caller: Asking) -> dict[str, Any]:
+def list_deployments(
+    context: Shared,
+    caller: Asking,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    cursor: str | None = None,
+) -> dict[str, Any]:
     """Every deployment that traffic or configuration has named, as far as the caller may see."""
-    names = filter(caller.may_see, deployment_names(context.documents))
-    return {"items": [deployment_json(context.documents, name) for name in names], "next": None}
+    names = [name for name in deployment_names(context.documents) if caller.may_see(name)]
+    page, following = list_names(names, limit=limit, cursor=cursor)
+    return {"items": [deployment_json(context.documents, name) for name in page], "next": following}
 
 
 @router.get("/{namespace}/{name:path}")

@@ -1,9 +1,10 @@
-"""Opaque cursors over lists of documents, and the answer that carries one."""
+"""Opaque cursors over lists of documents and of names, and the answer that carries one."""
 
 import base64
 import binascii
 import heapq
-from collections.abc import Callable, Iterator, Mapping
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -65,6 +66,23 @@ def list_documents(
         "items": [item for _, item in page[:limit]],
         "next": _encode(page[limit - 1][0]) if more else None,
     }
+
+
+def list_names(
+    names: Sequence[str], *, limit: int, cursor: str | None
+) -> tuple[Sequence[str], str | None]:
+    """Return one page of sorted names, and the cursor of the next one, None behind the last.
+
+    Raises
+    ------
+    BadRequest
+        If the cursor cannot be read.
+
+    """
+    start = 0 if cursor is None else bisect_right(names, _decode(cursor)[1])
+    page = names[start : start + limit]
+    more = start + limit < len(names)
+    return page, _encode(("", page[-1], 0)) if more else None
 
 
 def _items(

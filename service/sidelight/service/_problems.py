@@ -107,6 +107,11 @@ async def answer_http(_: Request, error: Exception) -> JSONResponse:
     return _response(problem(error.status_code, detail.lower(), detail))
 
 
+async def answer_unforeseen(_: Request, error: Exception) -> JSONResponse:
+    """Handle what nobody foresaw; the framework raises it once more, for the log."""
+    return _response(problem(500, "internal error", f"nobody foresaw this: {type(error).__name__}"))
+
+
 async def answer_validation(_: Request, error: Exception) -> JSONResponse:
     """Handle a parameter or a body that does not have its documented form."""
     assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for this class alone
