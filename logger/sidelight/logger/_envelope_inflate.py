@@ -97,8 +97,7 @@ def _inflate(data: bytes, window_bits: int, max_bytes: int) -> bytes:
         size += len(part)
         if size > max_bytes:
             raise InflateError("too_large", f"at most {max_bytes} bytes inflated", "more")
-        if not spend(len(part)):
-            raise InflateError("too_large", "less beside the others of its request", "more")
+        spend(len(part))
         if not engine.eof:
             raise InflateError("truncated", "a complete stream", f"its first {len(data)} bytes")
         parts.append(part)

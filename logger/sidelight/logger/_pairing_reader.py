@@ -17,7 +17,9 @@ class EventReader:
     read : callable of RawRef to EventRecord or None
         ``Journals.event``.
     max_records : int, default 8
-        How many parsed records are kept.
+        How many parsed batches are kept, as long as they are below ``max_bytes`` together.
+    max_bytes : int, default 128 MiB
+        Bound of the payloads in them; one batch is always kept.
 
     """
 
@@ -27,11 +29,14 @@ class EventReader:
         *,
         limits: EventLimits | None = None,
         max_records: int = 8,
+        max_bytes: int = 128 << 20,
     ) -> None:
         self._read = read
         self._limits = limits
         self._max_records = max_records
+        self._max_bytes = max_bytes
         self._parsed: dict[tuple[int, int], dict[int, Event]] = {}
+        self._n_bytes = 0
 
     def __call__(self, ref: RawRef) -> Event | None:
         """Return the event, or None when the archive has it no more."""
@@ -41,10 +46,19 @@ class EventReader:
             record = self._read(ref)
             if record is None:
                 return None
-            # Needed whatever it takes: what was acknowledged is stored.
             spend(len(record.body))
             events = {event.ref.index: event for event in parse(record, self._limits)[0]}
-            self._parsed[place] = events
-            if len(self._parsed) > self._max_records:
-                del self._parsed[next(iter(self._parsed))]
+            # Nobody asks for an event that is alone a second time.
+            if len(events) > 1:
+                self._keep(place, events)
         return events.get(ref.index)
+
+    def _keep(self, place: tuple[int, int], events: dict[int, Event]) -> None:
+        size = sum([len(event.data) for event in events.values()])
+        while self._parsed and (
+            len(self._parsed) >= self._max_records or self._n_bytes + size > self._max_bytes
+        ):
+            oldest = self._parsed.pop(next(iter(self._parsed)))
+            self._n_bytes -= sum([len(event.data) for event in oldest.values()])
+        self._parsed[place] = events
+        self._n_bytes += size

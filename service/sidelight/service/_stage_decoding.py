@@ -30,6 +30,7 @@ from sidelight.logger import (
 )
 from sidelight.logger.errors import JournalError
 from sidelight.payloads import Batch, Event, RawRef
+from sidelight.service._begun_records import BEGUN_PREFIX, BegunRecords
 from sidelight.service._inventory import Inventory
 from sidelight.service._label_values import instant, is_text
 from sidelight.service._metrics import Labels, split_name
@@ -37,6 +38,7 @@ from sidelight.service._names import stored_name
 from sidelight.service._registered import RegisteredSettings
 from sidelight.service._stage import DECODING, LABEL_CHANGES, REPLY_CHANGES, Counts
 from sidelight.service._stage_replies import reply_documents
+from sidelight.service._step_portion import StepPortion
 from sidelight.service._suspicion import Suspicion
 
 log = logging.getLogger(__name__)
@@ -45,8 +47,6 @@ _MAX_RECORDS = 32768
 _MAX_BYTES = 16 << 20
 # What they inflate to, and what is read again for them: few bytes can stand for many.
 _MAX_MEMORY = 128 << 20
-# Of halves that are given up together each is a row, with objects about it.
-_BYTES_A_HALF = 1024
 # Each commit waits for the disk. Records that come one by one are gathered this long.
 _GATHER_NS = 100_000_000
 # A batch costs each stage a millisecond however short it is: where they are many they get longer.
@@ -61,7 +61,8 @@ class DecodingStage:
 
     What nobody foresaw costs nothing but itself: records that cannot be worked on are halved until
     the bad one is alone, and of that one only what fails is quarantined. Its bytes stay in the
-    archive.
+    archive. What is too much for the memory at once is taken in smaller steps, down to one event;
+    what becomes of an event does not depend on which others were taken with it.
 
     Parameters
     ----------
@@ -101,7 +102,7 @@ class DecodingStage:
         self._notes_replies = notes_replies
         self._must_wait = must_wait
         self._suspicion = Suspicion(_MAX_RECORDS)
-        self._step_bytes = _MAX_BYTES
+        self._portion = StepPortion(_MAX_BYTES)
         self._orphan_after_ns = int(orphan_after_s * 1e9)
         self._limits = EventLimits(max_inflated_bytes=max_inflated_bytes)
         self._memory_bytes = max(_MAX_MEMORY, 2 * max_inflated_bytes)
@@ -119,6 +120,7 @@ class DecodingStage:
             self._journals.scan(DECODING, WAITING_PREFIX),
             orphan_after_ns=self._orphan_after_ns,
         )
+        self._begun = BegunRecords(self._journals.scan(DECODING, BEGUN_PREFIX))
         self._inventory = Inventory(self._documents)
         self._committed_ns = 0
         self._gather_ns = _GATHER_NS
@@ -132,17 +134,19 @@ class DecodingStage:
         if self._must_wait is not None and self._must_wait(now_ns):
             return False
         slices = self._journals.read_events(
-            DECODING, max_records=self._suspicion.n_records, max_bytes=self._step_bytes
+            DECODING,
+            max_records=1 if self._begun else self._suspicion.n_records,
+            max_bytes=self._portion.n_bytes,
         )
         n_records = sum(len(part.records) for part in slices)
         try:
-            with step_memory(self._memory_bytes, is_divisible=self._is_divisible(n_records)):
+            with step_memory(self._memory(is_divisible=self._portion.is_divisible(n_records))):
                 worked = self._take(slices, now_ns) if slices else self._expire(now_ns)
         except StepTooLarge:
             idle_since_ns = self._idle_since_ns
             self.reset()
             self._idle_since_ns = idle_since_ns
-            self._step_bytes = max(1, self._step_bytes // 4)
+            self._portion.was_too_much(n_records)
             return True
         except JournalError:
             raise
@@ -150,49 +154,49 @@ class DecodingStage:
             log.exception("decoding failed", extra={"records": n_records})
             self._suspect(slices, n_records, error)
             return True
-        self._suspicion.passed(n_records)
-        # What was too much once is often so again: a step that is made in vain costs as much.
-        longer = self._step_bytes + self._step_bytes // 4 + 1
-        self._step_bytes = min(longer, _MAX_BYTES) if worked else _MAX_BYTES
+        if not self._begun:
+            self._suspicion.passed(n_records)
+        self._portion.passed(worked=worked, is_begun=bool(self._begun))
         return worked
 
-    @property
-    def _most_late(self) -> int:
-        """How many halves may be given up together."""
-        return max(1, self._step_bytes // _BYTES_A_HALF)
-
-    def _is_divisible(self, n_records: int) -> bool:
-        """Return whether a step can be smaller: by records, or by the halves that are late."""
-        if n_records == 1:
-            return self._step_bytes == _MAX_BYTES
-        return n_records > 1 or self._most_late > 1
+    def _memory(self, *, is_divisible: bool) -> int | None:
+        """Return what a step may have; what cannot be less has what it needs."""
+        return self._memory_bytes if is_divisible else None
 
     def _take(self, slices: list[Slice[EventRecord]], now_ns: int) -> bool:
         self._idle_since_ns = 0
         if self._give_up_late(slices):
             return True
         counts = Counts()
-        records = chain.from_iterable(part.records for part in slices)
+        records = list(chain.from_iterable(part.records for part in slices))
         events, rejected = scan(records, self._limits)
-        outcome = self._pairing.step(events, self._lookup)
-        _count_events(outcome, events, counts)
-        self._commit(_behind(slices), outcome, rejected, counts)
+        rest = self._begun.rest(events)
+        some = self._portion.of(rest) if len(records) == 1 else rest
+        outcome = self._pairing.step(some, self._lookup)
+        _count_events(outcome, some, counts)
+        if len(some) < len(rest):
+            outcome.state.update(self._begun.begun(rest[len(some)]))
+            self._commit({}, outcome, [], counts)
+            self._committed_ns = 0
+            return True
+        positions = _behind(slices)
+        outcome.state.update(self._begun.ended(positions))
+        self._commit(positions, outcome, rejected, counts)
         # A full slice says that more is waiting: no reason to gather.
-        full = sum(len(part.records) for part in slices) >= self._suspicion.n_records
+        full = len(records) >= self._suspicion.n_records
         self._committed_ns = 0 if full else now_ns
         return True
 
     def _give_up_late(self, slices: list[Slice[EventRecord]]) -> bool:
         """Give up what is late before these records, by itself where it is much."""
-        more_than = self._most_late if self._step_bytes == _MAX_BYTES else 0
+        n_late = self._portion.n_late
+        more_than = n_late if self._portion.is_whole else 0
         for part in slices:
             late_ns = part.records[0].received_ns
             if not self._pairing.is_overdue(part.partition, late_ns, more_than):
                 continue
-            with step_memory(self._memory_bytes, is_divisible=self._most_late > 1):
-                outcome = self._pairing.expire(
-                    late_ns, partition=part.partition, most=self._most_late
-                )
+            with step_memory(self._memory(is_divisible=n_late > 1)):
+                outcome = self._pairing.expire(late_ns, partition=part.partition, most=n_late)
                 if outcome.state:
                     self._commit({}, outcome, [], Counts())
                     return True
@@ -215,11 +219,13 @@ class DecodingStage:
             for record in part.records
         ]
         documents = [_quarantined(_failing(ref, error), counts) for ref in refs]
+        positions = _behind(slices)
         self._journals.commit(
             Commit(
                 group=DECODING,
                 journal="events",
-                positions=_behind(slices),
+                positions=positions,
+                state=self._begun.ended(positions),
                 documents=documents,
                 counters=counts,
             )
@@ -234,7 +240,7 @@ class DecodingStage:
         self._idle_since_ns = min(self._idle_since_ns or now_ns, now_ns)
         if now_ns - self._idle_since_ns < _IDLE_NS:
             return False
-        outcome = self._pairing.expire(now_ns, most=self._most_late)
+        outcome = self._pairing.expire(now_ns, most=self._portion.n_late)
         if not (outcome.pairs or outcome.state or outcome.remembered):
             return False
         self._commit({}, outcome, [], Counts())
@@ -243,8 +249,14 @@ class DecodingStage:
     def give_up_waiting(self) -> None:
         """Store halves that wait as orphans now; whose other half comes later is completed."""
         while self._pairing.n_waiting:
-            outcome = self._pairing.expire(_FOR_EVER_NS, most=self._most_late)
-            self._commit({}, outcome, [], Counts())
+            n_late = self._portion.n_late
+            try:
+                with step_memory(self._memory(is_divisible=n_late > 1)):
+                    outcome = self._pairing.expire(_FOR_EVER_NS, most=n_late)
+                    self._commit({}, outcome, [], Counts())
+            except StepTooLarge:
+                self.reset()
+                self._portion.was_too_much(0)
 
     def _lookup(self, digests: Iterable[bytes]) -> Mapping[bytes, bytes]:
         return self._journals.remembered(DECODING, digests)

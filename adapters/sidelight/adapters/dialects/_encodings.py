@@ -49,6 +49,7 @@ def _streamed(data: bytes, name: str, max_bytes: int) -> bytes:
             text: bytes = stream.read(max_bytes + 1)
     except (OSError, ValueError):
         raise Undecodable("encoding_damaged") from None
-    if len(text) > max_bytes or not spend(len(text)):
+    if len(text) > max_bytes:
         raise Undecodable("encoding_too_large")
+    spend(len(text))
     return text
