@@ -1,5 +1,6 @@
 """Halves meet exactly once, whatever the order, the redelivery and the restarts."""
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -356,6 +357,24 @@ def test_the_reader_parses_a_batch_once() -> None:
     assert [event and event.id for event in found] == ["2", "0", None]
     assert len(asked) == 1
     assert reader(RawRef(partition=0, position=8)) is None
+
+
+def test_the_reader_keeps_few_bytes_and_no_event_that_is_alone() -> None:
+    head = b"POST / HTTP/1.1\r\ncontent-type: application/cloudevents-batch+json\r\n\r\n"
+    asked = []
+
+    def read(ref: RawRef) -> EventRecord:
+        asked.append(ref.position)
+        member = {"specversion": "1.0", "type": TYPES["request"], "source": "/s", "id": "1"}
+        members = [member | {"data": "x" * 100}] * (ref.position or 1)
+        return EventRecord(0, ref.position, 0, head, json.dumps(members).encode())
+
+    reader = EventReader(read, max_bytes=500)
+
+    for position in (2, 3, 2, 0, 0, 2, 9, 9, 2):
+        assert reader(RawRef(partition=0, position=position))
+    # Two and three are too much together, nine by itself.
+    assert asked == [2, 3, 2, 0, 0, 9, 2]
 
 
 def test_every_event_is_counted_by_deployment_and_kind() -> None:
