@@ -1,6 +1,8 @@
 """The lake: visible through the manifest only, whole or not there, the same when done again."""
 
 import json
+import os
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,10 +15,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sidelight.adapters import Compaction, Lake, LakeError, LakeFile, Manifest, Scores
+from sidelight.adapters import Compaction, Lake, LakeError, LakeFile, Manifest, Scores, _lake_rows
 from sidelight.adapters._embedded import EmbeddedJournals
 from sidelight.adapters._embedded_documents import EmbeddedDocuments
 from sidelight.adapters._lake_file import quote_folder
+from sidelight.adapters._lake_writing import write_file
 from sidelight.logger._journal import Commit
 
 ODD = [
@@ -529,3 +532,86 @@ def test_files_are_read_directly_with_changing_columns(
         ).fetchall()
 
     assert rows == [("a", 1.0, None), ("b", 2.5, "u")]
+
+
+def _failing(number: int) -> Any:
+    """Return what writes files until there is no room, at a call counted from one."""
+    calls = [0]
+
+    def call(*arguments: Any, **options: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == number:
+            raise OSError(28, "No space left on device")
+        return write_file(*arguments, **options)
+
+    return call
+
+
+@pytest.mark.parametrize("table", ["inferences", "scores"])
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_staging_that_fails_half_way_says_what_it_wrote(
+    store: Any,
+    samples: SimpleNamespace,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+    table: str,
+) -> None:
+    # A file each for two days of the one and one of the other.
+    batches = [
+        samples.batch([samples.row("a"), samples.row("b", minutes=1500)]),
+        samples.batch([samples.row("c")], deployment="prod/other"),
+    ]
+    staging = partial(store.lake.stage, batches, first=0, last=2)
+    if table == "scores":
+        scores = [
+            Scores.of(
+                batch,
+                outlier_score=[1.0] * len(batch),
+                p_value=[0.5] * len(batch),
+                outlier=[False] * len(batch),
+            )
+            for batch in batches
+        ]
+        staging = partial(store.lake.stage_scores, scores, first=0, last=2)
+    monkeypatch.setattr(_lake_rows, "write_file", _failing(number))
+
+    with pytest.raises(LakeError) as failed:
+        staging()
+
+    assert len(failed.value.written) == number - 1
+    assert set(store.lake._present()) == set(failed.value.written)
+    store.lake.unstage(failed.value.written)
+    assert parquet_files(store.folder) == set()
+
+
+def test_a_sweep_leaves_copies_that_are_being_fetched(store: Any) -> None:
+    names = ("inferences/p/x.parquet", "scores/p/y-staged-z.parquet")
+    copies = [store.folder / "lake" / f"{name}.{'0a' * 16}.tmp" for name in names]
+    for copy in copies:
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(b"half")
+
+    def sweep() -> list[bool]:
+        store.lake.sweep(Manifest(store.documents))
+        store.lake.sweep_scores(Manifest(store.documents))
+        store.lake.sweep_copies()
+        return [copy.exists() for copy in copies]
+
+    assert sweep() == [True, True]
+    for copy in copies:
+        os.utime(copy, (0, 0))
+    store.lake.sweep_copies()
+    assert [copy.exists() for copy in copies] == [False, False]
+
+
+@pytest.mark.parametrize("name", ["inferences/p/x.parquet", "scores/p/y-staged-z.parquet"])
+def test_a_sweep_removes_copies_that_nobody_fetches_any_more(store: Any, name: str) -> None:
+    copy = store.folder / "lake" / f"{name}.{'0a' * 16}.tmp"
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    copy.write_bytes(b"half")
+    os.utime(copy, (0, 0))
+
+    store.lake.sweep(Manifest(store.documents))
+    store.lake.sweep_scores(Manifest(store.documents))
+
+    assert not copy.exists()

@@ -12,7 +12,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidelight.adapters import JoinedScores, Lake, LakeError, LakeReader, Manifest, Scores
+from sidelight.adapters import (
+    JoinedScores,
+    Lake,
+    LakeError,
+    LakeReader,
+    Manifest,
+    Scores,
+    _lake_rows,
+)
+from sidelight.adapters._lake_writing import write_file
 from sidelight.payloads import Batch
 
 N_DEPLOYMENTS = 12
@@ -182,7 +191,7 @@ def test_a_sweep_finishes_a_move_that_a_kill_cut_off(shared: Any) -> None:
 def test_a_move_that_was_not_committed_leaves_nothing(shared: Any) -> None:
     compaction = shared.lake.settle(Manifest(shared.documents))
 
-    shared.lake.discard(compaction)
+    shared.lake.unstage(compaction.written)
 
     assert _files(shared, "parquet") == []
     assert len(shared.all_ids()) == 3 * N_DEPLOYMENTS
@@ -367,3 +376,23 @@ def test_no_answer_depends_on_where_rows_stand(
 
     assert hot == moved == answers()
     store.close()
+
+
+def test_a_move_that_fails_half_way_says_what_it_wrote(
+    shared: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = [0]
+
+    def failing(*arguments: Any, **options: Any) -> int:
+        calls[0] += 1
+        if calls[0] == 3:
+            raise OSError(28, "No space left on device")
+        return write_file(*arguments, **options)
+
+    monkeypatch.setattr(_lake_rows, "write_file", failing)
+    with pytest.raises(LakeError) as failed:
+        shared.lake.settle(Manifest(shared.documents))
+
+    assert len(failed.value.written) == len(_files(shared, "parquet")) == 2
+    shared.lake.unstage(failed.value.written)
+    assert _files(shared, "parquet") == []

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from sidelight.adapters import Inferences, Lake, LakeError, Manifest
+from sidelight.adapters import Inferences, Lake, LakeError, Manifest, _lake_rows
+from sidelight.adapters._lake_writing import write_file
+from sidelight.logger.errors import JournalError
 from sidelight.service._background import Background
 from sidelight.service._lake_tidying import LakeTidying
 
@@ -20,7 +22,7 @@ class Tidied:
     def __init__(self, folder: Any) -> None:
         self.lake = Lake(folder.data)
         self.manifest = Manifest(folder.documents)
-        self.tidying = LakeTidying(folder.journals, self.lake, self.manifest)
+        self.tidying = LakeTidying(folder.journals, folder.documents, self.lake, self.manifest)
         self.now_ns = 10**18
 
     def step(self) -> bool:
@@ -148,3 +150,79 @@ def test_a_result_is_taken_once() -> None:
     work.wait()
 
     assert (before, work.take(), work.take()) == ([], [7], [])
+
+
+def _parquet(folder: Any) -> list[Path]:
+    return sorted((folder.data / "lake" / "inferences").rglob("*.parquet"))
+
+
+def test_what_was_merged_for_a_commit_that_failed_goes_though_nothing_is_merged_any_more(
+    many: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tidied = Tidied(many)
+    tidied.step()
+    tidied.tidying._work.wait()
+    with monkeypatch.context() as patch:
+        patch.setattr(many.journals, "commit", _full)
+        with pytest.raises(JournalError):
+            tidied.step()
+    assert len(_parquet(many)) == 12
+
+    monkeypatch.setattr(tidied.lake, "settle", lambda *_, **__: None)
+    tidied.step()
+
+    assert _parquet(many) == []
+    assert len(tidied.manifest.files("inferences", fresh=True)) == 12
+
+
+def test_what_was_merged_is_made_again_when_its_commit_failed(
+    many: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tidied = Tidied(many)
+    tidied.step()
+    tidied.tidying._work.wait()
+    with monkeypatch.context() as patch:
+        patch.setattr(many.documents, "get", _full)
+        with pytest.raises(JournalError):
+            tidied.step()
+
+    _until(lambda: tidied.step() and len(_parquet(many)) == 12)
+
+    files = tidied.manifest.files("inferences", fresh=True)
+    assert [file.hot for file in files] == [None] * 12
+
+
+def test_a_merge_whose_files_somebody_deleted_is_not_committed(many: Any) -> None:
+    tidied = Tidied(many)
+    tidied.step()
+    tidied.tidying._work.wait()
+    _parquet(many)[0].unlink()
+
+    tidied.step()
+
+    assert _parquet(many) == []
+    assert {file.hot is None for file in tidied.manifest.files("inferences", fresh=True)} == {False}
+
+
+def test_a_move_that_fails_half_way_leaves_nothing(
+    many: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tidied = Tidied(many)
+    calls = [0]
+
+    def failing(*arguments: Any, **options: Any) -> int:
+        calls[0] += 1
+        if calls[0] == 2:
+            raise OSError(28, "No space left on device")
+        return write_file(*arguments, **options)
+
+    monkeypatch.setattr(_lake_rows, "write_file", failing)
+    tidied.step()
+    tidied.tidying._work.wait()
+    tidied.step()
+
+    assert _parquet(many) == []
+
+
+def _full(*_: Any) -> None:
+    raise JournalError("no room")

@@ -1,5 +1,6 @@
 """The third stage: the same answers whatever fails beside it, and nothing seen twice."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -8,8 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sidelight.adapters import Lake, Manifest
+from sidelight.adapters import Lake, LakeError, Manifest, _lake_rows
 from sidelight.adapters._erasure import unnamed_files
+from sidelight.adapters._lake_writing import write_file
 from sidelight.detectors import DeploymentMonitor, Rows
 from sidelight.logger import Commit
 from sidelight.logger.errors import JournalError
@@ -253,6 +255,68 @@ def test_scores_of_a_commit_that_failed_are_not_left_over(
 
     assert folder.counter("detector_rows_total") == 240
     assert _unnamed(folder) == []
+
+
+@pytest.mark.parametrize("n_unnamed", [0, 1])
+def test_scores_stay_while_a_kill_could_show_that_their_commit_happened(
+    folder: Any, monkeypatch: pytest.MonkeyPatch, n_unnamed: int
+) -> None:
+    commit = folder.journals.commit
+
+    def failing(made: Commit) -> None:
+        if not n_unnamed:
+            commit(made)
+        raise JournalError("an I/O error")
+
+    _configure(folder)
+    _traffic(folder, 200, seed=1)
+    folder.work()
+    _traffic(folder, 20, seed=2)
+    folder.decoding.step(folder.now_ns + 10**9)
+    with monkeypatch.context() as patch:
+        patch.setattr(folder.journals, "commit", failing)
+        with pytest.raises(JournalError):
+            folder.detection.step(folder.now_ns + 10**9)
+    assert len(_unnamed(folder)) == n_unnamed
+    folder.detection.reset()
+    _traffic(folder, 20, seed=3)
+    folder.decoding.step(folder.now_ns + 3 * 10**9)
+    folder.work()
+
+    assert _unnamed(folder) == []
+    files = Manifest(folder.documents).files("scores")
+    assert all((folder.data / "lake" / file.path).exists() for file in files)
+    assert sum(file.rows for file in files) == 240
+    assert folder.counter("detector_rows_total") == 240
+
+
+def test_scores_that_are_staged_in_half_are_not_left_over(
+    folder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = [3]
+
+    def failing(path: Path, *arguments: Any, **options: Any) -> int:
+        if "scores" in str(path) and "prod%2Fb" in str(path) and left[0]:
+            left[0] -= 1
+            raise OSError(28, "No space left on device")
+        return write_file(path, *arguments, **options)
+
+    for name in ("prod/a", "prod/b"):
+        _configure(folder, name)
+        _traffic(folder, 150, deployment=name)
+    folder.work()
+    monkeypatch.setattr(_lake_rows, "write_file", failing)
+    for number in range(4):
+        for name in ("prod/a", "prod/b"):
+            _traffic(folder, 10, seed=number, deployment=name)
+        with suppress(LakeError):
+            folder.work()
+        folder.detection.reset()
+        assert _unnamed(folder) == []
+
+    folder.work()
+    assert left == [0]
+    assert folder.counter("detector_rows_total") == 2 * (150 + 40)
 
 
 def test_new_settings_leave_nothing_of_the_former_state(folder: Any) -> None:

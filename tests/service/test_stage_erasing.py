@@ -19,6 +19,7 @@ from sidelight.logger import Commit, Document, EventLimits, verify
 from sidelight.logger._checkpoint import Checkpoint
 from sidelight.logger._sealed_verify import verify_sealed
 from sidelight.logger._sealing import SealingJournal, SealingSettings
+from sidelight.logger.errors import JournalFull
 from sidelight.payloads import RawRef
 from sidelight.service import _stage_erasing, _stage_forgetting
 from sidelight.service._deployments import put_settings
@@ -774,3 +775,76 @@ def test_order_without_a_reason_or_a_subject_is_refused() -> None:
         ErasureOrder(deployment=_NAME, by="me", reason="r")
     with pytest.raises(ValueError, match="NAMESPACE/NAME"):
         ErasureOrder(deployment="flights", by="me", reason="r", where="x = 1")
+
+
+def _worked(eraser: Eraser, seconds: int) -> None:
+    for _ in range(seconds):
+        eraser.folder.now_ns += 10**9
+        for stage in (*eraser.folder.stages, eraser.stage):
+            stage.step(eraser.folder.now_ns)
+
+
+def test_an_erasure_is_not_done_while_a_file_is_there_that_nobody_names(
+    eraser: Eraser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_stage_erasing, "_TIDY_STEPS", 3)
+    stray = eraser.folder.data / "lake" / "inferences" / "stray.parquet"
+    stray.write_text(_MARKER)
+    order = ErasureOrder(deployment=_NAME, by="me", reason="asked", **_by_marker())
+    eraser.orders.ask(order)
+    _worked(eraser, 60)
+
+    assert eraser.orders.answer(order.id) is None
+    assert "lake/inferences/stray.parquet" in eraser.stage.failure
+    stray.unlink()
+    assert eraser.answer(order.id).state == "done"
+
+
+def test_rows_of_a_commit_that_failed_are_erased_as_well(
+    folder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.writer = _SealedWriter(folder.data, folder.writer)
+    eraser = Eraser(folder)
+    commit, left = folder.journals.commit, [1]
+
+    def full(made: Commit) -> None:
+        if made.group == "storing" and made.positions and left[0]:
+            left[0] -= 1
+            folder.ask([[9, "x"]], request_id="more", minutes=9, names=("age", "who"))
+            raise JournalFull("state.db")
+        commit(made)
+
+    monkeypatch.setattr(folder.journals, "commit", full)
+    with pytest.raises(JournalFull):
+        _ask(folder)
+    folder.work()
+
+    assert eraser.order(**_by_marker()).state == "done"
+    assert eraser.files_with(_MARKER) == []
+
+
+def test_a_reference_that_cannot_be_read_is_told_and_keeps_no_other_waiting(
+    folder: Any,
+) -> None:
+    folder.writer = _SealedWriter(folder.data, folder.writer)
+    _collects(folder, 50)
+    for number in range(60):
+        who = _MARKER if number == 3 else f"somebody-{number % 7}"
+        folder.ask([[number, who]], request_id=f"r{number}", minutes=number, names=("age", "who"))
+    folder.work()
+    (path,) = (folder.data / "references").glob("*")
+    whole = path.read_bytes()
+    path.write_bytes(b"no parquet")
+    eraser = Eraser(folder)
+    order = ErasureOrder(deployment=_NAME, by="me", reason="asked", **_by_marker())
+    eraser.orders.ask(order)
+    other = {"deployment": "prod/other", "values": [1]}
+    folder.documents.put([Document(collection=REFERENCE_ERASURES, key="z", value=other)])
+    _worked(eraser, 30)
+
+    assert eraser.orders.answer(order.id) is None
+    assert f"reference of {_NAME}" in eraser.stage.failure
+    assert folder.documents.get(REFERENCE_ERASURES, "z") is None
+    path.write_bytes(whole)
+    assert eraser.answer(order.id).state == "done"
+    assert folder.documents.get("references", _NAME)["rows"] == 49

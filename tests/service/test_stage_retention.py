@@ -559,3 +559,23 @@ def test_the_door_looks_at_requests_and_at_the_age_of_its_segment(
     # The last one is sealed by its age and goes with the next sweep.
     archive.sweep(72)
     assert archive.retired() == [0, 1, 2, 3]
+
+
+def test_what_stayed_of_a_file_goes_when_its_commit_failed(
+    keeper: Keeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _keep(keeper.folder, "prod/flights", "24m")
+    with monkeypatch.context() as patch:
+        patch.setattr(keeper.folder.journals, "commit", _refused)
+        with pytest.raises(JournalFull):
+            keeper.sweep(24 + 2)
+
+    keeper.sweep(24 + 3)
+
+    known = keeper.visible() | Manifest(keeper.folder.documents).removed()
+    assert len(keeper.disk()) == 4
+    assert keeper.disk() <= known
+
+
+def _refused(_: Any) -> None:
+    raise JournalFull("state.db")

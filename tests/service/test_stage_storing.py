@@ -1,12 +1,15 @@
 """Storing, whatever is cut off: each row once, and no file that nobody names."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sidelight.adapters import Inferences, Lake, Manifest
+from sidelight.adapters import Inferences, Lake, LakeError, Manifest, _lake_rows
+from sidelight.adapters._lake_writing import write_file
 from sidelight.logger import Commit
+from sidelight.logger.errors import JournalFull
 from sidelight.service._stage import STORING
 from sidelight.service._stage_storing import StoringStage
 
@@ -114,3 +117,56 @@ def test_each_row_is_stored_once_wherever_the_process_is_killed(folder: Any, lif
         life.until_killed(moment)
         life.to_the_end()
         _assert_each_row_once(folder, n)
+
+
+def test_files_of_commits_that_failed_go_with_the_next_one(
+    folder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit, left = folder.journals.commit, [3]
+
+    def full(made: Commit) -> None:
+        if made.group == STORING and made.positions and left[0]:
+            left[0] -= 1
+            raise JournalFull("state.db")
+        commit(made)
+
+    monkeypatch.setattr(folder.journals, "commit", full)
+    folder.stages = [folder.decoding, folder.storing]
+    for number, n_files in enumerate((1, 2, 3, 1)):
+        # More has come before it is tried again: the file has another name.
+        folder.ask([[number, "f"], [number, "m"]], request_id=f"r{number}", minutes=number)
+        with suppress(JournalFull):
+            folder.work()
+        folder.storing.reset()
+        assert len(list((folder.data / "lake").rglob("*.parquet"))) == n_files
+
+    _assert_each_row_once_of(folder, 4)
+
+
+def test_what_is_stored_in_half_leaves_nothing(
+    folder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(2):
+        folder.ask([[number, "f"], [number, "m"]], deployment=f"prod/d{number}")
+    calls = [0]
+
+    def failing(*arguments: Any, **options: Any) -> int:
+        calls[0] += 1
+        if calls[0] == 2:
+            raise OSError(28, "No space left on device")
+        return write_file(*arguments, **options)
+
+    folder.stages = [folder.decoding, folder.storing]
+    with monkeypatch.context() as patch:
+        patch.setattr(_lake_rows, "write_file", failing)
+        with pytest.raises(LakeError):
+            folder.work()
+    assert list((folder.data / "lake").rglob("*.parquet")) == []
+
+    folder.work()
+    _assert_each_row_once_of(folder, 2)
+
+
+def _assert_each_row_once_of(folder: Any, n: int) -> None:
+    folder.storing.close()
+    _assert_each_row_once(folder, n)

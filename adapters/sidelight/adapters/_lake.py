@@ -28,7 +28,7 @@ from sidelight.adapters._lake_kinds import Kinds, digest
 from sidelight.adapters._lake_manifest import Manifest
 from sidelight.adapters._lake_merging import Merging
 from sidelight.adapters._lake_place import place_of
-from sidelight.adapters._lake_remote import Copies
+from sidelight.adapters._lake_remote import Copies, is_copy, is_under_way
 from sidelight.adapters._lake_rows import COLD, DEPLOYMENT, HOT, LAYOUT, Rows, write_rows
 from sidelight.adapters._lake_scores import JoinedScores, Scores
 from sidelight.adapters._lake_writing import SWIFT, write_file
@@ -94,7 +94,7 @@ class Lake:
         Raises
         ------
         LakeError
-            If a file cannot be written; nothing of it is visible.
+            If a file cannot be written; nothing is visible of those that it says are ``written``.
 
         """
         groups: dict[tuple[str, bytes, str], Group] = {}
@@ -239,16 +239,14 @@ class Lake:
             documents += _forgotten(path)
         return documents
 
-    def discard(self, compaction: Compaction) -> None:
-        """Delete what a compaction wrote that will not be committed."""
-        for path in compaction.written:
+    def unstage(self, paths: Iterable[str]) -> None:
+        """Delete files that were written and that no entry can name any more."""
+        for path in paths:
             self._path(path).unlink(missing_ok=True)
 
-    def unstage(self, documents: Iterable[Document]) -> None:
-        """Delete files that were staged and will not be committed, by their manifest entries."""
-        for document in documents:
-            if document.collection == COLLECTION:
-                self._path(document.key).unlink(missing_ok=True)
+    def has(self, compaction: Compaction) -> bool:
+        """Whether all files that a compaction wrote are there."""
+        return all(self._path(path).exists() for path in compaction.written)
 
     def sweep(self, manifest: Manifest) -> list[Document]:
         """Delete what no visible entry names; call it once at start, before anything is staged.
@@ -287,11 +285,15 @@ class Lake:
         )
 
     def _delete_unfinished(self, paths: Iterable[str]) -> None:
-        unfinished = sorted(paths)
+        unfinished = sorted(path for path in paths if not is_under_way(self._path(path)))
         for path in unfinished:
             self._path(path).unlink(missing_ok=True)
         if unfinished:
             log.info("unfinished lake files removed", extra={"n": len(unfinished)})
+
+    def sweep_copies(self) -> None:
+        """Delete what a process that is gone had begun to fetch from the bucket."""
+        self._delete_unfinished(path for path in self._present() if is_copy(self._path(path)))
 
     def local(self, path: str) -> Path:
         """Return where a visible file can be opened; it is fetched when it is in a bucket alone.
@@ -335,9 +337,14 @@ class Lake:
             short = []
         shared = {id(group) for group in short}
         documents = self._written(table, joined(short), positions) if short else []
-        for group in groups:
-            if id(group) not in shared:
-                documents += self._own_files(table, group, positions)
+        try:
+            for group in groups:
+                if id(group) not in shared:
+                    # What it yields before it fails is kept.
+                    documents.extend(self._own_files(table, group, positions))
+        except LakeError as error:
+            error.written = tuple(item.key for item in documents if item.collection == COLLECTION)
+            raise
         return documents
 
     def _written(
@@ -359,7 +366,7 @@ class Lake:
 
     def _own_files(
         self, table: TableName, group: Group, positions: tuple[int, int, int]
-    ) -> list[Document]:
+    ) -> Iterator[Document]:
         rows = Rows(
             table=table,
             deployment=group.deployment,
@@ -375,19 +382,16 @@ class Lake:
         if group.n_rows >= _TORRENT_ROWS:
             compression = SWIFT
         try:
-            written = write_rows(
+            for file, beside in write_rows(
                 self.folder, rows, positions=positions, name=name, compression=compression
-            )
+            ):
+                yield file.document(self._order())
+                yield from beside
         except OSError as error:
             place = f"{table}/{quote_folder(group.deployment)}"
             raise LakeError(
                 error.errno, f"cannot write {place}: {error.strerror or error}"
             ) from error
-        return [
-            document
-            for file, beside in written
-            for document in (file.document(self._order()), *beside)
-        ]
 
     def _order(self) -> str:
         with self._lock:

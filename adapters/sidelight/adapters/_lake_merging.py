@@ -69,9 +69,9 @@ class Merging:
                     self._folder, rows, positions=positions, name=own, compression=HOT
                 )
         except (OSError, pa.ArrowInvalid) as error:
-            for file, _ in written:
-                (self._folder / file.path).unlink(missing_ok=True)
-            raise LakeError(f"cannot move rows of hot files: {error}") from error
+            failed = LakeError(f"cannot move rows of hot files: {error}")
+            failed.written = tuple(file.path for file, _ in written)
+            raise failed from error
         beside = [document for _, more in written for document in more]
         return self.replaced(sources, files, [file for file, _ in written], beside)
 

@@ -1,6 +1,7 @@
 """Files of a lake in a bucket: put whole, fetched when they are asked for."""
 
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +25,9 @@ _PAUSE_S: Final = 2.0
 _SILENCES: Final = 2.0
 # How long a copy that was asked for stays: a query opens its files one by one.
 _HELD_NS: Final = 60 * 10**9
+# A bucket that gives nothing for so long has been given up by whoever asked it.
+_FETCHING_S: Final = 120.0
+_COPY: Final = re.compile(r".+\.[0-9a-f]{32}\.tmp")
 
 
 class LakeUnreachable(LakeError):  # noqa: N818 - the name says it
@@ -219,6 +223,19 @@ class Copies:
                 place = place_of(self.folder)
                 self._bucket = None if place is None else Bucket(place)
             return self._bucket
+
+
+def is_copy(path: Path) -> bool:
+    """Whether a file is a copy that is being fetched, or once was."""
+    return _COPY.fullmatch(path.name) is not None
+
+
+def is_under_way(path: Path) -> bool:
+    """Whether a file is a copy that some process is fetching now, as far as its age tells."""
+    try:
+        return is_copy(path) and abs(time.time() - path.stat().st_mtime) < _FETCHING_S
+    except FileNotFoundError:
+        return False
 
 
 def _hold(path: Path) -> None:

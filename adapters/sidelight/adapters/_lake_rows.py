@@ -50,8 +50,8 @@ class Rows:
 
 def write_rows(
     folder: Path, rows: Rows, *, positions: tuple[int, int, int], name: str, compression: str
-) -> list[tuple[LakeFile, list[Document]]]:
-    """Write rows as one Parquet file for each day, durably.
+) -> Iterator[tuple[LakeFile, list[Document]]]:
+    """Write rows as one Parquet file for each day, durably; yield each that is there.
 
     What is published beside the manifest entry of a file comes with it.
 
@@ -71,7 +71,6 @@ def write_rows(
     if rows.layout:
         metadata[LAYOUT] = rows.layout
     schema = rows.rows.schema.with_metadata(metadata)
-    written = []
     for part in by_day(rows.rows):
         min_us, max_us = span(part)
         path = file_path(rows.table, rows.deployment, min_us, positions, name)
@@ -102,8 +101,7 @@ def write_rows(
             layout=digest(rows.layout),
             ids=ids,
         )
-        written.append((file, beside))
-    return written
+        yield file, beside
 
 
 def by_day(rows: pa.Table) -> Iterator[pa.Table]:

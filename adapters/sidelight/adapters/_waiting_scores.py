@@ -27,8 +27,8 @@ class ScoreTable(Protocol):
         """Keep scores; return what is to be committed with the positions of their rows."""
         ...
 
-    def unstage(self, documents: Iterable[Document]) -> None:
-        """Forget scores whose documents will not be committed."""
+    def unstage(self, paths: Iterable[str]) -> None:
+        """Delete files of scores that no document can name any more."""
         ...
 
 
@@ -62,7 +62,7 @@ class WaitingScores:
             if len(records)
         ]
 
-    def unstage(self, documents: Iterable[Document]) -> None:
+    def unstage(self, paths: Iterable[str]) -> None:
         """Nothing stands anywhere but in the documents."""
 
 

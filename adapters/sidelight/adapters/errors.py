@@ -16,7 +16,16 @@ class AdapterError(Exception):
 
 
 class LakeError(AdapterError, OSError):
-    """A file of the lake cannot be written or read."""
+    """A file of the lake cannot be written or read.
+
+    Attributes
+    ----------
+    written : tuple of str
+        Files that the same work had written before; no entry names them.
+
+    """
+
+    written: tuple[str, ...] = ()
 
 
 class StoreError(AdapterError, OSError):

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Final, Literal
 
-from sidelight.adapters import Compaction, Lake, Manifest
+from sidelight.adapters import Compaction, Lake, LakeError, Manifest
 from sidelight.adapters._erasure import (
     documents_beginning,
     erase_rows,
@@ -17,6 +17,7 @@ from sidelight.adapters._lake_reading import LakeReader
 from sidelight.logger import Commit, Document, Documents, Journals
 from sidelight.service._archive_copies import every
 from sidelight.service._erased import note_erased
+from sidelight.service._lake_commits import LakeCommits
 from sidelight.service._lake_moving import OBJECTS, SENDING
 from sidelight.service._stage import (
     ERASING,
@@ -49,7 +50,7 @@ class ErasureDerived:
     """
 
     def __init__(self, journals: Journals, documents: Documents, lake: Lake, data: Path) -> None:
-        self._journals = journals
+        self._commits = LakeCommits(journals, documents, lake)
         self._documents = documents
         self._lake = lake
         self._data = data
@@ -64,12 +65,30 @@ class ErasureDerived:
 
     def ask_reference(self, erasure: str, deployment: str, values: Collection[int]) -> None:
         """Have rows taken out of the reference, by their ``row_values``; detection does it."""
+        # What could not be done is asked again, whoever asked for it.
+        found = self._documents.find(REFERENCE_ERASURES, limit=_PAGE)
+        asked = {key: value for _, key, value in found if value.pop("failure", "")}
         if values:
-            value = {"deployment": deployment, "values": sorted(values)}
-            self._commit([Document(collection=REFERENCE_ERASURES, key=erasure, value=value)])
+            asked[erasure] = {"deployment": deployment, "values": sorted(values)}
+        self._commit(
+            [
+                Document(collection=REFERENCE_ERASURES, key=key, value=value)
+                for key, value in asked.items()
+            ]
+        )
 
     def is_reference_done(self) -> bool:
-        """Whether no reference has rows any more that it was asked to forget."""
+        """Whether no reference has rows any more that it was asked to forget.
+
+        Raises
+        ------
+        LakeError
+            When one cannot be read, or not be written anew.
+
+        """
+        for _, _, value in self._documents.find(REFERENCE_ERASURES, limit=_PAGE):
+            if "failure" in value:
+                raise LakeError(value["failure"])
         return not any(
             self._documents.find(collection, limit=1)
             for collection in (REFERENCE_ERASURES, OBSOLETE_REFERENCES)
@@ -77,7 +96,7 @@ class ErasureDerived:
 
     def rows(self, deployment: str, ids: Collection[str]) -> Iterator[None]:
         """Delete rows and scores; the files that held them are gone at the end."""
-        while (moved := self._lake.settle(self._manifest)) is not None:
+        while (moved := self._settled()) is not None:
             self._replace(moved)
             yield
         for table in _TABLES if ids else ():
@@ -89,12 +108,13 @@ class ErasureDerived:
         # Files that a merge has replaced wait for readers; these read the manifest anew instead.
         self._lake.remove(sorted(self._manifest.removed()))
 
-    def is_tidy(self) -> bool:
-        """Whether no file is there that nobody names: a merge may have read what is erased."""
+    def unnamed(self) -> list[str]:
+        """Return files that nobody names: a merge may have read what is erased."""
         # A query that had begun before may have fetched one of these once more from the bucket.
         named = self._named()
         self._lake.remove(self._replaced - named)
-        return not unnamed_files(self._lake, named | self._manifest.removed())
+        self._lake.sweep_copies()
+        return unnamed_files(self._lake, named | self._manifest.removed())
 
     def forget_files(self) -> None:
         """Delete the entries of the files that were replaced, when everybody has seen them."""
@@ -200,6 +220,10 @@ class ErasureDerived:
                 return
             after = page[-1][0], page[-1][1]
 
+    def _settled(self) -> Compaction | None:
+        with self._commits.staging():
+            return self._lake.settle(self._manifest)
+
     def _replace(self, change: Compaction) -> None:
         self._commit(change.documents)
         # The entries say for a while yet that they are gone: who sends files to a bucket sees it.
@@ -208,6 +232,6 @@ class ErasureDerived:
 
     def _commit(self, documents: Sequence[Document]) -> None:
         if documents:
-            self._journals.commit(
+            self._commits.commit(
                 Commit(group=ERASING, journal="inferences", documents=documents, erase=True)
             )

@@ -8,9 +8,10 @@ from typing import Final
 import pyarrow as pa
 
 from sidelight.adapters import Compaction, Lake, LakeError, Manifest
-from sidelight.logger import Commit, Journals
+from sidelight.logger import Commit, Documents, Journals
 from sidelight.logger.errors import JournalError
 from sidelight.service._background import Background
+from sidelight.service._lake_commits import LakeCommits
 from sidelight.service._stage import STORING
 
 log = logging.getLogger(__name__)
@@ -24,6 +25,7 @@ _FEW_FILES: Final = 8
 _QUIET_NS: Final = 10_000_000_000
 # Queries hold files that a compaction replaced for no longer than this.
 _GRACE_NS: Final = 60_000_000_000
+_TRIED: Final = b"tidying_tried"
 
 
 class LakeTidying:
@@ -33,13 +35,17 @@ class LakeTidying:
     ----------
     journals : Journals
         Where changes of the manifest are committed.
+    documents : Documents
+        The manifest as it is committed.
     lake : Lake
     manifest : Manifest
 
     """
 
-    def __init__(self, journals: Journals, lake: Lake, manifest: Manifest) -> None:
-        self._journals = journals
+    def __init__(
+        self, journals: Journals, documents: Documents, lake: Lake, manifest: Manifest
+    ) -> None:
+        self._commits = LakeCommits(journals, documents, lake)
         self._lake = lake
         self._manifest = manifest
         self._work: Background[Compaction | None] = Background("lake-tidying")
@@ -60,6 +66,11 @@ class LakeTidying:
             return False
         self._tidied_ns = now_ns
         forgotten = self._forget(now_ns)
+        if self._commits.are_unsure:
+            # Perhaps there is nothing to merge any more, and no other commit to come.
+            self._commits.commit(
+                Commit(group=STORING, journal="inferences", state={_TRIED: str(now_ns).encode()})
+            )
         is_quiet = not 0 <= now_ns - self._noted_ns < _QUIET_NS
         self._work.start(self._when_quiet if is_quiet else self._under_way)
         return forgotten
@@ -87,7 +98,8 @@ class LakeTidying:
 
     def _taken(self, now_ns: int) -> bool:
         try:
-            results = self._work.take()
+            with self._commits.staging():
+                results = self._work.take()
         except LakeError as error:
             # No room, or a damaged file: nothing has changed, and the next time tries again.
             log.warning("lake not tidied", extra={"reason": str(error)})
@@ -100,11 +112,17 @@ class LakeTidying:
 
     def _commit(self, compaction: Compaction, now_ns: int) -> None:
         self._tidied_ns = 0
-        if not self._manifest.are_visible(compaction.obsolete):
-            # Retention or an erasure has replaced one of the files since the work began.
-            self._lake.discard(compaction)
+        try:
+            is_current = self._manifest.are_visible(compaction.obsolete)
+        except JournalError:
+            self._commits.doubt(compaction.documents)
+            raise
+        if not (is_current and self._lake.has(compaction)):
+            # Retention or an erasure has replaced one of the files since the work began; an
+            # erasure makes the same new files, and may have deleted them or named them.
+            self._commits.give_up(compaction.documents)
             return
-        self._journals.commit(
+        self._commits.commit(
             Commit(group=STORING, journal="inferences", documents=compaction.documents)
         )
         self._obsolete.append((now_ns, compaction.obsolete))
@@ -114,5 +132,5 @@ class LakeTidying:
         self._obsolete = [item for item in self._obsolete if abs(now_ns - item[0]) <= _GRACE_NS]
         forgotten = [document for paths in due for document in self._lake.remove(paths)]
         if forgotten:
-            self._journals.commit(Commit(group=STORING, journal="inferences", documents=forgotten))
+            self._commits.commit(Commit(group=STORING, journal="inferences", documents=forgotten))
         return bool(forgotten)

@@ -1,10 +1,13 @@
 """What the processes of ``serve`` tell each other through files: sockets, marks, the address."""
 
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from sidelight.service.errors import ConfigurationError
+
+log = logging.getLogger(__name__)
 
 # Of sun_path, without the zero at its end (unix(7)).
 _MAX_SOCKET_PATH = 107
@@ -63,8 +66,12 @@ class RunFolder:
 
     def mark(self, role: str) -> None:
         """Say that a process is alive: ``consumer`` or ``detection``."""
-        self._mark(role).touch()
-        os.utime(self._mark(role))
+        try:
+            self._mark(role).touch()
+            os.utime(self._mark(role))
+        except OSError as error:
+            # A full disk costs the sign, not the process.
+            log.warning("not marked as alive", extra={"role": role, "reason": str(error)})
 
     def age_s(self, role: str, now_s: float) -> float | None:
         """Return the seconds since a process last said that it is alive."""

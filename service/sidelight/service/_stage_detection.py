@@ -37,6 +37,7 @@ from sidelight.service._detection_state import (
     forgotten_batches,
     stored_watched,
 )
+from sidelight.service._lake_commits import LakeCommits
 from sidelight.service._metrics import split_name
 from sidelight.service._registered import RegisteredSettings
 from sidelight.service._settings_deployment import DeploymentSettings
@@ -67,6 +68,7 @@ class DetectionStage:
         self._journals = journals
         self._registered = RegisteredSettings(documents)
         self._scores = scores
+        self._commits = LakeCommits(journals, documents, scores)
         self._data = data
         load_distributions()
         self.reset()
@@ -103,26 +105,23 @@ class DetectionStage:
         work = _Work()
         for name, batches in by_deployment.items():
             work.add(self._judged(name, batches))
-        documents = work.documents + self._scores.stage_scores(
-            [Scores.joined(work.scores)],
-            first=part.first,
-            last=part.last,
-            partition=part.partition,
-        )
+        with self._commits.staging():
+            staged = self._scores.stage_scores(
+                [Scores.joined(work.scores)],
+                first=part.first,
+                last=part.last,
+                partition=part.partition,
+            )
         commit = Commit(
             group=DETECTION,
             journal="inferences",
             positions={part.partition: part.last + 1},
             state=work.state,
-            documents=documents,
+            documents=work.documents + staged,
             counters=work.counts,
         )
-        try:
-            self._journals.commit(commit)
-        except JournalError:
-            # The next try may have more records, and files of another name.
-            self._scores.unstage(documents)
-            raise
+        # When it fails the next try may have more records, and files of another name.
+        self._commits.commit(commit)
         for watched, published in work.touched:
             watched.note_committed()
             watched.published |= published

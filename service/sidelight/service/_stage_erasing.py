@@ -44,7 +44,8 @@ log = logging.getLogger(__name__)
 
 _LOOK_NS: Final = 200_000_000
 _AGAIN_NS: Final = 5_000_000_000
-_TIDY_STEPS: Final = 600
+# Half a minute at least where nothing else happens: as long as a large merge.
+_TIDY_STEPS: Final = 3000
 
 # False while it waits for something, True when it has done something.
 _Steps = Generator[bool, None, None]
@@ -295,9 +296,12 @@ class ErasingStage:
         while not self._derived.is_bucket_done():
             yield False
         for _ in range(_TIDY_STEPS):
-            if self._derived.is_tidy():
+            if not (unnamed := self._derived.unnamed()):
                 break
             yield False
+        else:
+            # It may hold what is erased: of a merge that is slow, or of a commit that failed.
+            raise LakeError(f"lake/{unnamed[0]}: expected an entry that names it, got none")
         self._derived.forget_files()
 
     def _plain(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from sidelight.logger import Commit, Document, Documents, Journals
+from sidelight.logger.errors import JournalError
 from sidelight.service._erasure_references import without_rows
 from sidelight.service._reference_files import reference_path
 from sidelight.service._stage import (
@@ -66,7 +67,18 @@ class ForgettingStage:
         for _, key, value in self._documents.find(
             REFERENCE_ERASURES, descending=False, limit=_PAGE
         ):
-            self._forget(key, value["deployment"], frozenset(value["values"]))
+            # What failed is asked again; the others do not wait for it.
+            if "failure" in value:
+                continue
+            try:
+                self._forget(key, value["deployment"], frozenset(value["values"]))
+            except JournalError:
+                raise
+            except Exception as error:
+                log.exception("reference not changed", extra={"deployment": value["deployment"]})
+                failure = f"the reference of {value['deployment']} cannot be changed: {error}"
+                told = value | {"failure": failure}
+                self._commit([Document(collection=REFERENCE_ERASURES, key=key, value=told)], {})
             worked = self._delete_files() or True
         return worked
 

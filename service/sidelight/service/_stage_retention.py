@@ -20,6 +20,7 @@ from sidelight.service._deployments import deployment_names, get_settings
 from sidelight.service._gauges import gauges_document
 from sidelight.service._holds import Hold, Holds
 from sidelight.service._label_values import instant, is_time
+from sidelight.service._lake_commits import LakeCommits
 from sidelight.service._metrics import Labels, split_name
 from sidelight.service._registered import RegisteredSettings
 from sidelight.service._retention_period import cutoff_us, pause_s
@@ -67,6 +68,7 @@ class RetentionStage:
         self._journals = journals
         self._documents = documents
         self._lake = lake
+        self._commits = LakeCommits(journals, documents, lake)
         self._settings = settings
         self._data: Path = settings.data
         self._holds = Holds(settings.data)
@@ -284,7 +286,7 @@ class RetentionStage:
         self._commit([gauges_document("retention", values)], Counts())
 
     def _commit(self, documents: Sequence[Document], counts: Counts) -> None:
-        self._journals.commit(
+        self._commits.commit(
             Commit(
                 group=RETENTION,
                 journal="inferences",

@@ -4,6 +4,7 @@ from sidelight.adapters import Lake, Manifest
 from sidelight.logger import Commit, Documents, Journals
 from sidelight.payloads import Batch
 from sidelight.service._inference_counts import count_inferences
+from sidelight.service._lake_commits import LakeCommits
 from sidelight.service._lake_tidying import LakeTidying
 from sidelight.service._stage import STORING, Counts
 
@@ -23,9 +24,10 @@ class StoringStage:
 
     def __init__(self, journals: Journals, documents: Documents, lake: Lake) -> None:
         self._journals = journals
+        self._commits = LakeCommits(journals, documents, lake)
         self._lake = lake
         self._manifest = Manifest(documents)
-        self._tidying = LakeTidying(journals, lake, self._manifest)
+        self._tidying = LakeTidying(journals, documents, lake, self._manifest)
         self._written_ns = 0
         self._gather_ns = _GATHER_NS
         forgotten = lake.sweep(self._manifest)
@@ -33,7 +35,7 @@ class StoringStage:
             journals.commit(Commit(group=STORING, journal="inferences", documents=forgotten))
 
     def reset(self) -> None:
-        """Nothing is kept that is not committed."""
+        """Nothing is kept that is not committed, but what is to be deleted."""
 
     def step(self, now_ns: int) -> bool:
         """Write what was decoded; tidy up now and then."""
@@ -52,12 +54,13 @@ class StoringStage:
         )
         for part in slices:
             batches = [Batch.from_ipc(record.payload) for record in part.records]
-            documents = self._lake.stage(
-                batches, first=part.first, last=part.last, partition=part.partition
-            )
+            with self._commits.staging():
+                documents = self._lake.stage(
+                    batches, first=part.first, last=part.last, partition=part.partition
+                )
             counts = Counts()
             count_inferences(batches, counts)
-            self._journals.commit(
+            self._commits.commit(
                 Commit(
                     group=STORING,
                     journal="inferences",
