@@ -450,10 +450,10 @@ def test_two_consumers_of_one_folder_are_refused(
 def test_a_newer_database_is_refused(tmp_path: Path) -> None:
     EmbeddedJournals(tmp_path).close()
     with sqlite3.connect(tmp_path / "state.db") as connection:
-        connection.execute("UPDATE meta SET value = 3 WHERE name = 'format'")
+        connection.execute("UPDATE meta SET value = 4 WHERE name = 'format'")
     connection.close()
 
-    with pytest.raises(FolderTooNew, match="got 3"):
+    with pytest.raises(FolderTooNew, match="got 4"):
         EmbeddedJournals(tmp_path)
     with pytest.raises(FolderTooNew):
         EmbeddedDocuments(tmp_path)

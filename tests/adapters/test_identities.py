@@ -243,7 +243,7 @@ def test_a_database_of_the_first_version_is_upgraded_when_it_is_opened(tmp_path:
     assert journals.positions("g", "events") == {0: 3}
     with journals._database.read() as connection:
         found = connection.execute("SELECT value FROM meta WHERE name = 'format'").fetchone()
-    assert found == (2,)
+    assert found == (3,)
     journals.close()
 
 

@@ -53,6 +53,42 @@ def test_a_long_batch_is_compressed_and_reads_back() -> None:
     assert Batch.from_ipc(data).records.equals(batch.records, check_metadata=True)
 
 
+@pytest.mark.parametrize("values", [[0], [0.5], [True]])
+def test_a_long_batch_says_what_it_takes_in_memory(values: list[Any]) -> None:
+    batch = _batch({f"features.{n}": values * 20_000 for n in range(4)}, n_rows=20_000)
+
+    data = batch.to_ipc()
+
+    assert Batch.held_bytes_of(data) == batch.held_bytes
+    assert batch.held_bytes >= max(4 * 20_000 * 8, batch.records.nbytes)
+    assert Batch.from_ipc(data).held_bytes == batch.held_bytes
+
+
+def test_short_batches_of_many_bits_say_what_their_numbers_take() -> None:
+    batch = _batch({f"features.{n}": [True] * 300 for n in range(300)}, n_rows=300)
+    assert batch.records.nbytes < 100_000
+
+    assert Batch.held_bytes_of(batch.to_ipc()) >= 300 * 300 * 8
+
+
+def test_a_short_batch_and_what_is_none_take_their_length() -> None:
+    data = _batch({"features.age": [0.5] * 3}, n_rows=3).to_ipc()
+
+    assert Batch.held_bytes_of(data) == len(data)
+    assert Batch.held_bytes_of(b"sidelit3") == 8
+    assert Batch.held_bytes_of(b"") == 0
+
+
+def test_two_streams_of_an_older_version_are_read() -> None:
+    batch = _batch({"features.age": [0.5] * 3000}, n_rows=3000)
+    data = batch.to_ipc()
+
+    # Before, nothing stood between the length of the first stream and the stream.
+    former = b"sidelit2" + data[8:16] + data[24:]
+
+    assert Batch.from_ipc(former).records.equals(batch.records, check_metadata=True)
+
+
 def _long_columns(n_columns: int, n_rows: int) -> dict[str, list[Any]]:
     """Numbers with nulls, under names of any length."""
     return {

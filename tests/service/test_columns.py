@@ -7,10 +7,12 @@ import pyarrow as pa
 import pytest
 
 from sidelight.payloads import ROW_SCHEMA, Batch
+from sidelight.service import _columns
 from sidelight.service._columns import (
     arrays_of,
     background_columns,
     joined_batches,
+    parts_of,
     rows_of,
     watched_batch,
     watched_rows,
@@ -84,6 +86,26 @@ def test_batches_of_the_same_columns_are_joined_in_order() -> None:
     assert found[0].feature("x").to_pylist() == [1.0, 2.0, 1.0, 2.0]
     assert [batch.deployment for batch in found] == ["a/b"] * 3
     assert list(joined_batches([])) == []
+
+
+def test_what_is_joined_and_what_is_cut_has_at_most_so_many_cells(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    short, long = (
+        _batch([{}] * n, **{"features.x": pa.array(range(n)), "outputs.y": pa.array([0] * n)})
+        for n in (3, 9)
+    )
+    assert list(parts_of(long)) == [long]
+
+    monkeypatch.setattr(_columns, "_MOST_CELLS", 12)
+    found = list(joined_batches([short, short, short, long, short]))
+    assert [len(batch) for batch in found] == [6, 3, 9, 3]
+
+    for most, lengths in ((8, [4, 4, 1]), (1, [1] * 9)):
+        monkeypatch.setattr(_columns, "_MOST_CELLS", most)
+        parts = list(parts_of(long))
+        assert [len(part) for part in parts] == lengths
+        assert [value for part in parts for value in part.feature("x").to_pylist()] == [*range(9)]
 
 
 def test_joined_batches_keep_what_scores_need_and_leave_the_rest_empty() -> None:

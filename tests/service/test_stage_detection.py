@@ -15,6 +15,7 @@ from sidelight.adapters._lake_writing import write_file
 from sidelight.detectors import DeploymentMonitor, Rows
 from sidelight.logger import Commit
 from sidelight.logger.errors import JournalError
+from sidelight.service import _columns
 from sidelight.service._deployments import put_settings
 from sidelight.service._detection_results import verdicts_of
 from sidelight.service._detection_state import (
@@ -571,3 +572,32 @@ def test_nulls_of_single_rows_leave_them_in_order(make_folder: Any) -> None:
 
     assert looks[0] == looks[1]
     assert looks[0]
+
+
+def test_a_step_that_is_judged_in_parts_gives_the_same_answers(
+    make_folder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged = []
+    for most_cells in (1 << 22, 40):
+        monkeypatch.setattr(_columns, "_MOST_CELLS", most_cells)
+        folder = make_folder()
+        _configure(folder)
+        _traffic(folder, 400)
+        folder.ask([[float(n % 7), "f"] for n in range(300)])
+        _traffic(folder, 600, seed=1, shift=4.0)
+        folder.work()
+        documents = {
+            name: folder.documents.find(name) for name in ("alarms", "verdicts", "references")
+        }
+        # A row of the reference has no score, whether or not it stands there.
+        scores = [
+            row
+            for path in sorted((folder.data / "lake" / "scores").rglob("*.parquet"))
+            for row in pq.read_table(path).to_pylist()
+            if row["p_value"] is not None
+        ]
+        judged.append((documents, scores, read_gauges(folder.documents)))
+
+    assert all(judged[0][0].values())
+    assert len(judged[0][1]) == 1200
+    assert judged[0] == judged[1]

@@ -14,7 +14,7 @@ from sidelight.logger._journal import BatchRecord, Commit, EventRecord, JournalN
 from sidelight.logger._segments import SegmentReader
 from sidelight.logger._segments_folder import FolderLock, open_folder
 from sidelight.logger.errors import JournalDamaged, JournalError
-from sidelight.payloads import RawRef
+from sidelight.payloads import Batch, RawRef
 
 __all__ = ["EmbeddedDocuments", "EmbeddedJournals"]
 
@@ -115,17 +115,20 @@ class EmbeddedJournals:
     def read_inferences(
         self, group: str, *, max_records: int, max_bytes: int
     ) -> list[Slice[BatchRecord]]:
-        """Return committed records from the group's position on, without moving it; maybe none."""
+        """Return committed records from the group's position on, without moving it; maybe none.
+
+        Bytes are counted as the rows take them in memory: a batch of zeros is short on the disk.
+        """
         position = self.positions(group, "inferences").get(_PARTITION, 0)
         records: list[BatchRecord] = []
         with self._database.read() as connection:
             rows = connection.execute(
-                "SELECT position, topic, key, payload FROM inferences WHERE position >= ? "
-                "ORDER BY position LIMIT ?",
+                "SELECT held_bytes, position, topic, key, payload FROM inferences "
+                "WHERE position >= ? ORDER BY position LIMIT ?",
                 (position, max_records),
             )
-            for row in rows:
-                max_bytes -= len(row[3])
+            for held_bytes, *row in rows:
+                max_bytes -= held_bytes
                 if records and max_bytes < 0:
                     break
                 records.append(BatchRecord(_PARTITION, *row))
@@ -198,12 +201,12 @@ class EmbeddedJournals:
             return {_PARTITION: _inferences_end(connection)}
 
     def waiting_bytes(self, group: str) -> int:
-        """Return the size of the records of ``inferences`` that a group has not passed yet."""
+        """Return what the ``inferences`` that a group has not passed yet take in memory."""
         with self._database.read() as connection:
             position = _positions(connection, group, "inferences").get(_PARTITION, 0)
-            # The lengths stand before the payloads, which are not read.
+            # The numbers stand before the payloads, which are not read.
             (size,) = connection.execute(
-                "SELECT total(length(payload)) FROM inferences WHERE position >= ?", (position,)
+                "SELECT total(held_bytes) FROM inferences WHERE position >= ?", (position,)
             ).fetchone()
         return int(size)
 
@@ -295,8 +298,11 @@ def _append(connection: sqlite3.Connection, commit: Commit) -> None:
     end = _inferences_end(connection)
     # Positions are never used again, although consumed records are deleted.
     connection.executemany(
-        "INSERT INTO inferences VALUES (?, ?, ?, ?)",
-        [(end + index, *record) for index, record in enumerate(commit.appended)],
+        "INSERT INTO inferences VALUES (?, ?, ?, ?, ?)",
+        [
+            (end + index, topic, key, Batch.held_bytes_of(payload), payload)
+            for index, (topic, key, payload) in enumerate(commit.appended)
+        ],
     )
     connection.execute(
         "UPDATE meta SET value = ? WHERE name = 'inferences_end'", (end + len(commit.appended),)

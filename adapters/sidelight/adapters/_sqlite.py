@@ -9,9 +9,12 @@ from queue import Empty, LifoQueue
 from typing import Final
 
 from sidelight.logger.errors import FolderTooNew, JournalDamaged, JournalError, JournalFull
+from sidelight.payloads import Batch
 
-# Since 2 identities are kept in tables of their own; an older database gets them when it is opened.
-STATE_VERSION: Final = 2
+# Since 2 identities are kept in tables of their own, since 3 batches stand there with what they
+# take in memory; an older database gets both when it is opened.
+STATE_VERSION: Final = 3
+_WITH_HELD_BYTES: Final = 3
 BUSY_S: Final = 30.0
 # A folder keeps what it began with. Batches of a megabyte take two thirds of the time that they
 # take in pages of 4 KiB, and many small changes no more.
@@ -27,7 +30,8 @@ CREATE TABLE IF NOT EXISTS positions (
 CREATE TABLE IF NOT EXISTS state (
     consumer TEXT, key BLOB, value BLOB NOT NULL, PRIMARY KEY (consumer, key)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS inferences (
-    position INTEGER PRIMARY KEY, topic TEXT NOT NULL, key TEXT NOT NULL, payload BLOB NOT NULL);
+    position INTEGER PRIMARY KEY, topic TEXT NOT NULL, key TEXT NOT NULL,
+    held_bytes INTEGER NOT NULL, payload BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS documents (
     collection TEXT, key TEXT, deployment TEXT NOT NULL, ord TEXT NOT NULL, value TEXT NOT NULL,
     PRIMARY KEY (collection, key));
@@ -44,7 +48,7 @@ CREATE TABLE IF NOT EXISTS identity_runs (
 CREATE TABLE IF NOT EXISTS identities (
     place INTEGER PRIMARY KEY, digests BLOB NOT NULL, facts BLOB NOT NULL);
 INSERT OR IGNORE INTO meta VALUES ('runs', 1);
-INSERT OR REPLACE INTO meta VALUES ('format', 2);
+INSERT OR REPLACE INTO meta VALUES ('format', 3);
 """
 
 _FULL: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR})
@@ -159,8 +163,44 @@ def _make_tables(connection: sqlite3.Connection) -> None:
             f"state.db: expected format version {STATE_VERSION} or older, got {version}; "
             "upgrade Sidelight or name another folder"
         )
-    if version < STATE_VERSION:
-        connection.executescript(f"BEGIN IMMEDIATE; {_TABLES} {_NEW_TABLES} COMMIT;")
+    if version == STATE_VERSION:
+        return
+    # What is erased later must not be left where it stood before.
+    connection.execute("PRAGMA secure_delete = ON")
+    is_former = 0 < version < _WITH_HELD_BYTES
+    set_aside = "ALTER TABLE inferences RENAME TO former_inferences;" if is_former else ""
+    try:
+        connection.executescript(f"BEGIN IMMEDIATE; {set_aside} {_TABLES} {_NEW_TABLES}")
+        if is_former:
+            _take_over(connection)
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _take_over(connection: sqlite3.Connection) -> None:
+    """Take batches over from a table that does not say what they take in memory.
+
+    One at a time: what waits may be long.
+    """
+    rows = connection.execute(
+        "SELECT position, topic, key, payload FROM former_inferences ORDER BY position"
+    )
+    for position, topic, key, payload in rows:
+        connection.execute(
+            "INSERT INTO inferences VALUES (?, ?, ?, ?, ?)",
+            (position, topic, key, _held_bytes(payload), payload),
+        )
+    connection.execute("DROP TABLE former_inferences")
+
+
+def _held_bytes(payload: bytes) -> int:
+    try:
+        return max(len(payload), Batch.from_ipc(payload).held_bytes)
+    except Exception:  # noqa: BLE001 - whoever reads it says what is wrong with it
+        return len(payload)
 
 
 @contextmanager

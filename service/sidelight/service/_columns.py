@@ -31,22 +31,48 @@ _UNREAD = frozenset(
 )
 
 
+# Detectors hold what they are given at once several times over, as float64: 32 MiB each time.
+_MOST_CELLS = 1 << 22
+
+
 def joined_batches(batches: Sequence[Batch]) -> Iterator[Batch]:
     """Yield consecutive batches of the same columns as one, in order.
 
-    Columns that nobody reads from here on are null in what was joined.
+    Columns that nobody reads from here on are null in what was joined. What is joined has at most
+    ``_MOST_CELLS``; a longer batch stays as it is.
     """
-    start = 0
+    start, n_cells = 0, 0
     for end in range(1, len(batches) + 1):
         schema = batches[start].records.schema
+        n_cells += _n_cells(batches[end - 1])
         # What the metadata say is the deployment, the same for all, and the layout on the wire.
-        if end < len(batches) and schema.equals(batches[end].records.schema, check_metadata=False):
+        if (
+            end < len(batches)
+            and n_cells + _n_cells(batches[end]) <= _MOST_CELLS
+            and schema.equals(batches[end].records.schema, check_metadata=False)
+        ):
             continue
+        n_cells = 0
         if end == start + 1:
             yield batches[start]
         else:
             yield from _joined([batch.records for batch in batches[start:end]], schema)
         start = end
+
+
+def parts_of(batch: Batch) -> Iterator[Batch]:
+    """Yield consecutive rows of a batch, ``_MOST_CELLS`` at most, but one row at least."""
+    if _n_cells(batch) <= _MOST_CELLS:
+        yield batch
+        return
+    records = batch.records
+    n_rows = max(_MOST_CELLS // (records.num_columns - _N_OWN), 1)
+    for start in range(0, len(batch), n_rows):
+        yield Batch(records.slice(start, n_rows))
+
+
+def _n_cells(batch: Batch) -> int:
+    return int(batch.records.num_rows * (batch.records.num_columns - _N_OWN))
 
 
 def _joined(records: Sequence[pa.RecordBatch], schema: pa.Schema) -> Iterator[Batch]:

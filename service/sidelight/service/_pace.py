@@ -8,8 +8,8 @@ from sidelight.service._stage import DETECTION
 
 log = logging.getLogger(__name__)
 
-# What two cores decode in half a minute. The raw journal keeps what comes anyway; a database that
-# has become large stays so.
+# As rows are in memory: about what two cores decode in half a minute. The raw journal keeps what
+# comes anyway; a database that has become large stays so.
 _MOST_BYTES: Final = 1 << 30
 _LOOK_NS: Final = 2_000_000_000
 # Rows are kept and found whether or not somebody judges them: what does not get on holds nobody up.
@@ -20,7 +20,7 @@ class WaitingJournals(Journals, Protocol):
     """Journals that know how much waits for a group."""
 
     def waiting_bytes(self, group: str) -> int:
-        """Return the size of what was decoded and the group has not passed."""
+        """Return the size in memory of what was decoded and the group has not passed."""
         ...
 
 

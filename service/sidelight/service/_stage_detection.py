@@ -20,6 +20,7 @@ from sidelight.logger.errors import JournalError
 from sidelight.payloads import Batch
 from sidelight.service._columns import (
     joined_batches,
+    parts_of,
     rows_of,
     times_of,
     watched_batch,
@@ -245,6 +246,12 @@ def _update_with_care(watched: Watched, batches: list[Batch], work: _Work, data:
 
 
 def _update_batch(watched: Watched, batch: Batch, work: _Work, data: Path) -> None:
+    """Judge a batch; a long one in parts, which changes no answer."""
+    for part in parts_of(batch):
+        _update_part(watched, part, work, data)
+
+
+def _update_part(watched: Watched, batch: Batch, work: _Work, data: Path) -> None:
     chosen = watched_batch(batch)
     start = 0
     for rows in rows_of(chosen.records) if len(chosen) else ():
