@@ -474,7 +474,12 @@ def test_calls_through_the_proxy_are_not_captured(explained: Explained, start_pr
 
 def test_calls_that_come_back_as_events_are_stored_apart(explained: Explained) -> None:
     found = explained.ask()
-    before = explained.service.metrics()
+    before = explained.service.wait_for(
+        lambda metrics: (
+            metrics.total("detector_rows_total") == metrics.total("inference_rows_total")
+        ),
+        "everything before it is judged",
+    )
     deployment = explained.service.get(_ROUTE)
     for headers, body in explained.model.asked:
         _, answered = explained.model.answer({}, body)
