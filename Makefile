@@ -26,7 +26,7 @@ test: .venv/.dev  ## unit, property and contract tests; no server but our own
 
 test-services: .venv/.dev  ## real servers and clients, which it gets itself: kills, recovery, the demo
 	tests/services/install_tools.sh
-	$(BIN)/python -m pytest -q -p no:cacheprovider --override-ini='norecursedirs=.*' tests/services
+	$(BIN)/python -m pytest -q --override-ini='norecursedirs=.*' tests/services
 
 .venv/.fuzz: .venv/.dev
 	$(BIN)/python -m pip install --quiet 'atheris>=3.0'
@@ -53,4 +53,4 @@ bench: .venv/.dev  ## prints figures and ratios; asserts no time
 	for script in tests/benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 clean:
-	rm -rf .venv build dist .hypothesis .mypy_cache .ruff_cache .coverage*
+	rm -rf .venv build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .coverage*
