@@ -67,7 +67,8 @@ async def erase(
         answer = await run_in_threadpool(orders.wait, order, patience_s=patience_s)
     except NotReady:
         response.status_code = _ACCEPTED
-        return ErasureAnswer(id=order.id, state="running").to_json()
+        running = ErasureAnswer(id=order.id, state="running")
+        return running.with_progress(orders.progress()).to_json()
     return answer.checked().to_json()
 
 
@@ -75,15 +76,27 @@ async def erase(
 def list_erasures(
     context: Shared, caller: Asking, deployment: DeploymentName | None = None
 ) -> dict[str, Any]:
-    """List what was erased: when, by whom, why and how much; the newest first."""
-    page = context.documents.find(COLLECTION, deployment=deployment, limit=_MOST)
-    shown = ("deployment", "by", "reason", "time")
+    """List what was erased, and what is to be: when, by whom, why, how much; the newest first.
+
+    One that is running says since when, what it waits for, and why it failed last.
+    """
+    orders = ErasureOrders(context.settings.data)
+    # Before what is decided: what is decided between the two is shown once more, not never.
+    waiting = [
+        order
+        for order in orders.open()
+        if deployment in {None, order.deployment} and caller.may_see(order.deployment)
+    ]
+    progress = orders.progress()
     items = [
-        ErasureAnswer.of_document(value).to_json() | {name: value[name] for name in shown}
-        for _, _, value in page
+        ErasureAnswer.of_document(value).with_progress(progress).to_json()
+        | {name: value[name] for name in ("deployment", "by", "reason", "time")}
+        for _, _, value in context.documents.find(COLLECTION, deployment=deployment, limit=_MOST)
         if caller.may_see(value["deployment"])
     ]
-    return {"items": items, "next": None}
+    known = {item["id"] for item in items}
+    ordered = [_ordered(orders, order) for order in waiting if order.id not in known]
+    return {"items": [*reversed(ordered), *items], "next": None}
 
 
 @router.get("/{erasure_id}")
@@ -91,15 +104,26 @@ def get_erasure(
     erasure_id: str, context: Shared, caller: Asking, response: Response
 ) -> dict[str, Any]:
     """One erasure; 202 while it is worked on."""
+    orders = ErasureOrders(context.settings.data)
     value = context.documents.get(COLLECTION, erasure_id)
     if value is not None:
         caller.must_see(value["deployment"], f"erasure {erasure_id}")
-        answer = ErasureAnswer.of_document(value)
+        answer = ErasureAnswer.of_document(value).with_progress(orders.progress())
     else:
-        found = ErasureOrders(context.settings.data).state(erasure_id)
+        found = orders.state(erasure_id)
         if found is None:
             raise NotFound(f"no erasure {erasure_id}", hint="GET /v1/erasures lists them")
         answer = found.checked()
     if answer.state == "running":
         response.status_code = _ACCEPTED
     return answer.to_json()
+
+
+def _ordered(orders: ErasureOrders, order: ErasureOrder) -> dict[str, Any]:
+    """Return an order as the list has it, without the values by which a person is found."""
+    since = orders.since(order.id)
+    answer = ErasureAnswer(id=order.id, state="running", since=since)
+    shown: dict[str, Any] = {"deployment": order.deployment, "by": order.by, "reason": order.reason}
+    if order.dry_run:
+        shown["dry_run"] = True
+    return answer.with_progress(orders.progress()).to_json() | shown | {"time": since}

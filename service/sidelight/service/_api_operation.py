@@ -9,6 +9,7 @@ from fastapi.responses import HTMLResponse, JSONResponse
 
 from sidelight.service._console import render_console
 from sidelight.service._context import Context, context_of
+from sidelight.service._erasure_orders import ErasureOrders
 from sidelight.service._gauges import read_gauges
 from sidelight.service._metrics import Labels, render
 from sidelight.service._run_folder import CONSUMER, RunFolder
@@ -66,8 +67,18 @@ async def metrics(context: Shared) -> Response:
     disk = os.statvfs(context.settings.data)
     gauges["disk_free_bytes", ()] = float(disk.f_bavail * disk.f_frsize)
     gauges["disk_bytes", ()] = float(disk.f_blocks * disk.f_frsize)
+    gauges |= _erasure_gauges(ErasureOrders(context.settings.data))
     body = render(counters, gauges)
     return Response(body, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _erasure_gauges(orders: ErasureOrders) -> dict[tuple[str, Labels], float]:
+    progress, oldest_s = orders.progress(), orders.oldest_s()
+    failed = 0.0 if progress is None else float(progress.failed_tries)
+    gauges: dict[tuple[str, Labels], float] = {("erasure_failed_tries", ()): failed}
+    if oldest_s is not None:
+        gauges["erasure_since_timestamp_seconds", ()] = oldest_s
+    return gauges
 
 
 @router.get("/", response_class=HTMLResponse, include_in_schema=False)

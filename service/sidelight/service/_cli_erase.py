@@ -90,7 +90,7 @@ def _local(
         AccessLog(settings.data).append({**entry, "parameters": noted(order), "reason": reason})
     except OSError as error:
         fail(f"the access log cannot be written: {error.strerror}; nothing was erased")
-    return erased(settings, order)
+    return erased(settings, order, _Told())
 
 
 def _remote(
@@ -99,7 +99,22 @@ def _remote(
     from sidelight.service._erasing_remote import erase_remotely
 
     value = {"deployment": deployment, "reason": reason, **what}
-    return erase_remotely(url, token_file, value)
+    return erase_remotely(url, token_file, value, tell=_Told())
+
+
+class _Told:
+    """Says, once, why an erasure that is waited for is not done."""
+
+    def __init__(self) -> None:
+        self._error = ""
+
+    def __call__(self, answer: "ErasureAnswer") -> None:
+        if answer.last_error and answer.last_error != self._error:
+            self._error = answer.last_error
+            hint = f"\n  {answer.hint}" if answer.hint else ""
+            sys.stderr.write(
+                f"sidelight: {answer.id} is not done and tried again: {answer.last_error}{hint}\n"
+            )
 
 
 def _lines(path: Path | None) -> list[str]:

@@ -2,6 +2,7 @@
 
 import socket
 import time
+from collections.abc import Callable
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Final
@@ -45,7 +46,11 @@ def through_door(data: Path) -> Append:
     return append
 
 
-def erase(settings: Settings, order: ErasureOrder) -> ErasureAnswer:
+def erase(
+    settings: Settings,
+    order: ErasureOrder,
+    tell: Callable[[ErasureAnswer], object] = lambda _: None,
+) -> ErasureAnswer:
     """Have an order worked off, by the running service or without one.
 
     Parameters
@@ -54,6 +59,8 @@ def erase(settings: Settings, order: ErasureOrder) -> ErasureAnswer:
         Of the folder; a running service uses its own.
     order : ErasureOrder
         What is to go.
+    tell : callable, optional
+        Called with what a running service tells of it meanwhile.
 
     Raises
     ------
@@ -70,7 +77,7 @@ def erase(settings: Settings, order: ErasureOrder) -> ErasureAnswer:
             pass
     except FolderInUse:
         orders.ask(order)
-        return orders.wait(order, patience_s=_PATIENCE_S).checked()
+        return orders.wait(order, patience_s=_PATIENCE_S, tell=tell).checked()
     return _erased_here(settings, order, orders).checked()
 
 

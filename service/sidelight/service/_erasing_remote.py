@@ -1,7 +1,7 @@
 """An erasure ordered over the API of a running service."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,9 +22,10 @@ def erase_remotely(
     token_file: Path | None,
     value: Mapping[str, Any],
     *,
+    tell: Callable[[ErasureAnswer], object] = lambda _: None,
     transport: httpx.BaseTransport | None = None,
 ) -> ErasureAnswer:
-    """Order an erasure and wait until it is done.
+    """Order an erasure and wait until it is done; ``tell`` gets what is known meanwhile.
 
     Raises
     ------
@@ -39,13 +40,16 @@ def erase_remotely(
         try:
             answer = client.post("/v1/erasures", json=dict(value))
             while answer.status_code == _ACCEPTED:
+                running = ErasureAnswer.from_json(answer.json())
+                tell(running)
                 if time.monotonic() > deadline:
+                    told = running.told() or "the service works on it"
                     raise ServiceError(
-                        f"{answer.json()['id']}: not done yet; the service works on it",
-                        hint="GET /v1/erasures/{id} says when it is done",
+                        f"{running.id}: not done yet; {told}",
+                        hint=f"GET /v1/erasures/{running.id} says when it is done",
                     )
                 time.sleep(_PAUSE_S)
-                answer = client.get(f"/v1/erasures/{answer.json()['id']}")
+                answer = client.get(f"/v1/erasures/{running.id}")
         except httpx.TransportError as error:
             raise ServiceError(f"the service cannot be reached: {error}") from error
     if not answer.is_success:

@@ -8,15 +8,16 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 
 import orjson
 
 from sidelight.logger._segments_folder import replace_file
+from sidelight.service._erasure_progress import ErasureProgress, ErasureProgressFile, moment
 from sidelight.service.errors import BadRequest, NotReady, OnHold, ServiceError
 
 State = Literal["running", "done", "found", "refused", "held", "failed"]
@@ -24,6 +25,7 @@ State = Literal["running", "done", "found", "refused", "held", "failed"]
 COLLECTION: Final = "erasures"
 """Of the documents that tell what was erased."""
 
+_ALWAYS: Final = frozenset({"id", "state", "inferences", "rows", "keys", "unknown", "plain"})
 _POLL_S: Final = 0.05
 _KEPT_S: Final = 3600.0
 _ID: Final = re.compile(r"erasure-[0-9a-f]{12}")
@@ -95,6 +97,11 @@ class ErasureAnswer:
         Segments that still hold events of them as they came: ``segment`` and ``until``.
     detail, hint : str
         For a person.
+    since, waits_for : str
+        Of one that is running: when it was ordered, and what it waits for.
+    failed_tries, last_error, failed_at, next_try : int and str
+        Of one that is running: how often it failed, why and when at last, and when it is tried
+        again; ``hint`` says what to do then.
 
     """
 
@@ -107,11 +114,17 @@ class ErasureAnswer:
     plain: tuple[Mapping[str, str], ...] = ()
     detail: str = ""
     hint: str = ""
+    since: str = ""
+    waits_for: str = ""
+    failed_tries: int = 0
+    last_error: str = ""
+    failed_at: str = ""
+    next_try: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return the form of the API."""
         value = asdict(self) | {"plain": [dict(item) for item in self.plain]}
-        return {name: of for name, of in value.items() if of or name not in {"detail", "hint"}}
+        return {name: of for name, of in value.items() if of or name in _ALWAYS}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
@@ -123,8 +136,25 @@ class ErasureAnswer:
         """Return what the document of an erasure says."""
         names = ("id", "inferences", "rows", "keys", "unknown")
         known = {name: value[name] for name in names}
-        state: State = "done" if value["state"] == "done" else "running"
-        return cls(**known, state=state, plain=tuple(value["plain"]))
+        plain = tuple(value["plain"])
+        if value["state"] == "done":
+            return cls(**known, state="done", plain=plain)
+        return cls(**known, state="running", plain=plain, since=value["time"])
+
+    def with_progress(self, progress: ErasureProgress | None) -> Self:
+        """Return it with what the consumer tells, if it is running."""
+        if self.state != "running" or progress is None:
+            return self
+        if progress.id != self.id:
+            return replace(self, waits_for=f"{progress.id}, which came before")
+        return replace(self, **asdict(progress))
+
+    def told(self) -> str:
+        """Return for a person why it is not done; empty when there is nothing to tell."""
+        if self.last_error:
+            hint = f"; {self.hint}" if self.hint else ""
+            return f"tried {self.failed_tries} times, {self.last_error}{hint}"
+        return f"it waits for {self.waits_for}" if self.waits_for else ""
 
     def checked(self) -> Self:
         """Return it, or raise what it says went wrong."""
@@ -148,6 +178,7 @@ class ErasureOrders:
 
     def __init__(self, data: Path) -> None:
         self._folder = data / "run" / "erasures"
+        self._progress = ErasureProgressFile(data)
 
     def ask(self, order: ErasureOrder) -> None:
         """Hand over an order."""
@@ -162,8 +193,9 @@ class ErasureOrders:
         *,
         patience_s: float,
         pause: Callable[[float], object] = time.sleep,
+        tell: Callable[[ErasureAnswer], object] = lambda _: None,
     ) -> ErasureAnswer:
-        """Return the answer to an order.
+        """Return the answer to an order; ``tell`` is called with what is known meanwhile.
 
         Raises
         ------
@@ -173,13 +205,43 @@ class ErasureOrders:
         """
         deadline = time.monotonic() + patience_s
         while (answer := self.answer(order.id)) is None:
+            running = ErasureAnswer(id=order.id, state="running").with_progress(self.progress())
+            tell(running)
             if time.monotonic() > deadline:
                 raise NotReady(
-                    f"{order.id}: not done after {patience_s:g} s; it is worked on",
+                    f"{order.id}: not done after {patience_s:g} s; "
+                    + (running.told() or "it is worked on"),
                     hint=f"GET /v1/erasures/{order.id} says when it is done",
                 )
             pause(_POLL_S)
         return answer
+
+    def progress(self) -> ErasureProgress | None:
+        """Return what the consumer tells of the one that it works on."""
+        return self._progress.read()
+
+    def since(self, order_id: str) -> str:
+        """Return when an order was given; empty when it is not there any more."""
+        try:
+            return moment((self._folder / f"{order_id}.order").stat().st_mtime_ns)
+        except FileNotFoundError:
+            return ""
+
+    def oldest_s(self) -> float | None:
+        """Return when the oldest of what is not done was ordered, seconds since 1970."""
+        times: list[float] = []
+        for path in self._folder.glob("*.order"):
+            with suppress(FileNotFoundError):
+                times.append(path.stat().st_mtime)
+        if (progress := self.progress()) is not None:
+            times.append(progress.since_s)
+        return min(times, default=None)
+
+    def open(self) -> Iterator[ErasureOrder]:
+        """Yield the orders that nothing is decided of, whether they are worked on or wait."""
+        for path in sorted(self._folder.glob("*.order")):
+            with suppress(OSError, ValueError, TypeError, ServiceError):
+                yield _order_of(path)
 
     def answer(self, order_id: str) -> ErasureAnswer | None:
         """Take the answer to an order, None while there is none."""
@@ -199,9 +261,7 @@ class ErasureOrders:
             return None
         for path in paths:
             try:
-                value = orjson.loads(path.read_bytes())
-                tuples = {name: tuple(of) for name, of in value.items() if isinstance(of, list)}
-                return ErasureOrder(**{**value, **tuples})
+                return _order_of(path)
             except FileNotFoundError:
                 continue
             except (ValueError, TypeError, ServiceError) as error:
@@ -213,8 +273,9 @@ class ErasureOrders:
         """Return what is known of an order that nothing was written down of; None for none."""
         if not _ID.fullmatch(order_id):
             return None
-        if (self._folder / f"{order_id}.order").exists():
-            return ErasureAnswer(id=order_id, state="running")
+        if since := self.since(order_id):
+            running = ErasureAnswer(id=order_id, state="running", since=since)
+            return running.with_progress(self.progress())
         return self.answer(order_id)
 
     def sweep(self) -> None:
@@ -238,6 +299,12 @@ class ErasureOrders:
         path = self._folder / f"{answer.id}.answer"
         replace_file(path, orjson.dumps(answer.to_json()), scratch=self._folder)
         self.forget(answer.id)
+
+
+def _order_of(path: Path) -> ErasureOrder:
+    value = orjson.loads(path.read_bytes())
+    tuples = {name: tuple(of) for name, of in value.items() if isinstance(of, list)}
+    return ErasureOrder(**{**value, **tuples})
 
 
 def _is_running(process: str) -> bool:

@@ -165,6 +165,16 @@ METRICS: Mapping[str, MetricSpec] = {
         "them.",
         labels=(),
     ),
+    "erasure_since_timestamp_seconds": MetricSpec(
+        kind="gauge",
+        help="When the oldest erasure that is not done was ordered, Unix time; none without one.",
+        labels=(),
+    ),
+    "erasure_failed_tries": MetricSpec(
+        kind="gauge",
+        help="Tries of the erasure that is worked on that failed; GET /v1/erasures says why.",
+        labels=(),
+    ),
     "legal_holds": MetricSpec(kind="gauge", help="Legal holds that are active.", labels=()),
     "lake_waiting_files": MetricSpec(
         kind="gauge", help="Files of the lake that are not in its bucket yet.", labels=()

@@ -22,6 +22,7 @@ from sidelight.adapters import (
     QueryStore,
 )
 from sidelight.logger import Commit, Document, EventLimits, Journals
+from sidelight.logger._journal import JournalName
 from sidelight.logger.errors import JournalError, SealingKeyError
 from sidelight.service._archive_copies import every
 from sidelight.service._erasure_archive import Append, ErasureArchive, Sentence
@@ -33,6 +34,7 @@ from sidelight.service._erasure_orders import (
     ErasureOrder,
     ErasureOrders,
 )
+from sidelight.service._erasure_progress import ErasureProgressFile, written
 from sidelight.service._holds import Holds
 from sidelight.service._metrics import split_name
 from sidelight.service._settings import Settings
@@ -46,9 +48,18 @@ _LOOK_NS: Final = 200_000_000
 _AGAIN_NS: Final = 5_000_000_000
 # Half a minute at least where nothing else happens: as long as a large merge.
 _TIDY_STEPS: Final = 3000
+_STRAY_HINT: Final = (
+    "who put it there by hand moves it out of lake/; a start of the service deletes what no entry "
+    "names"
+)
+_UNFORESEEN_HINT: Final = "the log of the service says more"
 
 # False while it waits for something, True when it has done something.
 _Steps = Generator[bool, None, None]
+
+
+class _UnnamedFileError(LakeError):
+    hint = _STRAY_HINT
 
 
 class ErasingStage:
@@ -107,6 +118,8 @@ class ErasingStage:
         self._now_ns = 0
         self._may_be_unfinished = True
         self._orders.sweep()
+        self._progress = ErasureProgressFile(settings.data)
+        self._progress.forget()
         self.failure = ""
 
     def reset(self) -> None:
@@ -128,31 +141,54 @@ class ErasingStage:
                 return False
         try:
             for worked in self._work:
+                self._progress.keep()
                 return worked
         except (JournalError, LakeError, OSError, ConfigurationError) as error:
             log.warning("erasure not done, tried again", extra={"reason": str(error)})
             self.failure = str(error)
+            self._tell(self.failure, str(getattr(error, "hint", "") or ""))
             self.reset()
             return False
+        except Exception as error:
+            # What it says may hold anything; who runs the stage logs it, and calls reset.
+            self._tell(f"nobody foresaw this: {type(error).__name__}", _UNFORESEEN_HINT)
+            raise
+        self._progress.done()
         self._work = None
         self._next_ns = 0
         return True
+
+    def _tell(self, error: str, hint: str) -> None:
+        self._progress.failed(error, hint, now_ns=self._now_ns, next_ns=self._now_ns + _AGAIN_NS)
 
     def _begun(self) -> _Steps | None:
         if self._may_be_unfinished:
             for _, value in every(self._documents, COLLECTION):
                 if value["state"] != "done":
+                    self._progress.begin(value["id"], value["time"])
                     return self._reached(self._erase(value))
             self._may_be_unfinished = False
         order = self._orders.next()
-        return None if order is None else self._reached(self._order(order))
+        if order is None:
+            return None
+        self._progress.begin(order.id, self._orders.since(order.id) or _now())
+        return self._reached(self._order(order))
+
+    def _waiting(self, what: str, is_over: Callable[[], bool]) -> _Steps:
+        """Wait, and say for what."""
+        if is_over():
+            return
+        self._progress.wait_for(what)
+        yield False
+        while not is_over():
+            yield False
+        self._progress.wait_for("")
 
     def _reached(self, work: _Steps) -> _Steps:
         """Ask the bucket first: one that is silent holds up a thread, and not all stages."""
         if self._lake.is_remote:
             asked = _in_thread(self._lake.ask)
-            while not asked.done():
-                yield False
+            yield from self._waiting("the bucket of the lake to answer", asked.done)
             asked.result()
         yield from work
 
@@ -185,17 +221,22 @@ class ErasingStage:
 
     def _caught_up(self) -> _Steps:
         """Wait until everything that was acknowledged before now is in the lake."""
-        end = sum(self._journals.ends("events").values())
-        while sum(self._journals.positions(DECODING, "events").values()) < end:
-            yield False
+        yield from self._passed([DECODING], "events")
         for stage in self._stages:
             if isinstance(stage, DecodingStage):
                 stage.give_up_waiting()
         groups = (STORING, DETECTION, *((INDEXING,) if self._has_search else ()))
-        end = sum(self._journals.ends("inferences").values())
+        yield from self._passed(groups, "inferences")
+
+    def _passed(self, groups: Sequence[str], journal: JournalName) -> _Steps:
+        """Wait until these groups have everything that is in a journal by now."""
+        end = sum(self._journals.ends(journal).values())
         for group in groups:
-            while sum(self._journals.positions(group, "inferences").values()) < end:
-                yield False
+            passed = partial(self._has_passed, group, journal, end)
+            yield from self._waiting(f"{group} to take what came before", passed)
+
+    def _has_passed(self, group: str, journal: JournalName, end: int) -> bool:
+        return sum(self._journals.positions(group, journal).values()) >= end
 
     def _found(
         self, order: ErasureOrder, before: Found | None = None
@@ -279,8 +320,9 @@ class ErasingStage:
         """Take them out of all that was made of events, and wait until it is so everywhere."""
         deployment, ids, request_ids = value["deployment"], value["ids"], value["request_ids"]
         self._derived.ask_reference(value["id"], deployment, found.values)
-        while not self._derived.is_reference_done():
-            yield False
+        yield from self._waiting(
+            "detection to take rows out of a reference", self._derived.is_reference_done
+        )
         for _ in self._derived.rows(deployment, ids):
             yield True
         for _ in self._derived.results(deployment, ids, request_ids):
@@ -290,18 +332,20 @@ class ErasingStage:
             yield True
         if self._has_search:
             self._derived.ask_search(deployment, ids, request_ids)
-            while not self._derived.is_search_done():
-                yield False
+            yield from self._waiting(
+                "the search server to acknowledge that it has forgotten",
+                self._derived.is_search_done,
+            )
         self._forget_memory()
-        while not self._derived.is_bucket_done():
-            yield False
+        yield from self._waiting("the bucket to lose its files", self._derived.is_bucket_done)
         for _ in range(_TIDY_STEPS):
             if not (unnamed := self._derived.unnamed()):
                 break
+            self._progress.wait_for(f"lake/{unnamed[0]}, which no entry names, to go")
             yield False
         else:
             # It may hold what is erased: of a merge that is slow, or of a commit that failed.
-            raise LakeError(f"lake/{unnamed[0]}: expected an entry that names it, got none")
+            raise _UnnamedFileError(f"lake/{unnamed[0]}: expected an entry that names it, got none")
         self._derived.forget_files()
 
     def _plain(
@@ -403,4 +447,4 @@ def _refusal(order_id: str, state: Any, error: Exception) -> ErasureAnswer:
 
 
 def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return written(datetime.now(UTC))
