@@ -118,7 +118,7 @@ def test_bare_kinds_are_read(kind: str) -> None:
     ("data", "what"),
     [
         pytest.param(b"{", "file", id="no JSON"),
-        pytest.param(b"[1]", "record", id="no record"),
+        pytest.param(b"[1]", "record 0", id="no record"),
         pytest.param(b"PAR1" + b"x" * 20, "file", id="no Parquet"),
         pytest.param(b"\xff\xfe", "file", id="no text"),
         pytest.param(as_json(record(reqType="other")), "reqType of record 0", id="kind"),
@@ -131,6 +131,37 @@ def test_other_files_are_refused(data: bytes, what: str) -> None:
         kserve_blob(data)
 
     assert caught.value.what == what
+
+
+@pytest.mark.parametrize("form", [as_json, as_csv, as_parquet])
+def test_records_that_cannot_be_read_are_left_out_and_told(form: Any) -> None:
+    records = [record(), record(reqType="other"), record(id=""), record(id="id-2")]
+    left: list[str] = []
+
+    captured = kserve_blob(form(*records), bad=lambda error: left.append(error.what))
+
+    assert [event.id for event in events_of(captured)] == ["id-1", "id-2"]
+    assert left == ["reqType of record 1", "id of record 2"]
+
+
+def test_files_put_together_are_read_line_by_line() -> None:
+    data = b"\n".join([as_json(record()), b"", as_json(record(id="id-2"))])
+    left: list[str] = []
+
+    assert [event.id for event in events_of(kserve_blob(data))] == ["id-1", "id-2"]
+    broken = data.replace(b"\n\n", b"\n[1\n[1]\n")
+    with pytest.raises(ImportFileError, match="line 2"):
+        kserve_blob(broken)
+    captured = kserve_blob(broken, bad=lambda error: left.append(error.what))
+    assert [event.id for event in events_of(captured)] == ["id-1", "id-2"]
+    assert left == ["line 2", "line 3"]
+
+
+def test_a_record_that_is_broken_off_is_no_file_of_lines() -> None:
+    data = json.dumps(record(metadata={"a": {}}), indent=1).encode()
+
+    with pytest.raises(ImportFileError, match="file: expected JSON"):
+        kserve_blob(data[:-2])
 
 
 @given(st.binary(max_size=60))

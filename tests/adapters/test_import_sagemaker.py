@@ -68,6 +68,16 @@ def test_one_half_may_be_missing() -> None:
     assert len(sagemaker_capture(as_lines(line(captureData=only)))) == 1
 
 
+def test_lines_that_cannot_be_read_are_left_out_and_told() -> None:
+    data = as_lines(line(0)) + b"{broken\n" + as_lines({}, line(1))
+    left: list[str] = []
+
+    events = sagemaker_capture(data, bad=lambda error: left.append(error.what))
+
+    assert [b'"e0"' in event.attributes for event in events] == [True, True, False, False]
+    assert left == ["line 3", "line 4"]
+
+
 @pytest.mark.parametrize(
     "data",
     [

@@ -21,7 +21,7 @@ from sidelight.service._access_log import AccessLog
 from sidelight.service._cli import app
 from sidelight.service._collector_client import CollectorClient
 from sidelight.service._import import import_files
-from sidelight.service._import_reading import csv_rows
+from sidelight.service._import_csv import csv_rows
 from sidelight.service._import_tables import Mapped
 from sidelight.service._replay import note_replay, replay_into, replay_to
 from sidelight.service._settings import Settings

@@ -1,5 +1,7 @@
 """Files that KServe's logger writes into a bucket, as events: JSON, CSV and Parquet.
 
+Such files put together, one JSON object a line, are read, too.
+
 Reference: kserve ``pkg/logger``, marshallers of JSON, CSV and Parquet. Release 0.16 wrote the
 names of Go's fields; CSV and Parquet have no time.
 """
@@ -8,7 +10,7 @@ import base64
 import binascii
 import csv
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import orjson
@@ -35,7 +37,12 @@ _DOCUMENTS: Final = ("metadata", "annotations")
 _MAX_FIELD: Final = 1 << 30
 
 
-def kserve_blob(data: bytes, *, modified: str | None = None) -> list[CapturedEvent]:
+def kserve_blob(
+    data: bytes,
+    *,
+    modified: str | None = None,
+    bad: Callable[[ImportFileError], None] | None = None,
+) -> list[CapturedEvent]:
     """Return the events of one file, whose format is known by its first bytes.
 
     Parameters
@@ -44,6 +51,9 @@ def kserve_blob(data: bytes, *, modified: str | None = None) -> list[CapturedEve
         The whole file.
     modified : str or None
         When the object was last modified, RFC 3339: the time of records that have none.
+    bad : callable, optional
+        Called for each record that cannot be read, which is left out. Without it the first one
+        is raised.
 
     Raises
     ------
@@ -52,31 +62,55 @@ def kserve_blob(data: bytes, *, modified: str | None = None) -> list[CapturedEve
 
     """
     if data[:4] == _PARQUET_MAGIC:
-        records = _parquet(data)
+        records = _numbered(_parquet(data))
     elif data.lstrip()[:1] in (b"{", b"["):
         records = _json(data)
     else:
-        records = _csv(data)
-    return [_event(record, modified, number) for number, record in enumerate(records)]
+        records = _numbered(_csv(data))
+    events = []
+    for place, record in records:
+        try:
+            events.append(_event(record, modified, place))
+        except ImportFileError as error:
+            if bad is None:
+                raise
+            bad(error)
+    return events
 
 
-def _json(data: bytes) -> Iterator[Mapping[str, Any]]:
+def _numbered(records: Iterable[Any]) -> Iterator[tuple[str, Any]]:
+    return ((f"record {number}", record) for number, record in enumerate(records))
+
+
+def _json(data: bytes) -> Iterator[tuple[str, Any]]:
     try:
         value = orjson.loads(data)
     except orjson.JSONDecodeError:
-        raise _bad("file", "JSON", "malformed bytes") from None
+        lines = _json_lines(data)
+        if not any(isinstance(value, dict) for _, value in lines):
+            raise _bad("file", "JSON", "malformed bytes") from None
+        return iter(lines)
     # One record is an object, several are an array.
-    for record in value if isinstance(value, list) else [value]:
-        if not isinstance(record, dict):
-            raise _bad("record", "an object", type(record).__name__)
-        yield {name.lower(): item for name, item in record.items()}
+    return _numbered(value if isinstance(value, list) else [value])
+
+
+def _json_lines(data: bytes) -> list[tuple[str, Any]]:
+    """Return the value of each line; None of one that has none."""
+    values: list[tuple[str, Any]] = []
+    for number, line in enumerate(data.splitlines(), start=1):
+        if line.strip():
+            try:
+                values.append((f"line {number}", orjson.loads(line)))
+            except orjson.JSONDecodeError:
+                values.append((f"line {number}", None))
+    return values
 
 
 def _csv(data: bytes) -> Iterator[Mapping[str, Any]]:
     limit = csv.field_size_limit(_MAX_FIELD)
     try:
         for record in csv.DictReader(io.StringIO(data.decode(), newline="")):
-            yield {str(name).lower(): item for name, item in record.items() if name}
+            yield {name: item for name, item in record.items() if name}
     except (UnicodeDecodeError, csv.Error):
         raise _bad("file", "CSV in UTF-8", "other bytes") from None
     finally:
@@ -88,14 +122,16 @@ def _parquet(data: bytes) -> Iterator[Mapping[str, Any]]:
         table = pq.read_table(pa.BufferReader(data))
     except (pa.ArrowException, OSError):
         raise _bad("file", "Parquet", "a damaged one") from None
-    for record in table.to_pylist():
-        yield {name.lower(): item for name, item in record.items()}
+    yield from table.to_pylist()
 
 
-def _event(record: Mapping[str, Any], modified: str | None, number: int) -> CapturedEvent:
+def _event(value: Any, modified: str | None, place: str) -> CapturedEvent:
+    if not isinstance(value, dict):
+        raise _bad(place, "a JSON object", "something else")
+    record = {str(name).lower(): item for name, item in value.items()}
     kind = str(record.get("reqtype", "")).rpartition(".")[2]
     if kind not in _KINDS:
-        raise _bad(f"reqType of record {number}", "request or response", kind[:40])
+        raise _bad(f"reqType of {place}", "request or response", kind[:40])
     attributes = {
         "specversion": "1.0",
         "type": _TYPE_PREFIX + kind,
@@ -111,8 +147,8 @@ def _event(record: Mapping[str, Any], modified: str | None, number: int) -> Capt
         if value:
             attributes[name] = value if isinstance(value, str) else orjson.dumps(value).decode()
     if "id" not in attributes:
-        raise _bad(f"id of record {number}", "a string", "none")
-    return CapturedEvent(orjson.dumps(attributes)[:-1], _payload(record.get("bytes"), number))
+        raise _bad(f"id of {place}", "a string", "none")
+    return CapturedEvent(orjson.dumps(attributes)[:-1], _payload(record.get("bytes"), place))
 
 
 def _source(value: Any) -> str:
@@ -125,7 +161,7 @@ def _source(value: Any) -> str:
     return str(value or "") or "kserve-logger"
 
 
-def _payload(value: Any, number: int) -> bytes:
+def _payload(value: Any, place: str) -> bytes:
     if value is None or value == "":
         return b""
     if isinstance(value, bytes):
@@ -133,7 +169,7 @@ def _payload(value: Any, number: int) -> bytes:
     try:
         return base64.b64decode(value, validate=True)
     except (binascii.Error, ValueError, TypeError):
-        raise _bad(f"bytes of record {number}", "base64", "something else") from None
+        raise _bad(f"bytes of {place}", "base64", "something else") from None
 
 
 def _bad(what: str, expected: str, got: str) -> ImportFileError:

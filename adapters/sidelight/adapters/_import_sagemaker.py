@@ -5,6 +5,7 @@ Reference: AWS, "Data capture" of SageMaker Model Monitor.
 
 import base64
 import binascii
+from collections.abc import Callable
 from typing import Any, Final
 
 import orjson
@@ -17,7 +18,9 @@ _SIDES: Final = (("endpointInput", "request"), ("endpointOutput", "response"))
 _CONTENT_TYPES: Final = {"CSV": "text/csv", "JSON": "application/json"}
 
 
-def sagemaker_capture(data: bytes, *, key: str = "") -> list[CapturedEvent]:
+def sagemaker_capture(
+    data: bytes, *, key: str = "", bad: Callable[[ImportFileError], None] | None = None
+) -> list[CapturedEvent]:
     """Return the events of one file.
 
     Parameters
@@ -27,6 +30,9 @@ def sagemaker_capture(data: bytes, *, key: str = "") -> list[CapturedEvent]:
     key : str
         Of the object, ``<endpoint>/<variant>/yyyy/mm/dd/hh/<name>.jsonl`` behind any prefix: names
         the deployment and its version.
+    bad : callable, optional
+        Called for each line that cannot be read, which is left out. Without it the first one is
+        raised.
 
     Raises
     ------
@@ -37,8 +43,14 @@ def sagemaker_capture(data: bytes, *, key: str = "") -> list[CapturedEvent]:
     endpoint, variant = _names(key)
     events: list[CapturedEvent] = []
     for number, line in enumerate(data.splitlines(), start=1):
-        if line.strip():
+        if not line.strip():
+            continue
+        try:
             events += _events(line, number, endpoint, variant)
+        except ImportFileError as error:
+            if bad is None:
+                raise
+            bad(error)
     return events
 
 

@@ -197,11 +197,26 @@ def import_(
     version_column: Annotated[
         str | None, typer.Option("--version", help="Column of model versions.")
     ] = None,
+    delimiter: Annotated[
+        str | None, typer.Option(help="One character between cells of CSV; found out else.")
+    ] = None,
+    *,
+    decimal_comma: Annotated[
+        bool, typer.Option("--decimal-comma", help="Numbers of CSV are written as 1,5.")
+    ] = False,
+    skip_bad: Annotated[
+        bool,
+        typer.Option(
+            "--skip-bad",
+            help="Leave out lines that cannot be read, and tables; count and name them.",
+        ),
+    ] = False,
     token_file: TokenFile = None,
 ) -> None:
     """Send what other loggers and tables hold to a collector; prints the counts as JSON."""
     from sidelight.service._collector_client import CollectorClient
     from sidelight.service._import import FORMATS, import_files
+    from sidelight.service._import_csv import CsvForm
     from sidelight.service._import_tables import Mapped
     from sidelight.service._logging import configure_logging
     from sidelight.service.errors import ServiceError
@@ -211,6 +226,7 @@ def import_(
     if format is not None and known is None:
         fail(f"--format: expected one of {', '.join(FORMATS)}, got {format!r}")
     try:
+        form = CsvForm(delimiter=delimiter, decimal_comma=decimal_comma)
         mapped = None
         if deployment is not None:
             mapped = Mapped(
@@ -223,11 +239,13 @@ def import_(
                 version=version_column,
             )
         with CollectorClient(to, token_file=token_file) as client:
-            report = import_files(files, client, mapped=mapped, format=known)
+            report = import_files(
+                files, client, mapped=mapped, format=known, skip_bad=skip_bad, csv=form
+            )
     except ServiceError as error:
         fail(str(error), error.hint)
     report.show()
-    raise typer.Exit(1 if report.refused else 0)
+    raise typer.Exit(1 if report.refused or report.skipped else 0)
 
 
 @app.command()

@@ -3,20 +3,23 @@
 import hashlib
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from sidelight.adapters import ImportFileError, kserve_blob, sagemaker_capture, seldon_log
 from sidelight.logger import CapturedEvent
 from sidelight.logger._emitter_event import BATCH_CONTENT_TYPE
 from sidelight.service._collector_client import CollectorClient
+from sidelight.service._import_csv import CsvForm, csv_rows
 from sidelight.service._import_reading import (
-    csv_rows,
-    json_lines,
+    json_object,
     json_rows,
+    lines,
     opened,
     parquet_names,
     parquet_rows,
@@ -35,20 +38,40 @@ _PARQUET: Final = b"PAR1"
 # Columns of KServe's blob files, in lower case.
 _KSERVE: Final = frozenset({"reqtype", "bytes"})
 _PEEK_BYTES: Final = 1 << 16
+# The payload of a record stands before the name that tells it.
+_FIRST_LINE_BYTES: Final = 1 << 26
+# Without one of them the collector takes it for no event.
+_REQUIRED: Final = ("id", "type", "source", "specversion")
 
 
 @dataclass(slots=True)
 class ImportReport:
-    """How many files and events were sent, and how many events were refused."""
+    """How many files and events were sent, and how many events were refused.
+
+    Parameters
+    ----------
+    skipped : int or None
+        Lines, records and files that cannot be read and were left out; None where the first one
+        ends the import.
+
+    """
 
     files: int = 0
     events: int = 0
     refused: int = 0
+    skipped: int | None = None
 
     def show(self) -> None:
         """Print it as one JSON object on one line."""
         counts = {"files": self.files, "events": self.events, "refused": self.refused}
+        if self.skipped is not None:
+            counts["skipped"] = self.skipped
         sys.stdout.write(f"{json.dumps(counts)}\n")
+
+    def skip(self, path: Path, error: Exception) -> None:
+        """Count what is left out of a file, and name it."""
+        self.skipped = (self.skipped or 0) + 1
+        sys.stderr.write(f"sidelight: skipped: {path}: {error}\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +89,40 @@ class _Line:
 
 
 _Event = CapturedEvent | _Line
+_Skip = Callable[[Exception], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Tables:
+    """What tables hold, and how those of CSV are written."""
+
+    mapped: Mapped | None
+    csv: CsvForm
+
+    def events(self, path: Path, format: Format) -> Iterator[_Event]:  # noqa: A002 - the option's name
+        mapped = self.mapped
+        if mapped is None:
+            raise ConfigurationError(
+                "a table needs --deployment NS/NAME, and what its columns are; "
+                "what another logger wrote may need --format"
+            )
+        # Read to its end first: nothing is sent of a file that is wrong somewhere.
+        table = Table.of(self._rows(path, format, mapped), mapped)
+        digest = hashlib.sha256()
+        with opened(path) as file:
+            while chunk := file.read(_PEEK_BYTES):
+                digest.update(chunk)
+        rows = self._rows(path, format, mapped)
+        return row_events(rows, mapped, table, digest=digest.digest())
+
+    def _rows(self, path: Path, format: Format, mapped: Mapped) -> Iterator[Mapping[str, Any]]:  # noqa: A002 - as above
+        match format:
+            case "csv":
+                # Version 1.10 is not version 1.1.
+                return csv_rows(path, self.csv, text=(mapped.request_id, mapped.version))
+            case "parquet":
+                return parquet_rows(path)
+        return json_rows(path)
 
 
 def import_files(
@@ -74,6 +131,8 @@ def import_files(
     *,
     mapped: Mapped | None = None,
     format: Format | None = None,  # noqa: A002 - the option's name
+    skip_bad: bool = False,
+    csv: CsvForm | None = None,
 ) -> ImportReport:
     """Send what files hold to a collector, one after the other, in the order of the files.
 
@@ -88,27 +147,40 @@ def import_files(
         What the columns of tables are; a table needs it.
     format : str, optional
         Of all files; found out for each otherwise.
+    skip_bad : bool, default False
+        Leave out lines and records that cannot be read, and files of which nothing can be; each is
+        counted and named on the standard error. A table is left out as a whole, and so is a file
+        of Seldon's logger: the rows of one request stand in several of its lines.
+    csv : CsvForm, optional
+        How tables of CSV are written.
 
     Raises
     ------
     BadRequest
-        When a file is not what it should be; names the file. The files before it are sent, and
-        of a table nothing.
+        When a file is not what it should be; names the file, and the line. Nothing of it is sent;
+        the files before it are. Without ``skip_bad`` only, but for files that cannot be opened.
     ConfigurationError
         When a column is named that a table has not.
     ServiceError
         When the collector does not take the events.
 
     """
-    report = ImportReport()
+    report = ImportReport(skipped=0 if skip_bad else None)
+    tables = _Tables(mapped, csv or CsvForm())
     for path in paths:
+        skip = partial(report.skip, path) if skip_bad else None
         try:
-            for events in _batches(_events(path, format or _format_of(path), mapped)):
+            for events in _batches(_events(path, format or _format_of(path), tables, skip)):
                 _send(events, client, report)
         except OSError as error:
             raise BadRequest(f"{path}: cannot be read: {error.strerror}") from error
-        except (ImportFileError, BadRequest, ConfigurationError) as error:
+        except ConfigurationError as error:
             raise BadRequest(f"{path}: {error}") from error
+        except (ImportFileError, BadRequest) as error:
+            if skip is None:
+                raise BadRequest(f"{path}: {error}") from error
+            skip(error)
+            continue
         report.files += 1
     return report
 
@@ -138,6 +210,8 @@ def _batches(events: Iterator[_Event]) -> Iterator[list[_Event]]:
 def _format_of(path: Path) -> Format:
     with opened(path) as file:
         start = file.read(_PEEK_BYTES)
+        if start.lstrip()[:1] in (b"{", b"["):
+            start += file.readline(_FIRST_LINE_BYTES)
     if start.startswith(_PARQUET):
         names = {name.lower() for name in parquet_names(path)}
         return "kserve" if names >= _KSERVE else "parquet"
@@ -154,27 +228,26 @@ def _format_of(path: Path) -> Format:
     return "kserve" if b'"reqtype"' in start.lower() else "jsonl"
 
 
-def _events(path: Path, format: Format, mapped: Mapped | None) -> Iterator[_Event]:  # noqa: A002 - as above
+def _events(
+    path: Path,
+    format: Format,  # noqa: A002 - as above
+    tables: _Tables,
+    skip: _Skip | None,
+) -> Iterator[_Event]:
     match format:
         case "kserve":
             modified = datetime.fromtimestamp(path.stat().st_mtime, UTC).isoformat()
-            return iter(kserve_blob(_whole(path), modified=modified))
+            return iter(kserve_blob(_whole(path), modified=modified, bad=skip))
         case "sagemaker":
-            return iter(sagemaker_capture(_whole(path), key=path.resolve().as_posix()))
+            key = path.resolve().as_posix()
+            return iter(sagemaker_capture(_whole(path), key=key, bad=skip))
         case "seldon":
             return iter(seldon_log(_whole(path)))
         case "events":
-            return _structured(path)
-    if mapped is None:
-        raise ConfigurationError("a table needs --deployment NS/NAME, and what its columns are")
-    rows = {"jsonl": json_rows, "csv": csv_rows, "parquet": parquet_rows}[format]
-    # Read to its end first: nothing is sent of a file that is wrong somewhere.
-    table = Table.of(rows(path), mapped)
-    digest = hashlib.sha256()
-    with opened(path) as file:
-        while chunk := file.read(_PEEK_BYTES):
-            digest.update(chunk)
-    return row_events(rows(path), mapped, table, digest=digest.digest())
+            # Read to its end first, as a table.
+            deque(lines(path) if skip else _structured(path, None), maxlen=0)
+            return _structured(path, skip)
+    return tables.events(path, format)
 
 
 def _whole(path: Path) -> bytes:
@@ -182,8 +255,20 @@ def _whole(path: Path) -> bytes:
         return file.read()
 
 
-def _structured(path: Path) -> Iterator[_Line]:
-    for number, line, event in json_lines(path):
-        if not isinstance(event.get("id"), str) or not isinstance(event.get("type"), str):
-            raise BadRequest(f"line {number} is no CloudEvent", expected="id and type", got="none")
-        yield _Line(line)
+def _structured(path: Path, skip: _Skip | None) -> Iterator[_Line]:
+    for number, line in lines(path):
+        try:
+            _check_event(json_object(line, number), number)
+        except BadRequest as error:
+            if skip is None:
+                raise
+            skip(error)
+        else:
+            yield _Line(line)
+
+
+def _check_event(event: dict[str, Any], number: int) -> None:
+    for name in _REQUIRED:
+        value = event.get(name)
+        if not isinstance(value, str) or not value:
+            raise BadRequest(f"line {number} is no CloudEvent: it has no {name}")

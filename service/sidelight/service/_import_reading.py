@@ -1,4 +1,4 @@
-"""Rows of the tables that ``sidelight import`` reads: JSON lines, CSV, Parquet; plain or gzip."""
+"""Rows of the files that ``sidelight import`` reads: JSON lines, Parquet; plain or gzip."""
 
 import gzip
 import zlib
@@ -9,17 +9,12 @@ from typing import Any, BinaryIO, Final, cast
 
 import orjson
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from sidelight.service.errors import BadRequest
 
 _GZIP: Final = b"\x1f\x8b"
 _ROWS: Final = 4096
-_CSV_BLOCK_BYTES: Final = 4 << 20
-# What the text of a column may be read as, the narrowest first; text otherwise.
-_CSV_TYPES: Final = (pa.int64(), pa.uint64(), pa.float64(), pa.bool_())
 
 
 @contextmanager
@@ -57,51 +52,35 @@ def _is_small(path: Path) -> bool:
         return file.read(len(_GZIP)) == _GZIP
 
 
-def json_lines(path: Path) -> Iterator[tuple[int, bytes, dict[str, Any]]]:
-    """Yield number, text and value of each line that is not empty; raise when it is no object."""
+def lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Yield number and text of each line that is not empty."""
     with opened(path) as file:
         for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                value = orjson.loads(line)
-            except orjson.JSONDecodeError:
-                raise BadRequest(
-                    f"line {number}: expected a JSON object, got other bytes"
-                ) from None
-            if not isinstance(value, dict):
-                raise BadRequest(f"line {number}: expected a JSON object, got another value")
-            yield number, line.strip(), value
+            if text := line.strip():
+                yield number, text
+
+
+def json_object(line: bytes, number: int) -> dict[str, Any]:
+    """Return the object that a line is; raise with its number when it is none."""
+    try:
+        value = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        raise BadRequest(f"line {number}: expected a JSON object, got other bytes") from None
+    if not isinstance(value, dict):
+        raise BadRequest(f"line {number}: expected a JSON object, got another value")
+    return value
 
 
 def json_rows(path: Path) -> Iterator[Mapping[str, Any]]:
     """Yield the rows of JSON lines."""
-    for _, _, row in json_lines(path):
-        yield row
-
-
-def csv_rows(path: Path) -> Iterator[Mapping[str, Any]]:
-    """Yield the rows of CSV with a line of names.
-
-    A column has one type, that of all its cells: a block of whole numbers says nothing of the
-    next. Empty cells, and ``NA``, ``NULL`` and their like, are null without quotes.
-    """
-    try:
-        types = _csv_types(path)
-        for batch in _csv_batches(path):
-            columns = [
-                column.cast(types[name])
-                for name, column in zip(batch.schema.names, batch.columns, strict=True)
-            ]
-            yield from pa.RecordBatch.from_arrays(columns, names=batch.schema.names).to_pylist()
-    except (pa.ArrowInvalid, OSError) as error:
-        raise _not_read("CSV with a line of names", error) from error
+    for number, line in lines(path):
+        yield json_object(line, number)
 
 
 def parquet_rows(path: Path) -> Iterator[Mapping[str, Any]]:
     """Yield the rows of Parquet."""
     with _parquet(path) as file:
-        _check_names(file.schema_arrow.names)
+        check_names(file.schema_arrow.names)
         for batch in file.iter_batches(batch_size=_ROWS):
             yield from batch.to_pylist()
 
@@ -121,49 +100,18 @@ def _parquet(path: Path) -> Iterator[pq.ParquetFile]:
         with pq.ParquetFile(source) as file:
             yield file
     except (pa.ArrowException, OSError) as error:
-        raise _not_read("Parquet", error) from error
+        raise not_read("Parquet", error) from error
 
 
-def _not_read(expected: str, error: Exception) -> Exception:
+def not_read(expected: str, error: Exception) -> Exception:
+    """Return what to raise for an error of Arrow's."""
     # Arrow says with an error of the system that gzip is damaged; those of the system have numbers.
     if isinstance(error, OSError) and error.errno is not None:
         return error
     return BadRequest(f"expected {expected}, got: {error}")
 
 
-def _csv_types(path: Path) -> dict[str, pa.DataType]:
-    possible: dict[str, list[pa.DataType]] = {}
-    for batch in _csv_batches(path):
-        for name, column in zip(batch.schema.names, batch.columns, strict=True):
-            left = possible.setdefault(name, list(_CSV_TYPES))
-            left[:] = [kind for kind in left if _can_be(column, kind)]
-    return {name: left[0] if left else pa.string() for name, left in possible.items()}
-
-
-def _can_be(column: pa.Array, kind: pa.DataType) -> bool:
-    try:
-        pc.cast(column, kind)
-    except pa.ArrowInvalid:
-        return False
-    return True
-
-
-def _csv_batches(path: Path) -> Iterator[pa.RecordBatch]:
-    """Yield a file as text, null where a cell is missing."""
-    reading = pa_csv.ReadOptions(block_size=_CSV_BLOCK_BYTES)
-    parsing = pa_csv.ParseOptions(newlines_in_values=True)
-    with arrow_stream(path) as file, pa_csv.open_csv(file, reading, parsing) as reader:
-        names = reader.schema.names
-    _check_names(names)
-    converting = pa_csv.ConvertOptions(
-        column_types=dict.fromkeys(names, pa.string()),
-        strings_can_be_null=True,
-        quoted_strings_can_be_null=False,
-    )
-    with arrow_stream(path) as file, pa_csv.open_csv(file, reading, parsing, converting) as reader:
-        yield from reader
-
-
-def _check_names(names: list[str]) -> None:
+def check_names(names: list[str]) -> None:
+    """Raise when two columns have one name."""
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise BadRequest(f"column {twice[0]!a}: expected one of that name, got two")
