@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sidelight.detectors._values import Values, number_word
+from sidelight.detectors._values import Values, bounded, number_word
 from sidelight.detectors.errors import SampleError
 
 MISSING = 0
@@ -122,7 +122,8 @@ def _by_frequency(words: Sequence[str]) -> list[str]:
 
 
 def _cell_numbers(categories: Sequence[str]) -> dict[str, int]:
-    return {word: cell for cell, word in enumerate(categories, start=1)}
+    # References of versions before may hold long ones whole.
+    return {bounded(word): cell for cell, word in enumerate(categories, start=1)}
 
 
 def _count(

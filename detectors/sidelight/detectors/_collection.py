@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sidelight.detectors._values import Values, is_monitorable, values_of
+from sidelight.detectors._values import Values, bounded, is_monitorable, values_of
 
 # More columns than this are not kept while collecting: a bound of memory, not of statistics.
 _MAX_COLUMNS = 2000
@@ -69,6 +69,6 @@ class Collection:
         for index, name in enumerate(head["columns"]):
             numbers = np.full(collection.capacity, np.nan)
             numbers[: collection.rows] = arrays["numbers"][index]
-            words = {int(row): str(word) for row, word in head["words"][index]}
+            words = {int(row): bounded(str(word)) for row, word in head["words"][index]}
             collection.columns[name] = Values(numbers, words)
         return collection

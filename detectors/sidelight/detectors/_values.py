@@ -1,5 +1,6 @@
 """One form for the values of a column, however the wire carried them."""
 
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +11,9 @@ from numpy.typing import NDArray
 
 # A whole number up to here has one decimal form, as float and as int.
 _LARGEST_WHOLE = 2.0**53
+# No category is longer, and of longer text nothing is asked but whether it is the same.
+_LONGEST_WORD = 256
+_SHOWN = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +21,8 @@ class Values:
     """Numbers where the values are numbers, words where they are not.
 
     ``numbers`` has shape (n,), NaN where the value is missing or a word. ``words`` holds the words
-    by row. So a column of numbers that arrives as objects is the same as one of floats.
+    by row. So a column of numbers that arrives as objects is the same as one of floats. Words of
+    more than 256 characters are their beginning and a digest, so that what is kept stays small.
     """
 
     numbers: NDArray[np.float64]
@@ -38,6 +43,14 @@ def number_word(value: float) -> str:
     if value.is_integer() and abs(value) <= _LARGEST_WHOLE:
         return str(int(value))
     return repr(value)
+
+
+def bounded(word: str) -> str:
+    """Return a word, or what stands for a long one: equal for equal ones alone."""
+    if len(word) <= _LONGEST_WORD:
+        return word
+    digest = hashlib.blake2b(word.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+    return f"{word[:_SHOWN]}... {digest}"
 
 
 def values_of(array: NDArray[Any]) -> Values:
@@ -63,7 +76,7 @@ def _of_objects(items: Sequence[Any]) -> Values:
     words: dict[int, str] = {}
     for row, item in enumerate(items):
         if type(item) is str:
-            words[row] = item
+            words[row] = item if len(item) <= _LONGEST_WORD else bounded(item)
         elif item is None:
             continue
         elif isinstance(item, bool | np.bool_):
@@ -71,7 +84,8 @@ def _of_objects(items: Sequence[Any]) -> Values:
         elif isinstance(item, int | float | np.number):
             numbers[row] = _finite(item)
         else:
-            words[row] = item.decode("utf-8", "replace") if isinstance(item, bytes) else str(item)
+            text = item.decode("utf-8", "replace") if isinstance(item, bytes) else str(item)
+            words[row] = bounded(text)
     return Values(numbers, words)
 
 
