@@ -15,13 +15,17 @@ from typing import Any
 
 import httpx
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from sidelight.logger import _door_server
+from sidelight.logger._checkpoint import LogHead
 from sidelight.logger._connection import Connection
 from sidelight.logger._door import Door, DoorLimits
 from sidelight.logger._door_checks import MAX_MEMBERS, MAX_NESTING
 from sidelight.logger._door_server import DoorServer
 from sidelight.logger._http import Request, Respond, response
 from sidelight.logger._segments import Done, SegmentReader
+from sidelight.logger._segments_signature import Signer
 from sidelight.logger._verify import verify
 from sidelight.logger.errors import FolderInUse, JournalError, JournalFull
 
@@ -598,6 +602,29 @@ def test_a_folder_in_use_is_said_and_an_address_in_use_leaves_nothing_behind(
             with pytest.raises(OSError, match="address"):
                 await DoorServer(tmp_path / "two", "127.0.0.1", server.port).start()
         assert verify(tmp_path / "two").ok
+
+    asyncio.run(run())
+
+
+def test_the_access_log_is_looked_at_again_and_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_door_server, "_LOOK_S", 0.0)
+    monkeypatch.setattr(_door_server, "_SIGN_PAUSES", 0)
+    signer = Signer(Ed25519PrivateKey.generate())
+
+    async def run() -> None:
+        loop, seen = asyncio.get_running_loop(), asyncio.Event()
+        looks = []
+
+        def watch(former: LogHead | None) -> tuple[LogHead | None, str | None]:
+            looks.append(former)
+            if len(looks) > 5:
+                loop.call_soon_threadsafe(seen.set)
+            return former, None
+
+        async with serving(tmp_path, signer=signer, watch=watch):
+            await seen.wait()
 
     asyncio.run(run())
 

@@ -8,7 +8,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from sidelight.logger import Signer, verify
-from sidelight.logger._checkpoint import Checkpoint
+from sidelight.logger._checkpoint import Checkpoint, LogHead
 from sidelight.logger._segments import SegmentWriter
 from sidelight.logger._segments_archive import Archive
 from sidelight.logger._segments_format import (
@@ -176,3 +176,27 @@ def test_writer_signs_when_it_is_asked(tmp_path: Path) -> None:
     assert stored is not None
     assert stored.open is not None
     assert stored.open.records in {1, 2}
+
+
+def test_questions_alone_are_signed_when_there_are_new_ones_and_events_wait(
+    tmp_path: Path,
+) -> None:
+    heads = [LogHead()]
+    writer = SegmentWriter(tmp_path, signer=_SIGNER, watch=lambda _: (heads[-1], None))
+    signed = []
+    for grows in (False, True, False):
+        if grows:
+            heads.append(LogHead(entries=1, file="log", bytes=9, digest="d"))
+        writer.write(b"head", b"before").result(10)
+        writer.sign_progress(for_events=False)
+        # What is handed over later is written later: the thread has signed by then, or did not.
+        writer.write(b"head", b"after").result(10)
+        writer.write(b"head", b"after").result(10)
+        stored = Checkpoint.load(tmp_path)
+        assert stored is not None
+        signed.append((stored.access, 0 if stored.open is None else stored.open.records))
+    writer.close()
+
+    assert signed[0] == (LogHead(), 0)
+    assert signed[1] == (heads[1], max(4, signed[1][1]))
+    assert signed[2] == signed[1]

@@ -120,6 +120,7 @@ class SegmentWriter:
         self._turns = 0
         self._stopping = False
         self._is_progress_wanted = False
+        self.sign_seconds = 0.0
         self._thread = threading.Thread(target=self._run, name="sidelight-commit", daemon=True)
         self._thread.start()
 
@@ -182,11 +183,19 @@ class SegmentWriter:
             self._archive.is_seal_wanted = True
             self._tokens.put(None)
 
-    def sign_progress(self) -> None:
-        """Have the signed checkpoint cover, soon, what is durable by now; it reads a file."""
+    def sign_progress(self, *, for_events: bool = True) -> None:
+        """Have the signed checkpoint cover, soon, what is durable by now; it reads a file.
+
+        Parameters
+        ----------
+        for_events : bool, default True
+            False leaves the checkpoint as it is unless the access log has grown.
+
+        """
         self._archive.look_beside()
-        self._is_progress_wanted = True
-        self._tokens.put(None)
+        if for_events or self._archive.is_beside_new:
+            self._is_progress_wanted = True
+            self._tokens.put(None)
 
     def retire(self, reasons: Mapping[str, str]) -> list[SealedSegment]:
         """Delete sealed segments on purpose; the signed checkpoint keeps what they were, and why.
@@ -284,8 +293,10 @@ class SegmentWriter:
             log.exception("a new segment could not be begun")
 
     def _sign_progress(self) -> None:
+        begun_s = time.perf_counter()
         try:
             self._archive.sign_progress()
+            self.sign_seconds = time.perf_counter() - begun_s
         except OSError:
             # The next time tries again; until then the checkpoint covers what it did.
             log.exception("the checkpoint could not be brought up to date")

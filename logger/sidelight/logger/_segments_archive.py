@@ -172,7 +172,7 @@ class Archive:
         if self._signer is None or self._file < 0:
             return
         signed = self._first if self._progress is None else self._progress.next_position
-        if signed == self.end and self._beside.seen == self._beside_signed:
+        if signed == self.end and not self.is_beside_new:
             return
         with self._listing:
             before = self._progress
@@ -187,6 +187,11 @@ class Archive:
     def look_beside(self) -> None:
         """Look how far the access log goes; the next checkpoint says it. In any thread."""
         self._beside.look()
+
+    @property
+    def is_beside_new(self) -> bool:
+        """Whether the last look at the access log saw what no checkpoint says yet."""
+        return self._beside.seen != self._beside_signed
 
     def roll(self) -> None:
         """Seal this segment and begin the next one."""
