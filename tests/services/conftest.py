@@ -25,12 +25,14 @@ from tests.services.s3_server import S3Server
 
 from sidelight.service._demo_client import Metrics
 
-_START_S = 60.0
-_STOP_S = 60.0
-_DRAIN_S = 60.0
+# Limits that a slow machine does not reach, nor one that stands still for seconds.
+_START_S = 180.0
+_STOP_S = 180.0
+_DRAIN_S = 180.0
+_ANSWER_S = 120.0
 _POLL_S = 0.01
-# Of one test with real servers on a slow machine.
-_TEST_S = 600
+# Of one test with real servers.
+_TEST_S = 1800
 # -P: what happens to lie in the current folder is no module of ours.
 _SIDELIGHT = (sys.executable, "-P", "-m", "sidelight.service")
 _ANNOUNCED = re.compile(rb"listens on https?://[\d.]+:(\d+)/")
@@ -60,7 +62,7 @@ def wait_until(true: Callable[[], object], what: str, *, timeout_s: float) -> No
 
 def children_of(pid: int) -> dict[str, int]:
     """Return the child processes of a process by the last word of their command lines."""
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         pids = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         return {command[-1]: int(child) for child in pids if (command := command_of(int(child)))}
     return {}
@@ -80,7 +82,7 @@ class Command:
         self.log = log
         # Another installation has another one.
         self.program: tuple[str, ...] = _SIDELIGHT
-        self.client = httpx.Client(timeout=30)
+        self.client = httpx.Client(timeout=_ANSWER_S)
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -105,14 +107,18 @@ class Command:
 
     def wait_for_log(self, pattern: re.Pattern[bytes]) -> re.Match[bytes]:
         """Return the first match in the log; fail when the command ends before it."""
+        return self.wait_for_logs(pattern, 1)[0]
 
-        def search() -> re.Match[bytes] | None:
+    def wait_for_logs(self, pattern: re.Pattern[bytes], n_matches: int) -> list[re.Match[bytes]]:
+        """Return the matches in the log once they are so many; fail when the command ends first."""
+        found: list[re.Match[bytes]] = []
+
+        def search() -> bool:
             self._must_run()
-            return pattern.search(self.log.read_bytes())
+            found[:] = pattern.finditer(self.log.read_bytes())
+            return len(found) >= n_matches
 
         wait_until(search, f"{pattern.pattern!r} in {self.log.name}", timeout_s=_START_S)
-        found = search()
-        assert found is not None
         return found
 
     def _must_run(self) -> None:
@@ -125,7 +131,7 @@ class Command:
         def ready() -> bool:
             self._must_run()
             with contextlib.suppress(httpx.TransportError):
-                return self.client.get(url, timeout=5).status_code == 200
+                return self.client.get(url, timeout=30).status_code == 200
             return False
 
         wait_until(ready, f"{url} answers 200", timeout_s=_START_S)
@@ -190,7 +196,7 @@ class Service(Command):
             self._scheme = "https"
             self.client.close()
             authorities = ssl.create_default_context(cafile=str(certificate))
-            self.client = httpx.Client(timeout=30, verify=authorities)
+            self.client = httpx.Client(timeout=_ANSWER_S, verify=authorities)
         self.data = folder / "data"
         self.port = 0
         self._config = folder / "sidelight.yaml"
@@ -203,12 +209,13 @@ class Service(Command):
 
     def start(self) -> None:
         """Start, or start again; return when it is ready."""
+        n_before = len(_ANNOUNCED.findall(self.log.read_bytes())) if self.log.exists() else 0
         self.spawn(
             *("serve", "--config", str(self._config)),
             *("--port", str(self.port), "--data", str(self.data)),
         )
-        if not self.port:
-            self.port = int(self.wait_for_log(_ANNOUNCED)[1])
+        # Until it says so, the processes of one that was killed may still answer for it.
+        self.port = int(self.wait_for_logs(_ANNOUNCED, n_before + 1)[-1][1])
         self.wait_ready(f"{self.url}/readyz")
 
     def children(self) -> dict[str, int]:
@@ -219,7 +226,9 @@ class Service(Command):
         """Return them when detection works, too, which is started when the others are ready."""
 
         def is_detecting() -> bool:
-            return bool(self.get("/readyz")["detection"])
+            # Whoever stood still for long is not ready for a moment, and says so with 503.
+            answer = self.client.get(f"{self.url}/readyz")
+            return answer.status_code == 200 and bool(answer.json()["detection"])
 
         wait_until(is_detecting, "the service detects", timeout_s=_START_S)
         return self.children()
@@ -287,7 +296,7 @@ class Service(Command):
         return run_command(name, "--data", str(self.data), *arguments)
 
 
-def run_command(*arguments: str, timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
+def run_command(*arguments: str, timeout_s: float = _STOP_S) -> subprocess.CompletedProcess[str]:
     """Run a ``sidelight`` command to its end."""
     return subprocess.run(
         [*_SIDELIGHT, *arguments], capture_output=True, text=True, timeout=timeout_s, check=False
@@ -295,15 +304,26 @@ def run_command(*arguments: str, timeout_s: float = 60.0) -> subprocess.Complete
 
 
 class Proxy(Command):
-    """``sidelight proxy`` in front of a model server."""
+    """``sidelight proxy`` in front of a model server.
+
+    Attributes
+    ----------
+    patient : Path
+        The configuration that it has unless another one is given: a grace that is never over
+        before everything is done, on whatever machine.
+
+    """
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder / "proxy.log")
         self.spool = folder / "spool"
+        self.patient = folder / "patient.yaml"
+        self.patient.write_text("proxy: {grace: 2m}")
         self.url = self.admin_url = ""
 
     def start(self, **options: str | Path | None) -> None:
         """Start with these options: ``upstream, sink, deployment, config, ...``."""
+        options = {"config": self.patient, **options}
         given = {name: str(value) for name, value in options.items() if value is not None}
         n_before = len(self._told())
         self.spawn(
@@ -374,7 +394,7 @@ class Receiver:
                     receiver.events += orjson.loads(body)
                 else:
                     receiver.asked.set()
-                    assert receiver.may_answer.wait(_STOP_S)
+                    assert receiver.may_answer.wait(_TEST_S)
                 self.send_response(200)
                 self.send_header("content-length", "2")
                 self.end_headers()

@@ -1,10 +1,12 @@
 """A real Apache Kafka broker (KRaft, one node) from Maven's jars."""
 
 import shutil
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 from tests.services.server_process import ServerProcess, cached, free_ports, needed, run
@@ -12,7 +14,8 @@ from tests.services.server_process import ServerProcess, cached, free_ports, nee
 _FILES: Final = Path(__file__).parent / "kafka"
 _VERSION: Final = "4.2.1"
 _CLUSTER: Final = "c2lkZWxpZ2h0LXRlc3RzMQ"  # any 16 bytes in base64url
-_ADMIN_S: Final = 30.0
+_ADMIN_S: Final = 120.0
+_POLL_S: Final = 0.1
 
 _PROPERTIES: Final[Mapping[str, object]] = {
     "process.roles": "broker,controller",
@@ -120,6 +123,22 @@ class KafkaServer:
         """Make a topic with settings such as ``max_message_bytes=1000``; return its name."""
         told = {key.replace("_", "."): str(value) for key, value in config.items()}
         admin = AdminClient({"bootstrap.servers": self.servers, "log_level": 0, **(client or {})})
-        made = admin.create_topics([NewTopic(name, n_partitions, config=told)])
-        made[name].result(_ADMIN_S)
+        deadline = time.monotonic() + _ADMIN_S
+        while not self._is_made(admin, NewTopic(name, n_partitions, config=told)):
+            assert time.monotonic() < deadline, f"{name} cannot be made"
+            time.sleep(_POLL_S)
         return name
+
+    @staticmethod
+    def _is_made(admin: AdminClient, topic: NewTopic) -> bool:
+        try:
+            admin.create_topics([topic])[topic.topic].result(_ADMIN_S)
+        except KafkaException as error:
+            code = error.args[0].code()
+            # A broker that stood still is none for its controller, until it says that it is there.
+            if code == KafkaError.INVALID_REPLICATION_FACTOR:
+                return False
+            # What was asked before came late.
+            if code != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise
+        return True

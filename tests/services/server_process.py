@@ -16,7 +16,10 @@ from pathlib import Path
 import pytest
 
 _POLL_S = 0.02
-_STOP_S = 60.0
+# Limits that a slow machine does not reach, nor one that stands still for seconds.
+_START_S = 240.0
+_STOP_S = 120.0
+_given_ports: set[int] = set()
 
 
 def cached(name: str, prepare: Callable[[Path], None]) -> Path:
@@ -39,7 +42,7 @@ def cached(name: str, prepare: Callable[[Path], None]) -> Path:
     return folder
 
 
-def run(*command: str | Path, timeout_s: float = 600.0) -> None:
+def run(*command: str | Path, timeout_s: float = 1200.0) -> None:
     """Run a tool that prepares or configures a server; fail with what it said."""
     done = subprocess.run(
         list(command), capture_output=True, text=True, timeout=timeout_s, check=False
@@ -63,7 +66,7 @@ def free_ports(n_ports: int) -> list[int]:
     """Return ports below those that clients get.
 
     A client that keeps on connecting to a dead server could otherwise be given the server's port
-    as its own, and the server not come back.
+    as its own, and the server not come back. No port is given twice: who got it may not listen yet.
     """
     found: list[int] = []
     while len(found) < n_ports:
@@ -71,7 +74,8 @@ def free_ports(n_ports: int) -> list[int]:
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(("127.0.0.1", port))
-            if port not in found:
+            if port not in _given_ports:
+                _given_ports.add(port)
                 found.append(port)
     return found
 
@@ -101,7 +105,7 @@ class ServerProcess:
         self._environment = {**os.environ, **(environment or {})}
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self, is_ready: Callable[[bytes], bool], *, timeout_s: float = 90.0) -> None:
+    def start(self, is_ready: Callable[[bytes], bool], *, timeout_s: float = _START_S) -> None:
         """Start, and return when ``is_ready`` says so of what it has told since then."""
         with self.log.open("ab") as log:
             told = log.tell()

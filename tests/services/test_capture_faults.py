@@ -21,7 +21,8 @@ from tests.services.server_process import free_ports
 from sidelight.service._demo_client import Metrics
 
 N_CLIENTS = 4
-PATIENCE_S = 60.0
+# A limit that a slow machine does not reach, nor one that stands still for seconds.
+PATIENCE_S = 180.0
 MODEL = "/v2/models/m/infer"
 FOUND = re.compile(rb"events found in the spool sink='sink' events=(\d+)")
 STOPPED = re.compile(
@@ -119,7 +120,8 @@ class Sink:
                 request.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, option)
                 request.close_connection = True
             case "slow":
-                for byte in b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n":
+                # An answer without an end: what was not taken must never look acknowledged.
+                for byte in itertools.chain(b"HTTP/1.1 200 OK\r\nx: ", itertools.repeat(120)):
                     if self._released.wait(1):
                         break
                     request.wfile.write(bytes([byte]))
@@ -298,7 +300,7 @@ def test_a_proxy_that_is_killed_under_load_loses_only_what_was_not_spooled_yet(
 
     assert load.wrong == []
     assert n_found >= 2 * 50 * N_CLIENTS
-    assert len(sink.ids) == n_found
+    assert len(set(sink.ids)) == n_found
     for client, arrived in by_client(sink.ids).items():
         # A beginning without a gap: what is missing is the last.
         n_arrived = (len(arrived) + 1) // 2
@@ -383,7 +385,8 @@ def test_a_full_disk_costs_events_that_are_counted_and_no_answer(
     metrics = proxy.metrics()
     check_account(metrics)
     assert metrics.total("capture_events_total", outcome="seen") == 2 * load.n_all
-    assert len(sink.ids) == metrics.total("capture_events_total", outcome="sent")
+    # What came again behind an unclear answer was sent once.
+    assert len(set(sink.ids)) == metrics.total("capture_events_total", outcome="sent")
     for arrived in by_client(sink.ids).values():
         assert arrived == sorted(arrived)
     assert proxy.stop() == 0

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _GUNICORN = "gunicorn==23.0.0"
 _PREDICT = "/v2/models/sums/infer"
+# Limits that a slow machine does not reach, nor one that stands still for seconds.
+_PATIENCE_S = 180.0
 _APPLICATIONS = """
 import json, os
 
@@ -55,6 +57,9 @@ async def of_asgi(scope, receive, send):
 
 wsgi = CaptureWsgiMiddleware(of_wsgi, **options)
 asgi = CaptureMiddleware(of_asgi, **options)
+for one in (wsgi, asgi):
+    # Everything is to be delivered at the end, on however slow a machine.
+    one.emitter._grace_s = 60.0
 """
 
 
@@ -84,7 +89,7 @@ class Application:
 
     def _is_ready(self) -> bool:
         with contextlib.suppress(httpx.TransportError):
-            return httpx.get(self.url, timeout=5).text == "ready"
+            return httpx.get(self.url, timeout=30).text == "ready"
         return False
 
     def ask(self, n_requests: int) -> dict[str, int]:
@@ -93,7 +98,7 @@ class Application:
         def one(number: int) -> tuple[str, int]:
             tensor = {"name": "x", "shape": [1, 2], "datatype": "FP64", "data": [number, 0.5]}
             # A connection of its own: any worker may take it.
-            answer = httpx.post(self.url + _PREDICT, json={"inputs": [tensor]}, timeout=30)
+            answer = httpx.post(self.url + _PREDICT, json={"inputs": [tensor]}, timeout=_PATIENCE_S)
             document = answer.json()
             assert document["outputs"][0]["data"] == [number + 0.5]
             return answer.headers["x-request-id"], document["pid"]
@@ -136,7 +141,7 @@ def _gunicorn() -> Path:
 def _start_gunicorn(application: Application, *options: str) -> None:
     application.start(
         *(sys.executable, "-m", "gunicorn", "application:wsgi", "--bind", "127.0.0.1:PORT"),
-        *("--workers", "3", "--graceful-timeout", "10", *options),
+        *("--workers", "3", "--timeout", "300", "--graceful-timeout", "100", *options),
         path=_gunicorn(),
     )
 
@@ -168,7 +173,7 @@ def test_everything_that_forked_workers_answered_is_stored(
 
     answers = model.ask(150)
     # On a slow machine the others are still being loaded.
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + _PATIENCE_S
     while len(set(answers.values())) == 1:
         assert time.monotonic() < deadline, "one process answers everything"
         answers |= model.ask(10)
@@ -185,6 +190,8 @@ def test_uvicorns_workers_deliver_before_they_end_by_their_signal(
     model.start(
         *(sys.executable, "-m", "uvicorn", "application:asgi"),
         *("--host", "127.0.0.1", "--port", "PORT", "--workers", "2"),
+        # Nobody is taken for dead who only stands still.
+        *("--timeout-worker-healthcheck", "300"),
     )
 
     answers = model.ask(100)
@@ -219,4 +226,6 @@ def _wait_spooled(model: Application, n_events: int) -> None:
             for path in model.spool.rglob("*.spool1")
         )
 
-    wait_until(lambda: n_spooled() >= n_events, f"{n_events} events are spooled", timeout_s=60)
+    wait_until(
+        lambda: n_spooled() >= n_events, f"{n_events} events are spooled", timeout_s=_PATIENCE_S
+    )

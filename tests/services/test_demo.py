@@ -17,8 +17,9 @@ import pytest
 
 from sidelight.service._demo_client import Metrics
 
-_DEMO_S = 300.0
-_STOP_S = 30.0
+# Limits that a slow machine does not reach, nor one that stands still for seconds.
+_DEMO_S = 900.0
+_STOP_S = 120.0
 _TRACED_S = 5.0
 _POLL_S = 0.02
 _STRACE = shutil.which("strace") is not None
@@ -59,7 +60,7 @@ class Demo:
             with contextlib.suppress(httpx.HTTPError, ValueError, IndexError):
                 words = _command(self.serve())
                 port = words[words.index("--port") + 1]
-                text = httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=5).text
+                text = httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=30).text
                 return Metrics(text).total("inferences_total") >= number
             return False
 
@@ -145,7 +146,7 @@ def test_the_demo_loses_nothing_when_the_collector_is_killed(demo: Demo) -> None
     with contextlib.suppress(DemoEndedError):
         for n_inferences in (500, 2500):
             demo.wait_inferences(n_inferences)
-            os.kill(demo.serve(), signal.SIGKILL)
+            _kill(demo.serve())
 
     _assert_nothing_is_lost(demo.finish())
 
@@ -159,13 +160,19 @@ def test_the_demo_loses_nothing_when_door_and_consumer_are_killed(demo: Demo) ->
             if role == "door" and _STRACE:
                 _kill_before_it_acknowledges(pid)
             else:
-                os.kill(pid, signal.SIGKILL)
+                _kill(pid)
 
     numbers = demo.finish()
 
     _assert_nothing_is_lost(numbers)
     # Any number: what was not acknowledged may have been labels only.
     print(f"{numbers['redelivered']} events came again")
+
+
+def _kill(pid: int) -> None:
+    # It may be over already, with its demo.
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
 
 
 def _kill_before_it_acknowledges(door: int) -> None:

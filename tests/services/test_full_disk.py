@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.services.conftest import _SIDELIGHT, run_command
+from tests.services.conftest import _SIDELIGHT, run_command, wait_until
 
 from sidelight.service._demo_client import Metrics
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tests.services.conftest import Service
 
 _SIZE = "64m"
+_PATIENCE_S = 180.0
 _N_BEFORE = 100
 _N_WHILE_FULL = 200
 # A file system of its own, which nobody but this process tree sees.
@@ -69,6 +70,17 @@ def _send(service: "Service", number: int, side: str) -> int:
     return answer.status_code
 
 
+def _is_copied(data: Path, copy: Path) -> bool:
+    """Copy the archive of a running service, which may be signing its progress meanwhile."""
+    shutil.rmtree(copy, ignore_errors=True)
+    try:
+        shutil.copytree(data / "raw", copy / "raw")
+    except OSError:
+        return False
+    shutil.copy(data / "format", copy)
+    return not [*copy.rglob("*.tmp")]
+
+
 def test_a_full_disk_loses_nothing_and_everything_goes_on_behind_it(service: "Service") -> None:
     disk = Disk(service)
     for number in range(_N_BEFORE):
@@ -104,8 +116,7 @@ def test_a_full_disk_loses_nothing_and_everything_goes_on_behind_it(service: "Se
 
     assert service.wait_for(judged, "all rows are judged").total("detector_rows_total") == n
     copy = service.data.with_name("copy")
-    shutil.copytree(disk.root / "raw", copy / "raw")
-    shutil.copy(disk.root / "format", copy)
+    wait_until(lambda: _is_copied(disk.root, copy), "a whole copy", timeout_s=_PATIENCE_S)
     assert service.stop() == 0
     verified = run_command("verify", "--data", str(copy))
     assert verified.returncode == 0, verified.stdout + verified.stderr

@@ -28,6 +28,9 @@ from sidelight.logger.grpc import serve_grpc
 _CLIENT = Path(__file__).with_name("tritonclient_calls.py")
 _VERSION = "2.73.0"
 _YES = b"\x08\x01"  # field 1, true: ServerLiveResponse, ModelReadyResponse
+_NO = b""
+# A limit that a slow machine does not reach, nor one that stands still for seconds.
+_PATIENCE_S = 300.0
 
 
 def python_with_tritonclient() -> Path:
@@ -57,15 +60,16 @@ class Kept:
 
 
 class Model(grpc.GenericRpcHandler):  # type: ignore[misc] # grpc has no types
-    """Answers as a Triton server does."""
+    """Answers as a Triton server does; ``slow`` is ready once it was asked for an answer."""
 
     def __init__(self) -> None:
+        self._is_slow_asked = False
         make = {"unary_unary": grpc.unary_unary_rpc_method_handler}
         self._handlers = {
             "ServerLive": make["unary_unary"](_yes),
-            "ModelReady": make["unary_unary"](_yes),
+            "ModelReady": make["unary_unary"](self._ready),
             "ModelInfer": make["unary_unary"](
-                _infer, ModelInferRequest.FromString, ModelInferResponse.SerializeToString
+                self._infer, ModelInferRequest.FromString, ModelInferResponse.SerializeToString
             ),
             "ModelStreamInfer": grpc.stream_stream_rpc_method_handler(
                 _stream, ModelInferRequest.FromString, ModelStreamInferResponse.SerializeToString
@@ -75,6 +79,15 @@ class Model(grpc.GenericRpcHandler):  # type: ignore[misc] # grpc has no types
     def service(self, handler_call_details: Any) -> Any:
         return self._handlers.get(handler_call_details.method.rpartition("/")[2])
 
+    async def _ready(self, request: bytes, _: Any) -> bytes:
+        return _YES if self._is_slow_asked or b"slow" not in request else _NO
+
+    async def _infer(self, request: Any, context: Any) -> Any:
+        if request.model_name == "slow":
+            self._is_slow_asked = True
+            await asyncio.Event().wait()
+        return await _infer(request, context)
+
 
 async def _yes(_: bytes, __: Any) -> bytes:
     return _YES
@@ -83,8 +96,6 @@ async def _yes(_: bytes, __: Any) -> bytes:
 async def _infer(request: Any, context: Any) -> Any:
     if request.model_name == "missing":
         await context.abort(grpc.StatusCode.NOT_FOUND, "Request for unknown model")
-    if request.model_name == "slow":
-        await asyncio.Event().wait()
     (values, *_) = request.raw_input_contents
     response = ModelInferResponse(model_name="flights", model_version="2", id=request.id)
     sums = np.frombuffer(values, "<f4").reshape(list(request.inputs[0].shape)).sum(axis=1)
@@ -125,10 +136,10 @@ async def called_through_the_proxy(tmp_path: Path) -> tuple[dict[str, Any], list
         client = await asyncio.create_subprocess_exec(
             python, _CLIENT, proxy.address, stdout=subprocess.PIPE
         )
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(_PATIENCE_S):
             output, _ = await client.communicate()
     finally:
-        await proxy.drain(5)
+        await proxy.drain(_PATIENCE_S)
         await model.stop(None)
     assert client.returncode == 0
     assert proxy.counts.tap_errors == proxy.counts.unmatched == proxy.counts.captured_bytes == 0
@@ -156,8 +167,12 @@ def test_tritonclient_is_answered_and_captured(tmp_path: Path) -> None:
             ["stream-2", [1]],
         ],
     }
-    by_id = {exchange.request_id.decode(): exchange for exchange in exchanges}
-    assert len(by_id) == len(exchanges) == 8
+    # The deadline of the client may have been over before the model was asked; then it tried again.
+    slow = [exchange for exchange in exchanges if exchange.status == 504]
+    assert slow[-1].request_id.startswith(b"slow")
+    others = [exchange for exchange in exchanges if exchange.status != 504]
+    by_id = {exchange.request_id.decode(): exchange for exchange in others}
+    assert len(by_id) == len(others) == 7
 
     one = by_id["one"]
     request, response = read(one, "request"), read(one, "response")
@@ -181,7 +196,7 @@ def test_tritonclient_is_answered_and_captured(tmp_path: Path) -> None:
     assert read(by_id["compressed"], "request").values == request.values
     assert len(by_id["large"].request_body) > 8_000_000
     missing = next(item for item in exchanges if b"model=missing" in item.target)
-    assert (missing.status, by_id["slow"].status) == (404, 504)
+    assert missing.status == 404
 
     assert read(by_id["stream-0"], "response").values == ([0],)
     assert read(by_id["stream-2"], "response").values == ([0, 1],)

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import duckdb
 import pytest
-from tests.services.conftest import wait_until
+from tests.services.conftest import command_of, wait_until
 
 from sidelight.adapters import EmbeddedDocuments
 from sidelight.adapters._lake_manifest import Manifest
@@ -38,7 +38,8 @@ _N_INJECTED = 21
 _KILLING_S = 240.0
 # So many are sent as fast as the pauses allow; a slow machine needs longer for the kills, not more.
 _MANY_INFERENCES = 20_000
-_RECOVERY_S = 60.0
+# Limits that a slow machine does not reach, nor one that stands still for seconds.
+_RECOVERY_S = 180.0
 _STREAM_INFERENCES = 500
 _STREAM_ROWS = 10
 _STREAM_KILLS = 5
@@ -141,6 +142,7 @@ class Traffic:
 
     def _run(self, place: int, seed: int) -> None:
         rng = random.Random(seed)
+        # What is not answered by then is sent again, as after a kill.
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=5)
         while True:
             self._plan(place)
@@ -249,7 +251,8 @@ class Killer:
         )
         try:
             said = tracer.communicate(timeout=5)[1]
-            assert b"not permitted" not in said, said
+            # Nobody is permitted to trace one that is about to be gone, either.
+            assert b"not permitted" not in said or not command_of(pid), said
             kind = f"{part} at {call}"
         except subprocess.TimeoutExpired:
             # A call that is rare: then at any moment.
@@ -280,7 +283,6 @@ def _moment(rng: random.Random) -> float:
     return rng.expovariate(1 / 0.003) if rng.random() < 0.5 else rng.uniform(0, 0.25)
 
 
-@pytest.mark.timeout(900)
 def test_what_was_acknowledged_is_stored_once_whatever_is_killed(service: "Service") -> None:
     rng = random.Random(20261)
     with Traffic(service.port, seed=1) as traffic:
@@ -300,7 +302,6 @@ def test_what_was_acknowledged_is_stored_once_whatever_is_killed(service: "Servi
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
-@pytest.mark.timeout(900)
 def test_what_was_acknowledged_is_stored_once_whatever_system_call_is_the_last(
     service: "Service",
 ) -> None:
@@ -429,7 +430,6 @@ def _rows_and_distinct(files: list[str]) -> tuple[int, int]:
     return found[0], found[1]
 
 
-@pytest.mark.timeout(900)
 def test_detection_continues_after_kills_as_if_nothing_had_happened(
     start_service: "Callable[..., Service]",
 ) -> None:
@@ -485,8 +485,14 @@ def _kill(service: "Service", parts: tuple[str, ...], rng: random.Random, *, n_s
         "rows are judged",
     )
     time.sleep(_moment(rng))
-    wait_until(lambda: service.children().keys() >= set(parts), f"{parts}", timeout_s=_RECOVERY_S)
-    children = service.children()
+    children: dict[str, int] = {}
+
+    def all_run() -> bool:
+        children.clear()
+        children.update(service.children())
+        return children.keys() >= set(parts)
+
+    wait_until(all_run, f"{parts}", timeout_s=_RECOVERY_S)
     for part in parts:
         os.kill(children[part], signal.SIGKILL)
 

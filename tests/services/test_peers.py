@@ -31,6 +31,10 @@ _IRIS = "/v2/models/iris/infer"
 _ROW = [5.1, 3.5, 1.4, 0.2]
 _COLUMNS = ["sepal length (cm)", "sepal width (cm)", "petal length (cm)", "petal width (cm)"]
 _JSON = {"Content-Type": "application/json"}
+# Limits that a slow machine does not reach, nor one that stands still for seconds.
+_ANSWER_S = 120
+_PATIENCE_S = 300.0
+_MOST_RUNS = 20
 _SEGMENT_RECORDS = 10_000
 _SEGMENT_BYTES = 64 << 20
 
@@ -65,7 +69,7 @@ def _ask(url: str, path: str, body: bytes, headers: Mapping[str, str]) -> Answer
     lines = {"Host": "model", **headers, "Content-Length": str(len(body)), "Connection": "close"}
     head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
     request = f"POST {path} HTTP/1.1\r\n{head}\r\n".encode() + body
-    with socket.create_connection((str(place.hostname), place.port or 80), timeout=30) as client:
+    with socket.create_connection((str(place.hostname), place.port or 80), _ANSWER_S) as client:
         client.sendall(request)
         parts = list(iter(lambda: client.recv(65536), b""))
     start, _, answer = b"".join(parts).partition(b"\r\n\r\n")
@@ -96,7 +100,7 @@ def _script(peer: str, text: str, *arguments: str) -> Any:
         [python_of(peer), "-W", "ignore", "-c", text, *arguments],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=_PATIENCE_S,
         check=False,
         env={**os.environ, **COMPILING},
     )
@@ -175,7 +179,15 @@ def test_curl_and_httpx_are_answered_by_mlserver_as_without_the_proxy(
     def curl(url: str, name: str, *options: str) -> bytes:
         done = subprocess.run(
             [
-                *(needed("curl"), "-sS", "--fail", "--max-time", "30", "--data-binary", "@-"),
+                *(
+                    needed("curl"),
+                    "-sS",
+                    "--fail",
+                    "--max-time",
+                    str(_ANSWER_S),
+                    "--data-binary",
+                    "@-",
+                ),
                 *("-H", "Content-Type: application/json", *options, url + _IRIS),
             ],
             input=_v2(name),
@@ -329,18 +341,24 @@ def test_everything_that_wrk_was_answered_by_mlserver_is_at_the_collector(
     script = tmp_path / "load.lua"
     script.write_text(_WRK % (_IRIS, _v2().decode()))
 
-    done = subprocess.run(
-        [needed("wrk"), "-t1", "-c4", "-d1s", "--timeout", "30s", "-s", str(script), proxy.url],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
-
-    print(done.stdout)
-    assert "Non-2xx" not in done.stdout
-    assert "Socket errors" not in done.stdout
-    n_answered = int(re.findall(r"(\d+) requests in", done.stdout)[0])
+    n_answered = n_runs = 0
+    # A machine that stands still for that second answers nothing in it.
+    while not n_answered and n_runs < _MOST_RUNS:
+        n_runs += 1
+        done = subprocess.run(
+            [
+                *(needed("wrk"), "-t1", "-c4", "-d1s", "--timeout", f"{_ANSWER_S}s"),
+                *("-s", str(script), proxy.url),
+            ],
+            capture_output=True,
+            text=True,
+            timeout=_PATIENCE_S,
+            check=True,
+        )
+        print(done.stdout)
+        assert "Non-2xx" not in done.stdout
+        assert "Socket errors" not in done.stdout
+        n_answered = int(re.findall(r"(\d+) requests in", done.stdout)[0])
     assert n_answered
     service.wait_for(
         lambda metrics: metrics.total("inferences_total") >= n_answered, "all answers are stored"

@@ -18,6 +18,8 @@ _INFER = "/inference.GRPCInferenceService/ModelInfer"
 # model_name "m", id "r-1"; an answer with the same.
 _REQUEST = b"\x0a\x01m\x1a\x03r-1"
 _ANSWER = b"\x0a\x01m\x1a\x03r-1"
+# A limit that a slow machine does not reach, nor one that stands still for seconds.
+_PATIENCE_S = 180.0
 _ADDRESS = re.compile(rb"grpc='(127\.0\.0\.1:\d+)'")
 
 
@@ -36,7 +38,7 @@ class _Model:
     def infer(self, request: bytes, context: Any) -> bytes:
         assert request == _REQUEST, context
         self.asked.set()
-        assert self.may_answer.wait(30)
+        assert self.may_answer.wait(_PATIENCE_S)
         return _ANSWER
 
     def close(self) -> None:
@@ -97,14 +99,16 @@ def test_a_call_is_captured_and_what_is_in_work_is_answered_at_the_end(
 ) -> None:
     url, events = sink
     proxy = make_proxy()
-    address = _start(proxy, "--grpc-upstream", model.address, "--sink", url)
+    address = _start(
+        proxy, "--grpc-upstream", model.address, "--sink", url, "--config", str(proxy.patient)
+    )
     with grpc.insecure_channel(address) as channel:
         infer = channel.unary_unary(_INFER)
-        first = infer(_REQUEST, timeout=30)
+        first = infer(_REQUEST, timeout=_PATIENCE_S)
         model.asked.clear()
         model.may_answer.clear()
-        second = infer.future(_REQUEST, timeout=30)
-        assert model.asked.wait(30)
+        second = infer.future(_REQUEST, timeout=_PATIENCE_S)
+        assert model.asked.wait(_PATIENCE_S)
 
         proxy.terminate()
         with pytest.raises(subprocess.TimeoutExpired):
@@ -134,8 +138,8 @@ def test_a_call_that_is_never_answered_does_not_hold_up_the_end(
     address = _start(proxy, "--config", str(path))
     model.may_answer.clear()
     with grpc.insecure_channel(address) as channel:
-        call = channel.unary_unary(_INFER).future(_REQUEST, timeout=60)
-        assert model.asked.wait(30)
+        call = channel.unary_unary(_INFER).future(_REQUEST, timeout=_PATIENCE_S)
+        assert model.asked.wait(_PATIENCE_S)
 
         proxy.terminate()
         status = proxy.wait()
@@ -156,9 +160,9 @@ def test_both_doors_share_one_account(
             "grpc-listen": "127.0.0.1:0",
         }
     )
-    httpx.post(f"{proxy.url}/v1/models/h:predict", json={"instances": [[1]]})
+    httpx.post(f"{proxy.url}/v1/models/h:predict", json={"instances": [[1]]}, timeout=_PATIENCE_S)
     with grpc.insecure_channel(proxy.wait_for_log(_ADDRESS)[1].decode()) as channel:
-        channel.unary_unary(_INFER)(_REQUEST, timeout=30)
+        channel.unary_unary(_INFER)(_REQUEST, timeout=_PATIENCE_S)
     # The caller has its answer before the account does.
     proxy.wait_for_metrics(
         lambda metrics: metrics.total("capture_events_total", outcome="seen") == 4

@@ -16,6 +16,10 @@ import pytest
 
 _STOPPED = re.compile(r"stopped sink='(\w+)' seen=(\d+) .*in_spool=(\d+)")
 _SPOOLED = re.compile(r"in_spool=(\d+)")
+# Limits that a slow machine does not reach, nor one that stands still for seconds.
+_ANSWER_S = 120.0
+_PATIENCE_S = 180.0
+_MOST_ATTEMPTS = 20
 
 
 @pytest.fixture
@@ -30,7 +34,7 @@ def silent() -> Iterator[str]:
 def _wait_until_handled(proxy: Any, number: signal.Signals) -> None:
     """Return as soon as the process has its own answer to a signal; it is still starting."""
     status = Path(f"/proc/{proxy.pid}/status")
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + _PATIENCE_S
     # No pause: it is to be met in the middle of its start.
     while time.monotonic() < deadline:
         caught = re.search(r"SigCgt:\s*([0-9a-f]+)", status.read_text())
@@ -79,7 +83,7 @@ def test_everything_that_was_captured_is_sent_before_the_end(
     start_proxy: Any, receiver: Any
 ) -> None:
     proxy = start_proxy(upstream=receiver.url, sink=f"{receiver.url}/")
-    with httpx.Client() as client:
+    with httpx.Client(timeout=_ANSWER_S) as client:
         for _ in range(50):
             client.post(f"{proxy.url}/v1/models/m:predict", json={"instances": [[1]]})
 
@@ -92,35 +96,46 @@ def test_everything_that_was_captured_is_sent_before_the_end(
 def test_a_stop_in_the_middle_of_a_reload_loses_nothing(
     start_proxy: Any, receiver: Any, silent: str, tmp_path: Path
 ) -> None:
-    path = tmp_path / "sidelight.yaml"
+    for _ in range(_MOST_ATTEMPTS):
+        receiver.events.clear()
+        proxy, n_asked = _being_reloaded(start_proxy, receiver, silent, tmp_path / "sidelight.yaml")
+        is_in_the_middle = not proxy.metrics().total("capture_reloads_total")
+        status = proxy.stop()
+        told = {
+            name: (int(seen), int(rest))
+            for name, seen, rest in _STOPPED.findall(proxy.log.read_text())
+        }
+
+        assert status == 0
+        assert told["removed"][0] + told["brought"][0] == 2 * n_asked
+        assert told["removed"][0] == told["removed"][1] > 0
+        assert told["brought"] == (len(receiver.events), 0)
+        # On a machine that stood still for seconds the reload is over before the stop.
+        if is_in_the_middle:
+            return
+    pytest.fail("each reload was over before the stop")
+
+
+def _being_reloaded(start_proxy: Any, receiver: Any, silent: str, path: Path) -> tuple[Any, int]:
+    """Return a proxy whose sink is being replaced, and how often it was asked."""
+    section = {"upstream": receiver.url, "grace": "2m"}
     removed = {"name": "removed", "http": {"url": f"{silent}/"}}
     brought = {"name": "brought", "http": {"url": f"{receiver.url}/"}}
-    path.write_bytes(orjson.dumps({"proxy": {"upstream": receiver.url, "sinks": [removed]}}))
+    path.write_bytes(orjson.dumps({"proxy": {**section, "sinks": [removed]}}))
     proxy = start_proxy(config=path)
     _ask(proxy, 10)
     n_asked = 10
-
     # The flush of the removed one takes its time: its receiver never answers.
-    path.write_bytes(orjson.dumps({"proxy": {"upstream": receiver.url, "sinks": [brought]}}))
+    path.write_bytes(orjson.dumps({"proxy": {**section, "sinks": [brought]}}))
     proxy.hang_up()
     while not proxy.metrics().total("capture_events_total", sink="brought", outcome="seen"):
         _ask(proxy, 1)
         n_asked += 1
-    reloads = proxy.metrics().total("capture_reloads_total")
-    status = proxy.stop()
-    told = {
-        name: (int(seen), int(rest)) for name, seen, rest in _STOPPED.findall(proxy.log.read_text())
-    }
-
-    assert reloads == 0, "the reload was over before the stop"
-    assert status == 0
-    assert told["removed"][0] + told["brought"][0] == 2 * n_asked
-    assert told["removed"][0] == told["removed"][1] > 0
-    assert told["brought"] == (len(receiver.events), 0)
+    return proxy, n_asked
 
 
 def _ask(proxy: Any, n_requests: int) -> None:
-    with httpx.Client() as client:
+    with httpx.Client(timeout=_ANSWER_S) as client:
         for _ in range(n_requests):
             client.post(f"{proxy.url}/v1/models/m:predict", json={"instances": [[1]]})
 
@@ -132,9 +147,12 @@ def test_what_is_in_work_is_answered_and_captured_before_the_end(
     receiver.may_answer.clear()
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(
-            httpx.post, f"{proxy.url}/v1/models/m:predict", json={"instances": [[1]]}, timeout=30
+            httpx.post,
+            f"{proxy.url}/v1/models/m:predict",
+            json={"instances": [[1]]},
+            timeout=_ANSWER_S,
         )
-        assert receiver.asked.wait(30)
+        assert receiver.asked.wait(_PATIENCE_S)
 
         proxy.terminate()
         with pytest.raises(subprocess.TimeoutExpired):
@@ -151,13 +169,14 @@ def test_what_cannot_be_sent_is_in_the_spool_at_the_end_and_sent_by_the_next_one
     start_proxy: Any, receiver: Any
 ) -> None:
     proxy = start_proxy(upstream=receiver.url, sink="http://127.0.0.1:1/")
-    with httpx.Client() as client:
+    with httpx.Client(timeout=_ANSWER_S) as client:
         for _ in range(20):
             client.post(f"{proxy.url}/v1/models/m:predict", json={"instances": [[1]]})
     first = proxy.stop()
     told = _SPOOLED.search(proxy.log.read_text())
 
     proxy.start(upstream=receiver.url, sink=f"{receiver.url}/")
+    proxy.wait_for_metrics(lambda metrics: not metrics.total("capture_pending_events"))
     second = proxy.stop()
 
     assert (first, second) == (0, 0)
@@ -169,8 +188,8 @@ def test_what_cannot_be_sent_is_in_the_spool_at_the_end_and_sent_by_the_next_one
 @pytest.mark.parametrize(
     ("numbers", "grace"),
     [
-        pytest.param([signal.SIGTERM, signal.SIGTERM], "2s", id="twice"),
-        pytest.param([signal.SIGTERM, signal.SIGHUP], "2s", id="reload-while-stopping"),
+        pytest.param([signal.SIGTERM, signal.SIGTERM], "10s", id="twice"),
+        pytest.param([signal.SIGTERM, signal.SIGHUP], "10s", id="reload-while-stopping"),
         # It must end long before its grace.
         pytest.param([signal.SIGINT, signal.SIGINT], "10m", id="a-person-in-a-hurry"),
     ],
@@ -198,9 +217,13 @@ def test_a_model_that_never_answers_does_not_hold_up_the_end(
         proxy.wait_until_stopping()
         proxy.send_signal(numbers[1])
         status = proxy.wait()
-        client.settimeout(10)
+        client.settimeout(_ANSWER_S)
         answer = client.recv(65536)
 
     assert status == 0
     assert answer == b""
-    assert [event.get("statuscode") for event in receiver.events] == [None, "499"]
+    # What a machine that stood still did not send within the grace, the next one does.
+    proxy.start(upstream=silent, sink=f"{receiver.url}/")
+    proxy.wait_for_metrics(lambda metrics: not metrics.total("capture_pending_events"))
+    once = {(event["id"], event["type"]): event for event in receiver.events}
+    assert [event.get("statuscode") for event in once.values()] == [None, "499"]

@@ -1,5 +1,6 @@
 """Several sinks behind one proxy: each gets everything, a dead one holds up no other."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 _OUTCOMES = ("sent", "sampled_out", "dropped")
 _DEAD = "http://127.0.0.1:1/"
+_ANSWER_S = 120.0
 
 
 @pytest.fixture
@@ -41,7 +43,7 @@ def configured(start_proxy: Any, tmp_path: Path, receiver: Any) -> Callable[...,
 
 
 def _ask(proxy: Any, n_requests: int) -> None:
-    with httpx.Client() as client:
+    with httpx.Client(timeout=_ANSWER_S) as client:
         for number in range(n_requests):
             body = {"instances": [[number]]}
             answer = client.post(f"{proxy.url}/v1/models/m:predict", json=body)
@@ -144,4 +146,4 @@ def test_a_spool_that_no_sink_takes_up_is_said_at_the_start(
 
     proxy.start(upstream=receiver.url, config=path)
 
-    assert "events of a sink that is not configured wait" in proxy.log.read_text()
+    assert proxy.wait_for_log(re.compile(b"events of a sink that is not configured wait"))
