@@ -27,6 +27,8 @@ _MAX_REJECTED: Final = 32
 _REJECTED_PAUSE_S: Final = 1.0
 # Nothing waits for a sink that is closed: what it has taken is safe there.
 _CLOSING_S: Final = 5.0
+# Of the grace of a flush, at most.
+_DISK_S: Final = 2.0
 
 
 class Lane:
@@ -141,7 +143,8 @@ class Lane:
         Parameters
         ----------
         grace_s : float
-            Seconds. A quarter of it, at most two, is left for the disk.
+            Seconds. A quarter of it, at most two, is left for the disk, also where the process
+            stood still and the sink's part took longer.
         disk_s : float, default 0.0
             What the disk has beyond that, where nothing waits for the end; seconds.
         reason : str, default "shutdown"
@@ -153,7 +156,7 @@ class Lane:
         self._hurry.set()
         self._arrived.set()
         self._full.set()
-        reserve_s = min(2.0, grace_s / 4)
+        reserve_s = min(_DISK_S, grace_s / 4)
         if self._sender is not None:
             await asyncio.wait({self._sender}, timeout=grace_s - reserve_s)
         self._stop.set()
@@ -161,7 +164,7 @@ class Lane:
             self._sending.cancel()
         self.backlog.pressure.set()
         ending = asyncio.create_task(self._end(reason))
-        await asyncio.wait({ending}, timeout=max(0.0, deadline - loop.time()))
+        await asyncio.wait({ending}, timeout=max(reserve_s, deadline - loop.time()))
         for task in (ending, self._sender, self._spiller):
             if task is not None and not task.done():
                 log.error(
