@@ -49,7 +49,7 @@ _ROWS = 24_000
 _QUICK_ROWS = 7_000
 # The detectors count the rows of the reference file before those of the stream.
 _REFERENCE_ROWS = 2_000
-_SETTLE_S = 60.0
+_SETTLE_S = 180.0
 _SHOWN_OUTLIERS = 3
 
 

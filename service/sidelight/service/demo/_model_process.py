@@ -77,7 +77,7 @@ class ModelProcess:
         """Exit code, None while it runs."""
         return self._process.poll()
 
-    def ready(self, *, timeout_s: float = 60.0) -> ModelFacts:
+    def ready(self, *, timeout_s: float = 180.0) -> ModelFacts:
         """Wait until the model is trained and its port is open.
 
         Raises
