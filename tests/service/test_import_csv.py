@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from sidelight.service._import_csv import CsvForm, csv_rows
-from sidelight.service.errors import ConfigurationError
+from sidelight.service.errors import BadRequest, ConfigurationError
 
 
 def _column(tmp_path: Path, *cells: str, form: CsvForm | None = None) -> list[Any]:
@@ -92,3 +92,29 @@ def test_columns_that_are_to_be_text_are(tmp_path: Path) -> None:
         {"version": "1.10", "x": 1.1},
         {"version": "2", "x": 2.0},
     ]
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16", "utf-8-sig"])
+def test_characters_are_read_as_they_are_said_to_be_written(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_bytes("größe;b\nä;1\n".encode(encoding))
+
+    assert list(csv_rows(path, CsvForm(encoding=encoding))) == [{"größe": "ä", "b": 1}]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param("größe,b\n1,2\n".encode("cp1252"), id="in a name"),
+        pytest.param(b"a,b\n" + b"1,2\n" * 10_000 + b"\xe4,2\n", id="in a cell"),
+    ],
+)
+def test_characters_of_another_encoding_are_refused(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_bytes(data)
+
+    with pytest.raises(BadRequest, match="CSV in utf-8"):
+        list(csv_rows(path))
+    for unknown in ("rot13", "none", "a\nb"):
+        with pytest.raises(ConfigurationError, match="--encoding"):
+            CsvForm(encoding=unknown)

@@ -200,6 +200,7 @@ def import_(
     delimiter: Annotated[
         str | None, typer.Option(help="One character between cells of CSV; found out else.")
     ] = None,
+    encoding: Annotated[str, typer.Option(help="Of CSV, such as cp1252 or utf-16.")] = "utf-8",
     *,
     decimal_comma: Annotated[
         bool, typer.Option("--decimal-comma", help="Numbers of CSV are written as 1,5.")
@@ -226,7 +227,7 @@ def import_(
     if format is not None and known is None:
         fail(f"--format: expected one of {', '.join(FORMATS)}, got {format!r}")
     try:
-        form = CsvForm(delimiter=delimiter, decimal_comma=decimal_comma)
+        form = CsvForm(delimiter=delimiter, decimal_comma=decimal_comma, encoding=encoding)
         mapped = None
         if deployment is not None:
             mapped = Mapped(

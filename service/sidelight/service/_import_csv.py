@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,12 +11,12 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
 from sidelight.service._import_reading import arrow_stream, check_names, not_read, opened
-from sidelight.service.errors import ConfigurationError
+from sidelight.service.errors import BadRequest, ConfigurationError
 
 _BLOCK_BYTES: Final = 4 << 20
-_FIRST_LINE_BYTES: Final = 1 << 20
+_FIRST_LINE: Final = 1 << 20
 # The first of those that are there equally often.
-_DELIMITERS: Final = (b",", b";", b"\t", b"|")
+_DELIMITERS: Final = (",", ";", "\t", "|")
 # What the text of a column may be read as, the narrowest first; text otherwise.
 _TYPES: Final = (pa.int64(), pa.uint64(), pa.float64(), pa.bool_())
 # No number keeps the zeros of a postcode, and no float the digits of a long id.
@@ -34,18 +35,27 @@ class CsvForm:
         the line of names has most of.
     decimal_comma : bool, default False
         Numbers are written as ``1,5``.
+    encoding : str, default "utf-8"
+        Of the characters, by its name in Python.
 
     Raises
     ------
     ConfigurationError
-        When the delimiter is not one character that can separate.
+        When the delimiter is not one character that can separate, or nobody knows the encoding.
 
     """
 
     delimiter: str | None = None
     decimal_comma: bool = False
+    encoding: str = "utf-8"
 
     def __post_init__(self) -> None:
+        try:
+            "".encode(self.encoding)
+        except (LookupError, ValueError):
+            raise ConfigurationError(
+                f"--encoding: expected one such as utf-8, cp1252 or utf-16, got {self.encoding!r}"
+            ) from None
         given = self.delimiter
         if given is not None and (len(given) != 1 or not given.isascii() or given in '"\r\n'):
             raise ConfigurationError(
@@ -80,8 +90,10 @@ def csv_rows(
                 for name, column in zip(batch.schema.names, batch.columns, strict=True)
             ]
             yield from pa.RecordBatch.from_arrays(columns, names=batch.schema.names).to_pylist()
+    except UnicodeError:
+        raise BadRequest(f"expected CSV in {form.encoding}, got other bytes: --encoding") from None
     except (pa.ArrowInvalid, OSError) as error:
-        raise not_read("CSV with a line of names", error) from error
+        raise not_read(f"CSV in {form.encoding} with a line of names", error) from error
 
 
 def _types(path: Path, form: CsvForm) -> dict[str, pa.DataType]:
@@ -116,8 +128,8 @@ def _numbers(column: pa.Array, form: CsvForm) -> pa.Array:
 
 def _batches(path: Path, form: CsvForm) -> Iterator[pa.RecordBatch]:
     """Yield a file as text, null where a cell is missing."""
-    reading = pa_csv.ReadOptions(block_size=_BLOCK_BYTES)
-    delimiter = form.delimiter or _delimiter(path)
+    reading = pa_csv.ReadOptions(block_size=_BLOCK_BYTES, encoding=form.encoding)
+    delimiter = form.delimiter or _delimiter(path, form)
     parsing = pa_csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
     with arrow_stream(path) as file, pa_csv.open_csv(file, reading, parsing) as reader:
         names = reader.schema.names
@@ -131,8 +143,8 @@ def _batches(path: Path, form: CsvForm) -> Iterator[pa.RecordBatch]:
         yield from reader
 
 
-def _delimiter(path: Path) -> str:
-    with opened(path) as file:
-        names = file.readline(_FIRST_LINE_BYTES)
-    unquoted = b"".join(names.split(b'"')[::2])
-    return max(_DELIMITERS, key=unquoted.count).decode()
+def _delimiter(path: Path, form: CsvForm) -> str:
+    with opened(path) as file, TextIOWrapper(file, form.encoding, newline="\n") as text:
+        names = text.readline(_FIRST_LINE)
+    unquoted = "".join(names.split('"')[::2])
+    return max(_DELIMITERS, key=unquoted.count)

@@ -67,7 +67,9 @@ def json_object(line: bytes, number: int) -> dict[str, Any]:
     except orjson.JSONDecodeError:
         raise BadRequest(f"line {number}: expected a JSON object, got other bytes") from None
     if not isinstance(value, dict):
-        raise BadRequest(f"line {number}: expected a JSON object, got another value")
+        raise BadRequest(
+            f"line {number}: expected a JSON object a line, got a {type(value).__name__}"
+        )
     return value
 
 

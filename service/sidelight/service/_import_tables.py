@@ -5,7 +5,7 @@ import hashlib
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
 
@@ -20,6 +20,10 @@ _SOURCE: Final = "sidelight-import"
 _MAX_INT64: Final = 1 << 63
 _INTEGER: Final = "INT64"
 _FLOAT: Final = "FP64"
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECONDS: Final = 1_000_000
+# Seconds, milliseconds, microseconds, nanoseconds.
+_PER_SECOND: Final = (1, 10**3, 10**6, 10**9)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +41,7 @@ class Mapped:
     labels : tuple of str
         Columns that became known later.
     request_id, time, version : str or None
-        Columns with the id, the time (RFC 3339, or seconds since 1970) and the model version.
+        Columns with the id, the time (RFC 3339, or a number since 1970) and the model version.
 
     Raises
     ------
@@ -259,10 +263,8 @@ def _time(value: Any, number: int) -> str | None:
         case date():
             return datetime(value.year, value.month, value.day, tzinfo=UTC).isoformat()
         case int() | float() if not isinstance(value, bool):
-            try:
-                return datetime.fromtimestamp(value, UTC).isoformat()
-            except (ValueError, OverflowError, OSError):
-                pass
+            if (moment := _moment(value)) is not None:
+                return moment.isoformat()
         case str():
             try:
                 read = datetime.fromisoformat(value)
@@ -271,7 +273,22 @@ def _time(value: Any, number: int) -> str | None:
             else:
                 return (read if read.tzinfo else read.replace(tzinfo=UTC)).isoformat()
     raise BadRequest(
-        f"row {number}: the time cannot be read",
-        expected="RFC 3339, or seconds since 1970",
-        got=type(value).__name__,
+        f"row {number}: the time cannot be read: expected RFC 3339, or a number since 1970, "
+        f"got {type(value).__name__}"
     )
+
+
+def _moment(since_1970: float) -> datetime | None:
+    """Return the moment of a number of seconds, or of the largest smaller unit that it can be."""
+    for per_second in _PER_SECOND:
+        # Whole numbers of nanoseconds have more digits than a float.
+        microseconds = since_1970 * _MICROSECONDS
+        if isinstance(since_1970, int):
+            microseconds //= per_second
+        else:
+            microseconds /= per_second
+        try:
+            return _EPOCH + timedelta(microseconds=microseconds)
+        except (ValueError, OverflowError):
+            continue
+    return None
