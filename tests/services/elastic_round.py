@@ -28,7 +28,7 @@ _QUESTIONS = (
 
 def _refresh(url: str, prefix: str) -> None:
     request = urllib.request.Request(f"{url}/{prefix}-*/_refresh", method="POST")
-    with urllib.request.urlopen(request, timeout=30):
+    with urllib.request.urlopen(request, timeout=120):
         pass
 
 

@@ -139,7 +139,7 @@ class ElasticServer:
         request = urllib.request.Request(
             self.url + path, data, {"content-type": "application/json"}, method=method
         )
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=120) as answer:
             return json.loads(answer.read())
 
     def documents(self, index: str) -> list[dict[str, Any]]:

@@ -77,14 +77,15 @@ class S3Server:
         self.process.kill()
         shutil.rmtree(self._data, ignore_errors=True)
 
-    def files(self) -> S3FileSystem:
-        """Return a client that is not ours."""
+    def files(self, *, timeout_s: float = 60.0) -> S3FileSystem:
+        """Return a client that is not ours, and has more patience."""
         return S3FileSystem(
             endpoint_override=self.endpoint,
             region="us-east-1",
             access_key=_KEY,
             secret_key=_SECRET,
-            connect_timeout=10,
+            connect_timeout=timeout_s,
+            request_timeout=timeout_s,
         )
 
     def _is_writable(self) -> bool:
@@ -94,7 +95,9 @@ class S3Server:
         except (urllib.error.URLError, OSError):
             return False
         with contextlib.suppress(OSError):
-            with self.files().open_output_stream(f"{BUCKET}/.ready") as stream:
+            # One that is only half awake may never answer: it is asked anew.
+            client = self.files(timeout_s=5)
+            with client.open_output_stream(f"{BUCKET}/.ready") as stream:
                 stream.write(b"yes")
             return True
         return False

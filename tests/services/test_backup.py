@@ -9,11 +9,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Self
 
 import httpx
+from tests.services.conftest import command_of, wait_until
 
 if TYPE_CHECKING:
     from tests.services.conftest import Service
 
 _BACKUPS = 2
+_PATIENCE_S = 240.0
 
 
 class _Load:
@@ -58,7 +60,11 @@ class _Load:
 
 def _wait_for_more(service: "Service", load: _Load, n: int) -> None:
     wanted = load.acknowledged + n
-    service.wait_for(lambda metrics: metrics.total("inferences_total") >= wanted, "more was stored")
+    service.wait_for(
+        lambda metrics: metrics.total("inferences_total") >= wanted,
+        "more was stored",
+        timeout_s=_PATIENCE_S,
+    )
 
 
 def test_a_backup_under_load_is_intact_and_starts_with_everything_acknowledged_before(
@@ -78,7 +84,14 @@ def test_a_backup_under_load_is_intact_and_starts_with_everything_acknowledged_b
             )
             assert done.returncode == 0, done.stdout + done.stderr
             assert done.stdout.startswith("intact: ")
+    children = service.children()
     service.kill()
+    # They end by themselves, and until then have files in the folder.
+    wait_until(
+        lambda: not any(command_of(pid) for pid in children.values()),
+        "all of it is gone",
+        timeout_s=_PATIENCE_S,
+    )
     # What was lost is lost, with it everything that was not copied.
     shutil.rmtree(service.data)
     target.rename(service.data)
@@ -86,7 +99,9 @@ def test_a_backup_under_load_is_intact_and_starts_with_everything_acknowledged_b
     service.start()
 
     restored = service.wait_for(
-        lambda metrics: metrics.total("inferences_total") >= had[-1], "all of it is stored"
+        lambda metrics: metrics.total("inferences_total") >= had[-1],
+        "all of it is stored",
+        timeout_s=_PATIENCE_S,
     )
     items = service.get_all("/v1/inferences")
     numbers = sorted(int(item["request_id"][1:]) for item in items)

@@ -1,9 +1,11 @@
 """The lake in a real object store: it comes, goes and comes back, and no row is lost or twice."""
 
-import subprocess
+import itertools
+import json
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx
 import pyarrow as pa
@@ -23,6 +25,7 @@ from sidelight.adapters import (
     Manifest,
     Place,
 )
+from sidelight.logger._checkpoint import Checkpoint
 from sidelight.payloads import ROW_SCHEMA, Batch
 from sidelight.service._lake_moving import LakeMover
 
@@ -30,7 +33,9 @@ if TYPE_CHECKING:
     from tests.services.conftest import Service
 
 _N_ROWS = 50
-_MOVED_S = 90.0
+_PATIENCE_S = 240.0
+
+_Answer = TypeVar("_Answer")
 
 
 def _place(server: S3Server, folder: Path, prefix: str) -> Place:
@@ -42,6 +47,19 @@ def _place(server: S3Server, folder: Path, prefix: str) -> Place:
     return Place(
         url=f"s3://{BUCKET}/{prefix}", endpoint=server.endpoint, region="us-east-1", **keys
     )
+
+
+def _answered(ask: Callable[[], _Answer]) -> _Answer:
+    """Return what comes of something once the bucket answers; ours gives it up within seconds."""
+    answers: list[_Answer] = []
+
+    def is_answered() -> bool:
+        with suppress(LakeUnreachable):
+            answers.append(ask())
+        return bool(answers)
+
+    wait_until(is_answered, "the bucket answers", timeout_s=_PATIENCE_S)
+    return answers[0]
 
 
 def _objects(server: S3Server, prefix: str) -> dict[str, int]:
@@ -92,6 +110,13 @@ class Moved:
         )
         self._position += 1
 
+    def move(self) -> None:
+        """Let a round come to its end."""
+        _answered(self.mover.round)
+
+    def count(self, **question: Any) -> int:
+        return _answered(lambda: self.queries.count(**question))
+
     def local(self) -> list[Path]:
         return sorted((self.data / "lake").rglob("*.parquet"))
 
@@ -112,7 +137,7 @@ def test_files_live_in_the_bucket_and_are_read_from_there(
 ) -> None:
     for _ in range(3):
         moved.add()
-    moved.mover.round()
+    moved.move()
     objects = _objects(s3, tmp_path.name)
 
     assert moved.local() == []
@@ -124,9 +149,9 @@ def test_files_live_in_the_bucket_and_are_read_from_there(
         f"{BUCKET}/{tmp_path.name}/lake/inferences", filesystem=s3.files(), partitioning=None
     )
     assert dataset.count_rows() == 3 * _N_ROWS
-    assert moved.queries.count() == 3 * _N_ROWS
-    assert moved.queries.count(where="features.x >= 100") == _N_ROWS
-    found = moved.queries.get("i77")
+    assert moved.count() == 3 * _N_ROWS
+    assert moved.count(where="features.x >= 100") == _N_ROWS
+    found = _answered(lambda: moved.queries.get("i77"))
     assert found is not None
     assert found.rows[0].features == {"x": 77.0}
 
@@ -134,25 +159,25 @@ def test_files_live_in_the_bucket_and_are_read_from_there(
 def test_merges_replace_objects(moved: Moved, s3: S3Server, tmp_path: Path) -> None:
     for _ in range(3):
         moved.add()
-    moved.mover.round()
+    moved.move()
     before = _objects(s3, tmp_path.name)
 
     compaction = moved.lake.compact(Manifest(moved.documents), min_files=2)
     assert compaction is not None
     moved.documents.put(compaction.documents)
-    moved.mover.round()
+    moved.move()
     moved.documents.put(moved.lake.remove(compaction.obsolete))
 
     after = _objects(s3, tmp_path.name)
     assert len(after) == len(before) - 2
-    assert moved.queries.count() == 3 * _N_ROWS
+    assert moved.count() == 3 * _N_ROWS
 
 
 def test_a_store_that_is_down_delays_its_files_alone(
     moved: Moved, s3: S3Server, tmp_path: Path
 ) -> None:
     moved.add()
-    moved.mover.round()
+    moved.move()
     s3.kill()
     try:
         moved.add()
@@ -167,23 +192,9 @@ def test_a_store_that_is_down_delays_its_files_alone(
     finally:
         s3.start()
 
-    def is_moved() -> bool:
-        try:
-            moved.mover.round()
-        except LakeUnreachable:
-            return False
-        return True
-
-    wait_until(is_moved, "the store takes files again", timeout_s=60)
-
-    def is_whole() -> bool:
-        # It takes files again some seconds before it gives any.
-        try:
-            return moved.queries.count() == 2 * _N_ROWS
-        except LakeUnreachable:
-            return False
-
-    wait_until(is_whole, "all can be read", timeout_s=60)
+    # It takes files again some seconds before it gives any.
+    moved.move()
+    assert moved.count() == 2 * _N_ROWS
     assert len([name for name in _objects(s3, tmp_path.name) if name.endswith(".parquet")]) == 2
 
 
@@ -191,26 +202,27 @@ def test_what_a_kill_left_there_is_deleted_and_what_counts_is_not(
     moved: Moved, s3: S3Server, tmp_path: Path
 ) -> None:
     moved.add()
-    moved.mover.round()
+    moved.move()
     known = _objects(s3, tmp_path.name)
     bucket = Bucket(_place(s3, tmp_path, tmp_path.name))
-    bucket.put_bytes(b"half", "lake/inferences/prod%2Fflights/2023-11-14/0-1-2-unknown.parquet")
+    left = "lake/inferences/prod%2Fflights/2023-11-14/0-1-2-unknown.parquet"
+    _answered(lambda: bucket.put_bytes(b"half", left))
 
     again = LakeMover(moved.data, bucket, moved.documents, keep_bytes=0, calm_s=0.0)
-    again.round()
+    _answered(again.round)
 
     assert _objects(s3, tmp_path.name) == known
 
 
 def test_two_folders_cannot_have_one_place(moved: Moved, s3: S3Server, tmp_path: Path) -> None:
     moved.add()
-    moved.mover.round()
+    moved.move()
     known = _objects(s3, tmp_path.name)
     other = Moved(tmp_path / "other", _place(s3, tmp_path, tmp_path.name))
     other.add()
 
     with pytest.raises(LakeError, match="belongs to another data folder"):
-        other.mover.round()
+        other.move()
 
     assert _objects(s3, tmp_path.name) == known
     assert len(other.local()) == 1
@@ -240,11 +252,10 @@ def test_a_service_keeps_its_lake_and_its_archive_in_a_bucket(
     start_service: "Callable[..., Service]", s3: S3Server, tmp_path: Path
 ) -> None:
     place = _place(s3, tmp_path, tmp_path.name)
-    config = {
+    config: dict[str, Any] = {
         "store": {
             "lake": place.url,
             "archive": True,
-            "local_copies": "1B",
             "s3": {
                 "endpoint": place.endpoint,
                 "region": "us-east-1",
@@ -260,49 +271,88 @@ def test_a_service_keeps_its_lake_and_its_archive_in_a_bucket(
     _send(service, 40, 20)
     service.wait_stored(60)
     assert service.stop() == 0
+    # From here on a query has to ask the bucket.
+    config["store"]["local_copies"] = "1B"
+    service._config.write_text(json.dumps(config))
     service.start()
     service.wait_for(
-        lambda metrics: metrics.total("lake_waiting_files") > 0, "files wait", timeout_s=60
+        lambda metrics: metrics.total("lake_waiting_files") > 0,
+        "files wait",
+        timeout_s=_PATIENCE_S,
     )
     s3.start()
 
     def parquet() -> list[str]:
         return [name for name in _objects(s3, tmp_path.name) if name.endswith(".parquet")]
 
-    wait_until(parquet, "files are in the store", timeout_s=_MOVED_S)
+    wait_until(parquet, "files are in the store", timeout_s=_PATIENCE_S)
     service.wait_for(
-        lambda metrics: metrics.total("lake_waiting_files") == 0, "none waits", timeout_s=_MOVED_S
+        lambda metrics: metrics.total("lake_waiting_files") == 0,
+        "none waits",
+        timeout_s=_PATIENCE_S,
     )
-    assert len(service.wait_stored(60)) == 60
+    assert len(_found(service)) == 60
     assert service.stop() == 0
     service.start()
     _verify_copy(service, s3, tmp_path)
-    backup = service.data.with_name("backup")
-    done = subprocess.run(
-        [*service.program, "export", "--backup", str(backup), "--data", str(service.data)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    rows = ds.dataset(backup / "lake" / "inferences", partitioning=None).count_rows()
-    assert rows == 60
+    backups = (service.data.with_name(f"backup{number}") for number in itertools.count())
+
+    def is_backed_up() -> bool:
+        backup = next(backups)
+        done = service.command("export", "--backup", str(backup))
+        # A bucket that is silent for seconds is given up, and then there is no backup.
+        if done.returncode:
+            assert "cannot be used now" in done.stderr or "did not answer" in done.stderr
+            return False
+        rows = ds.dataset(backup / "lake" / "inferences", partitioning=None).count_rows()
+        assert rows == 60
+        return True
+
+    wait_until(is_backed_up, "there is a backup", timeout_s=_PATIENCE_S)
+
+
+def _found(service: "Service") -> list[Any]:
+    """Return all inferences once the bucket answers."""
+    items: list[Any] = []
+
+    def is_answered() -> bool:
+        answer = service.client.get(f"{service.url}/v1/inferences", params={"limit": 1000})
+        if answer.status_code == 503:
+            return False
+        assert answer.status_code == 200, answer.text
+        items[:] = answer.json()["items"]
+        return True
+
+    wait_until(is_answered, "there is an answer", timeout_s=_PATIENCE_S)
+    return items
+
+
+def _sealed(data: Path) -> list[str]:
+    checkpoint = Checkpoint.load(data)
+    return [] if checkpoint is None else [segment.name for segment in checkpoint.segments]
 
 
 def _verify_copy(service: "Service", s3: S3Server, tmp_path: Path) -> None:
     """Download what was sealed, and check it."""
     copy = tmp_path / "copy"
 
-    def is_copied() -> bool:
-        for name in _objects(s3, tmp_path.name):
-            if name.startswith("raw/") or name == "format":
-                target = copy / name
-                target.parent.mkdir(parents=True, exist_ok=True)
-                with s3.files().open_input_stream(f"{BUCKET}/{tmp_path.name}/{name}") as stream:
-                    target.write_bytes(stream.read())
-        return len(list((copy / "raw").glob("*"))) > 1
+    def download(name: str) -> None:
+        target = copy / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with s3.files().open_input_stream(f"{BUCKET}/{tmp_path.name}/{name}") as stream:
+            target.write_bytes(stream.read())
 
-    wait_until(is_copied, "segments are in the store", timeout_s=_MOVED_S)
+    def is_copied() -> bool:
+        if not {"raw/checkpoint.json", "format"} <= _objects(s3, tmp_path.name).keys():
+            return False
+        # Before the segments that it names: a later one may name more than were listed.
+        download("raw/checkpoint.json")
+        return _sealed(copy) == _sealed(service.data)
+
+    wait_until(is_copied, "all segments are in the store", timeout_s=_PATIENCE_S)
+    assert _sealed(copy)
+    for name in ("format", *(f"raw/{name}" for name in _sealed(copy))):
+        download(name)
     for path in (copy / "raw").glob("*"):
         if path.suffix != ".json":
             assert path.read_bytes() == (service.data / "raw" / path.name).read_bytes()
