@@ -23,7 +23,7 @@ from sidelight.logger._emitter_thread import ThreadedEmitter
 from sidelight.logger._exchange import Exchange
 from sidelight.logger._selection import Selection
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 Message = dict[str, Any]
 
 

@@ -28,7 +28,7 @@ LIMITS = EmitterLimits(
 )
 SPOOLING = ("spooling", "other")
 NAMES = (*SPOOLING, "oldest", "newest")
-PATIENCE_S = 20
+PATIENCE_S = 60
 
 
 class Moody:
@@ -172,7 +172,7 @@ class Outlets(RuleBasedStateMachine):
                 sink.resumed.set()
                 if name not in SPOOLING:
                     sink.answer = None
-            await self.emitter.flush()
+            await self.emitter.flush(PATIENCE_S)
             self.close_accounts()
             self.emitter = Emitter(self.outlets(NAMES), seed=1)
             await self.emitter.start()
@@ -201,7 +201,7 @@ class Outlets(RuleBasedStateMachine):
                 sink.resumed.set()
             while any(account.pending for account in self.emitter.accounts().values()):  # noqa: ASYNC110 - counters have no event to wait for
                 await asyncio.sleep(0.001)
-            await self.emitter.flush()
+            await self.emitter.flush(PATIENCE_S)
             self.close_accounts()
 
         try:

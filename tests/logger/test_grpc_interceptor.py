@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent import futures
 from typing import Any
 
@@ -34,7 +34,7 @@ class Kept:
 
     def _wait(self, n_exchanges: int) -> bool:
         with self._changed:
-            return self._changed.wait_for(lambda: len(self.exchanges) >= n_exchanges, 10)
+            return self._changed.wait_for(lambda: len(self.exchanges) >= n_exchanges, 60)
 
     def wants(self, method: bytes, target: bytes, head: bytes) -> bool:
         assert method == b"POST"
@@ -391,8 +391,14 @@ def test_a_request_that_is_garbage_is_captured_with_its_failure() -> None:
     assert (exchange.status, exchange.request_body) == (500, b"\x0a\xff\xff")
 
 
-@pytest.mark.parametrize(("timeout", "status"), [(None, 499), (0.1, 504)])
-def test_a_caller_that_goes_away_is_captured(timeout: float | None, status: int) -> None:
+# A server counts a deadline from when the call came. Where that was late, it is told of the end
+# before its own deadline, which is nothing but a caller that goes away. So there are more tries.
+@pytest.mark.parametrize(
+    ("timeouts_s", "status"), [((None,), 499), ((0.1, 0.2, 0.5, 1, 2, 4, 8), 504)]
+)
+def test_a_caller_that_goes_away_is_captured(
+    timeouts_s: Sequence[float | None], status: int
+) -> None:
     kept = Kept()
     running = asyncio.Event()
 
@@ -409,21 +415,25 @@ def test_a_caller_that_goes_away_is_captured(timeout: float | None, status: int)
         await server.start()
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
             serialise = ModelInferRequest.SerializeToString
-            call = channel.unary_unary(UNARY, serialise)(
-                ModelInferRequest(model_name="slow"), timeout=timeout
-            )
-            await running.wait()
-            if timeout is None:
-                call.cancel()
-            await kept.wait_for(1)
-            with pytest.raises((grpc.aio.AioRpcError, asyncio.CancelledError)):
-                await call
+            for timeout_s in timeouts_s:
+                call = channel.unary_unary(UNARY, serialise)(
+                    ModelInferRequest(model_name="slow"), timeout=timeout_s
+                )
+                if timeout_s is None:
+                    await running.wait()
+                    call.cancel()
+                with pytest.raises((grpc.aio.AioRpcError, asyncio.CancelledError)):
+                    await call
+                if running.is_set():
+                    await kept.wait_for(1)
+                if any(item.status == status for item in kept.exchanges):
+                    break
         await server.stop(None)
 
     asyncio.run(main())
 
-    (exchange,) = kept.exchanges
-    assert (exchange.status, exchange.aborted_by) == (status, "client")
+    assert {item.status for item in kept.exchanges} - {499} == {status} - {499}
+    assert kept.exchanges[0].aborted_by == "client"
 
 
 def test_streams_in_one_call_become_an_exchange_for_each_request() -> None:

@@ -49,7 +49,7 @@ class Kept:
             self._changed.notify_all()
 
     async def wait_for(self, n_exchanges: int) -> list[Exchange]:
-        async with asyncio.timeout(10), self._changed:
+        async with asyncio.timeout(60), self._changed:
             await self._changed.wait_for(lambda: len(self.exchanges) >= n_exchanges)
         return self.exchanges
 
@@ -96,7 +96,7 @@ async def run(
     options = [("grpc.max_receive_message_length", -1), ("grpc.max_metadata_size", 1 << 20)]
     try:
         async with (
-            asyncio.timeout(20),
+            asyncio.timeout(120),
             grpc.aio.insecure_channel(setup.proxy.address, options=options) as setup.channel,
         ):
             await check(setup)
@@ -163,7 +163,7 @@ def test_a_caller_sees_what_it_sees_without_the_proxy(
 ) -> None:
     async def check(setup: Setup) -> None:
         asked = [("x-request-id", "given"), *metadata]
-        for timeout in (None, 15):
+        for timeout in (None, 100):
             call = {"metadata": asked, "timeout": timeout}
             through = await seen(setup.proxy.address, path, messages, **call)
             without = await seen(setup.model, path, messages, **call)
@@ -322,7 +322,7 @@ def test_cancellation_reaches_the_model_and_is_captured(path: str) -> None:
 
 @pytest.mark.parametrize("path", [UNARY, STREAM])
 def test_a_deadline_reaches_the_model_and_ends_the_call(path: str) -> None:
-    left: list[float] = []
+    left: list[float | None] = []
 
     async def behave(requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
         left.append(context.time_remaining())
@@ -331,13 +331,20 @@ def test_a_deadline_reaches_the_model_and_ends_the_call(path: str) -> None:
             yield message
 
     async def check(setup: Setup) -> None:
-        through = await seen(setup.proxy.address, path, [request()], timeout=0.3)
-        assert through["code"] is grpc.StatusCode.DEADLINE_EXCEEDED
-        (exchange,) = await setup.tap.wait_for(1)
-        assert exchange.status == 504
+        # The proxy counts the deadline from when the call came. Where that was late, it is told of
+        # the end before, which is nothing but a caller that goes away. So there are more tries.
+        for timeout_s in (0.3, 0.6, 1, 2, 4, 8):
+            through = await seen(setup.proxy.address, path, [request()], timeout=timeout_s)
+            assert through["code"] is grpc.StatusCode.DEADLINE_EXCEEDED
+            assert all(each is not None and each < timeout_s + 0.1 for each in left)
+            if left:
+                await setup.tap.wait_for(1)
+            statuses = {item.status for item in setup.tap.exchanges}
+            if 504 in statuses:
+                break
+        assert statuses - {499} == {504}
 
     asyncio.run(run(behave, check))
-    assert 0 < left[0] < 1
 
 
 def test_messages_are_passed_on_as_they_come() -> None:
@@ -449,7 +456,7 @@ def test_a_model_that_comes_back_is_found() -> None:
             taken.bind(("127.0.0.1", 0))
             port = taken.getsockname()[1]
         proxy = await serve_grpc("127.0.0.1:0", f"127.0.0.1:{port}", Kept())
-        async with asyncio.timeout(20), grpc.aio.insecure_channel(proxy.address) as channel:
+        async with asyncio.timeout(120), grpc.aio.insecure_channel(proxy.address) as channel:
             call = channel.unary_unary(UNARY)
             with pytest.raises(grpc.aio.AioRpcError):
                 await call(b"")
@@ -486,7 +493,7 @@ def test_a_model_that_dies_in_the_middle_ends_the_call() -> None:
         port = model.add_insecure_port("127.0.0.1:0")
         await model.start()
         proxy = await serve_grpc("127.0.0.1:0", f"127.0.0.1:{port}", tap)
-        async with asyncio.timeout(20), grpc.aio.insecure_channel(proxy.address) as channel:
+        async with asyncio.timeout(120), grpc.aio.insecure_channel(proxy.address) as channel:
             call = channel.stream_stream(STREAM)()
             await call.write(request(number="1"))
             assert await call.read() == response("1", model_name="flights")
@@ -572,7 +579,7 @@ def test_an_address_in_use_is_refused() -> None:
     asyncio.run(main())
 
 
-@pytest.mark.parametrize(("grace_s", "n_cut"), [(10.0, 0), (0.2, 1)])
+@pytest.mark.parametrize(("grace_s", "n_cut"), [(100.0, 0), (0.2, 1)])
 def test_draining_waits_for_calls_in_work_and_cuts_the_rest(grace_s: float, n_cut: int) -> None:
     running, go_on = asyncio.Event(), asyncio.Event()
 

@@ -19,7 +19,7 @@ from sidelight.logger._emitter_thread import ThreadedEmitter
 from sidelight.logger._exchange import Exchange
 from sidelight.logger._wsgi import CaptureWsgiMiddleware
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 App = Callable[..., Iterable[bytes]]
 
 
@@ -401,7 +401,9 @@ def serve() -> Iterator[Callable[[App], http.client.HTTPConnection]]:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         servers.append((server, thread))
-        clients.append(http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=20))
+        clients.append(
+            http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=PATIENCE_S)
+        )
         return clients[-1]
 
     yield start
