@@ -406,7 +406,7 @@ def test_stopping_ends_the_waiting_for_a_dead_server(
     elastic.server.faults = [UnreachableError("refused")]
 
     def stop() -> None:
-        assert waiting.wait(10)
+        assert waiting.wait(100)
         elastic.store.stop()
 
     thread = threading.Thread(target=stop)

@@ -6,7 +6,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -62,7 +61,7 @@ def test_events_are_read_from_the_committed_position(
 ) -> None:
     writer = SegmentWriter(tmp_path)
     for index in range(5):
-        writer.write(b"head", b"%d" % index).result(timeout=10)
+        writer.write(b"head", b"%d" % index).result(timeout=100)
 
     assert journals.positions("decode", "events") == {}
     (some,) = journals.read_events("decode", max_records=3, max_bytes=1 << 20)
@@ -85,7 +84,7 @@ def test_one_damaged_record_does_not_stop_the_ones_behind_it(
 ) -> None:
     writer = SegmentWriter(tmp_path)
     for index in range(3):
-        writer.write(b"", b"%d" % index).result(timeout=10)
+        writer.write(b"", b"%d" % index).result(timeout=100)
     writer.close()
     path = tmp_path / "raw" / segment_name(0)
     content = bytearray(path.read_bytes())
@@ -400,12 +399,13 @@ def check_step(data: Path, *, at_least: int) -> None:
     expected = {b"step": b"%d" % step, b"%d" % step: b"x"} if step else {}
     assert dict(journals.scan("g", b"")) == expected
     assert journals.ends("inferences") == {0: step}
-    rows = journals.read_inferences("other", max_records=10_000, max_bytes=1 << 20)
+    # As many as there are: how far the process got depends on the machine.
+    rows = journals.read_inferences("other", max_records=10**7, max_bytes=1 << 40)
     bodies = [record.payload for some in rows for record in some.records]
     assert bodies == [b"%d" % number for number in range(1, step + 1)]
     assert documents.counters().get(("steps", ()), 0.0) == step
     assert (documents.get("c", "last") or {"n": 0})["n"] == step
-    assert len(documents.find("c", limit=10_000)) == step + (step > 0)
+    assert len(documents.find("c", limit=10**7)) == step + (step > 0)
     documents.close()
     journals.close()
 
@@ -505,7 +505,7 @@ def test_a_commit_waits_for_others_as_long_as_it_is_told(tmp_path: Path) -> None
 
 
 TWO_PROCESSES = """
-import hashlib, sys
+import hashlib, sys, time
 from pathlib import Path
 from sidelight.adapters._embedded import EmbeddedJournals
 from sidelight.logger._journal import Commit
@@ -522,6 +522,8 @@ while role == "state":
         counters={("decoded", ()): 3.0},
     ))
     step += 1
+    # The other one gets its turn on a slow disk too.
+    time.sleep(0.001)
 while role == "detection":
     for part in journals.read_inferences("judge", max_records=50, max_bytes=1 << 20):
         chain = journals.state("judge", [b"chain"]).get(b"chain", b"")
@@ -531,6 +533,7 @@ while role == "detection":
             group="judge", journal="inferences", positions={0: part.last + 1},
             state={b"chain": chain}, counters={("judged", ()): float(len(part.records))},
         ))
+        time.sleep(0.001)
 """
 
 
@@ -545,19 +548,21 @@ def test_two_processes_commit_beside_each_other_whichever_is_killed(tmp_path: Pa
         return {name: value for (name, _), value in documents.counters().items()}
 
     processes = {role: start(role) for role in ("state", "detection")}
-    for round_ in range(4):
-        before = progress()
-        wanted = {name: before.get(name, 0) + choose.randrange(1, 60) for name in NAMES}
-        deadline = time.monotonic() + 60
-        while any(progress().get(name, 0) < least for name, least in wanted.items()):
-            assert time.monotonic() < deadline, "somebody waits for ever"
-        role = ("detection", "state")[round_ % 2]
-        processes[role].kill()
-        processes[role].wait()
-        processes[role] = start(role)
-    for process in processes.values():
-        process.kill()
-        process.wait()
+    # Who waits for ever is ended by the limit of every test.
+    try:
+        for round_ in range(4):
+            before = progress()
+            wanted = {name: before.get(name, 0) + choose.randrange(1, 60) for name in NAMES}
+            while any(progress().get(name, 0) < least for name, least in wanted.items()):
+                assert [process.poll() for process in processes.values()] == [None, None]
+            role = ("detection", "state")[round_ % 2]
+            processes[role].kill()
+            processes[role].wait()
+            processes[role] = start(role)
+    finally:
+        for process in processes.values():
+            process.kill()
+            process.wait()
 
     journals = EmbeddedJournals(tmp_path, groups=("judge",))
     end, judged = journals.ends("inferences")[0], journals.positions("judge", "inferences")[0]

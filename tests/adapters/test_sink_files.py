@@ -32,6 +32,12 @@ from sidelight.logger import CapturedEvent, Delivery
 DAY = "namespace=prod/deployment=flights/date=2026-01-31"
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let files close however long the machine takes for it."""
+    monkeypatch.setattr("sidelight.adapters._sink_files._CLOSE_S", 100.0)
+
+
 def several(n_events: int, **attributes: Any) -> list[CapturedEvent]:
     return [captured(id=str(number), **attributes) for number in range(n_events)]
 
@@ -265,7 +271,7 @@ def test_a_delivery_ends_with_its_timeout_and_the_next_one_is_sound(tmp_path: Pa
     write = sink._files.write
 
     def slow(path: str, fill: Callable[[BinaryIO], None]) -> None:
-        free.wait(20)
+        free.wait(100)
         write(path, fill)
 
     sink._files.write = slow  # type: ignore[method-assign] # a disk that does not answer
@@ -273,7 +279,7 @@ def test_a_delivery_ends_with_its_timeout_and_the_next_one_is_sound(tmp_path: Pa
     async def use(sink: FileSink) -> tuple[Delivery, Delivery]:
         first = await sink.send(several(3))
         free.set()
-        sink._timeout_s = 20
+        sink._timeout_s = 100
         return first, await sink.send(several(3))
 
     assert used(sink, use) == (Delivery(n_taken=0, failure="timeout"), Delivery(n_taken=3))
@@ -287,14 +293,14 @@ def test_a_cancelled_delivery_stops_between_events(tmp_path: Path) -> None:
 
     def waiting(path: str, fill: Callable[[BinaryIO], None]) -> None:
         begun.set()
-        go_on.wait(20)
+        go_on.wait(100)
         write(path, fill)
 
     sink._files.write = waiting  # type: ignore[method-assign] # so that it is cancelled here
 
     async def use(sink: FileSink) -> Delivery:
         task = asyncio.create_task(sink.send(several(1000)))
-        await asyncio.to_thread(begun.wait, 20)
+        await asyncio.to_thread(begun.wait, 100)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -321,7 +327,7 @@ def test_files_that_do_not_close_are_left(
     monkeypatch.setattr("sidelight.adapters._sink_files._CLOSE_S", 0.01)
     sink = FileSink(tmp_path)
     free = threading.Event()
-    sink._files.close = lambda: free.wait(20)  # type: ignore[assignment, method-assign] # as a disk
+    sink._files.close = lambda: free.wait(100)  # type: ignore[assignment, method-assign] # as a disk
 
     asyncio.run(sink.close())
     free.set()
@@ -382,9 +388,11 @@ def test_the_keys_of_a_bucket_are_in_no_text() -> None:
 
 
 def test_a_store_that_cannot_be_reached_is_told() -> None:
-    nobody = S3Settings(endpoint="http://127.0.0.1:1", access_key="a", secret_key="b")
+    nobody = S3Settings(
+        endpoint="http://127.0.0.1:1", access_key="a", secret_key="b", connect_timeout_s=100.0
+    )
 
-    assert sent(FileSink("s3://bucket/events", s3=nobody), several(2)) == [
+    assert sent(FileSink("s3://bucket/events", s3=nobody, timeout_s=100), several(2)) == [
         Delivery(n_taken=0, failure="refused")
     ]
 

@@ -4,10 +4,12 @@ The real broker, killed and restarted, is in ``tests/services``.
 """
 
 import asyncio
+import itertools
 import logging
 import sys
 import threading
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import confluent_kafka
@@ -21,6 +23,12 @@ from sidelight.logger import CapturedEvent, Delivery
 
 CLUSTER = {"test.mock.num.brokers": 1}
 NOBODY = "127.0.0.1:1"
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let connections close however long the machine takes for it."""
+    monkeypatch.setattr(module, "_CLOSE_S", 100.0)
 
 
 def several(n_events: int) -> list[CapturedEvent]:
@@ -111,7 +119,7 @@ def scripted(
 
 
 def test_a_cluster_takes_everything() -> None:
-    sink = KafkaSink(NOBODY, topic="events", settings=CLUSTER)
+    sink = KafkaSink(NOBODY, topic="events", settings=CLUSTER, timeout_s=100)
 
     assert sent(sink, several(300), several(1), []) == [
         Delivery(n_taken=300),
@@ -121,7 +129,8 @@ def test_a_cluster_takes_everything() -> None:
 
 
 def test_a_record_that_is_too_large_is_known_and_what_was_before_it_is_taken() -> None:
-    sink = KafkaSink(NOBODY, topic="events", settings={**CLUSTER, "message.max.bytes": 2000})
+    settings = {**CLUSTER, "message.max.bytes": 2000}
+    sink = KafkaSink(NOBODY, topic="events", settings=settings, timeout_s=100)
     large = captured(b"x" * 3000, id="large")
 
     assert sent(sink, [*several(2), large, *several(2)], [large]) == [
@@ -130,8 +139,17 @@ def test_a_record_that_is_too_large_is_known_and_what_was_before_it_is_taken() -
     ]
 
 
-def test_nobody_at_the_address_is_told_after_the_timeout(caplog: pytest.LogCaptureFixture) -> None:
+def test_nobody_at_the_address_is_told_after_the_timeout(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     sink = KafkaSink(NOBODY, topic="events", timeout_s=0.5)
+    seconds = itertools.count()
+
+    def monotonic() -> float:
+        # No time passes until the library has said what is wrong, however long it takes.
+        return next(seconds) if sink._trouble else 0
+
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=monotonic))
 
     with caplog.at_level(logging.WARNING):
         found = sent(sink, several(3), several(3))
@@ -156,7 +174,7 @@ def test_a_cancelled_delivery_is_taken_back_and_the_sink_stays_usable(
 
     async def use(sink: KafkaSink) -> Delivery:
         task = asyncio.create_task(sink.send(several(1)))
-        await asyncio.to_thread(asked.wait, 20)
+        await asyncio.to_thread(asked.wait, 100)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -174,7 +192,7 @@ def test_a_delivery_that_is_cancelled_before_its_turn_produces_nothing(
     free = threading.Event()
 
     async def use(sink: KafkaSink) -> Delivery:
-        holding = asyncio.create_task(sink._worker.run(lambda: free.wait(20)))
+        holding = asyncio.create_task(sink._worker.run(lambda: free.wait(100)))
         waiting = asyncio.create_task(sink.send(several(2)))
         await asyncio.sleep(0)
         waiting.cancel()
@@ -194,7 +212,7 @@ def test_a_connection_that_does_not_close_is_left(
     monkeypatch.setattr(module, "_CLOSE_S", 0.01)
     sink = scripted(monkeypatch, Script({}))
     free = threading.Event()
-    sink._disconnect = lambda: free.wait(20)  # type: ignore[assignment, method-assign] # as a name server
+    sink._disconnect = lambda: free.wait(100)  # type: ignore[assignment, method-assign] # as a name server
 
     asyncio.run(sink.close())
     free.set()
@@ -276,7 +294,7 @@ def test_a_producer_of_no_further_use_is_replaced(
 
 
 def test_an_event_that_is_no_event_is_refused_alone() -> None:
-    sink = KafkaSink(NOBODY, topic="events", settings=CLUSTER)
+    sink = KafkaSink(NOBODY, topic="events", settings=CLUSTER, timeout_s=100)
     bad = [CapturedEvent(b'{"id":1', b"[]"), CapturedEvent(b"[", b"[]"), CapturedEvent(b"1", b"")]
 
     for event in bad:

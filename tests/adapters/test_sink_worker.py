@@ -33,7 +33,7 @@ def test_a_caller_that_leaves_or_whose_loop_ends_stops_nobody() -> None:
     worker = SinkWorker("test")
 
     async def leave() -> None:
-        waiting = asyncio.create_task(worker.run(lambda: free.wait(20)))
+        waiting = asyncio.create_task(worker.run(lambda: free.wait(100)))
         staying = asyncio.create_task(worker.run(done.set))
         await asyncio.sleep(0)
         waiting.cancel()
@@ -42,7 +42,7 @@ def test_a_caller_that_leaves_or_whose_loop_ends_stops_nobody() -> None:
     asyncio.run(leave())
     free.set()
 
-    assert done.wait(20)
+    assert done.wait(100)
     assert asyncio.run(worker.run(lambda: 7)) == 7
 
 
@@ -52,7 +52,7 @@ def test_a_stopped_worker_ends_its_thread_and_begins_another_when_it_is_asked_ag
         worker.stop()
         first = await worker.run(threading.current_thread)
         worker.stop()
-        await asyncio.to_thread(first.join, 20)
+        await asyncio.to_thread(first.join, 100)
         return first, await worker.run(threading.current_thread)
 
     first, second = asyncio.run(use())

@@ -3,15 +3,16 @@
 import asyncio
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import httpx
 import pytest
 
 from sidelight.adapters import EmbeddedDocuments, EmbeddedJournals, Inferences, Lake
 from sidelight.logger._segments import SegmentWriter
+from sidelight.service import _access_log, _registered
 from sidelight.service._api import create_app
 from sidelight.service._context import Context
 from sidelight.service._explaining import Explaining
@@ -38,7 +39,7 @@ class DoorWithoutProcess:
 
     async def send(self, event_type: str, items: list[dict[str, Any]]) -> None:
         head = "POST /events HTTP/1.1\r\nContent-Type: application/cloudevents-batch+json\r\n\r\n"
-        self._writer.write(head.encode(), event_batch(event_type, items)).result(10)
+        self._writer.write(head.encode(), event_batch(event_type, items)).result(100)
 
     async def counters(self) -> dict[str, Any]:
         return {"accepted": {"batch": 1}, "refused": {"no_event": 2}} if self.is_there else {}
@@ -83,7 +84,7 @@ class Folder:
         """Keep one request to the door; return its position."""
         lines = [f"POST {path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
         head = "\r\n".join([*lines, "", ""]).encode()
-        return self.writer.write(head, body).result(10)
+        return self.writer.write(head, body).result(100)
 
     def half(
         self,
@@ -238,6 +239,21 @@ def open_api(folder: Folder, settings: Settings | None = None) -> Api:
         ingest=door,
     )
     return Api(context)
+
+
+class _MidMonth(datetime):
+    """The time, in the middle of its month: a file a month is one file while a test runs."""
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> Self:
+        return super().now(tz).replace(day=15)
+
+
+@pytest.fixture(autouse=True)
+def _clocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no test end otherwise at the end of a month, or when a second has passed."""
+    monkeypatch.setattr(_access_log, "datetime", _MidMonth)
+    monkeypatch.setattr(_registered, "_FRESH_S", -1.0)
 
 
 @pytest.fixture

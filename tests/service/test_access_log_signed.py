@@ -45,7 +45,7 @@ def _asked(data: Path, n: int) -> None:
 def data(tmp_path: Path) -> Path:
     """Return a folder that was stopped cleanly after five questions."""
     writer = _open(tmp_path)
-    writer.write(b"head", b"body").result(10)
+    writer.write(b"head", b"body").result(100)
     _asked(tmp_path, 5)
     writer.close()
     return tmp_path
@@ -178,7 +178,7 @@ def test_checkpoints_of_before_say_that_the_end_is_not_covered(
     tmp_path: Path, capsys: _Print
 ) -> None:
     writer = SegmentWriter(tmp_path, signer=_SIGNER)
-    writer.write(b"head", b"body").result(10)
+    writer.write(b"head", b"body").result(100)
     _asked(tmp_path, 2)
     writer.close()
     (tmp_path / "format").write_text("3\n")
@@ -199,7 +199,7 @@ def test_no_kill_leaves_a_checkpoint_that_is_newer_than_its_folder_says(
     if former is not None:
         writer = SegmentWriter(tmp_path, signer=None if former == "1" else _SIGNER)
         for _ in range(n_records):
-            writer.write(b"head", b"body").result(10)
+            writer.write(b"head", b"body").result(100)
         writer.close()
         (tmp_path / "format").write_text(f"{former}\n")
     seen: list[tuple[bool, int]] = []

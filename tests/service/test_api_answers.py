@@ -1,6 +1,7 @@
 """Every route: its documented shape, its pages, and what it says to a wrong question."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -11,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from sidelight.service import _api_deployments
+from sidelight.service import _api_deployments, _api_operation
 from sidelight.service._deployments import put_settings
 from sidelight.service._run_folder import RunFolder
 from sidelight.service._settings_deployment import read_deployment
@@ -410,6 +411,14 @@ def test_body_that_is_no_json_is_refused(api: Any) -> None:
             assert problem["status"] == 400, (path, body[:10])
 
 
+def test_malformed_json_is_told_as_such(api: Any) -> None:
+    json = {"content-type": "application/json"}
+    problem = api.problem("POST", "/v1/feedback", content=b"[{]", headers=json)
+
+    assert (problem["expected"], problem["got"]) == ("JSON", "other bytes")
+    assert problem["detail"] == "body.2: expected JSON, got other bytes"
+
+
 def test_metrics_count_what_was_sent(folder: Any, api: Any) -> None:
     for number in range(6):
         folder.ask([[number, "f"], [1.5, "m"]], version="v1")
@@ -443,7 +452,11 @@ def test_what_is_counted_is_found_and_the_other_way_round(folder: Any, api: Any)
             assert len(api.items("/v1/inferences")) == folder.counter("inferences_total")
 
 
-def test_readiness_names_the_part_that_is_missing(folder: Any, api: Any) -> None:
+def test_readiness_names_the_part_that_is_missing(
+    folder: Any, api: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A sign counts however long ago it was given.
+    monkeypatch.setattr(_api_operation, "_STALE_S", math.inf)
     answer = api.get("/readyz")
     assert (answer.status_code, answer.json()["consumer"]) == (503, False)
     run = RunFolder(folder.data)

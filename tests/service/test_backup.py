@@ -161,7 +161,7 @@ def test_a_segment_that_is_retired_meanwhile_is_no_loss(
     data = tmp_path / "data"
     writer = SegmentWriter(data, segment_bytes=1, signer=Signer(Ed25519PrivateKey.generate()))
     for number in range(4):
-        writer.write(b"head", b"%d" % number).result(10)
+        writer.write(b"head", b"%d" % number).result(100)
     copy = _backup._copy_file
     retired: list[object] = []
 
@@ -189,7 +189,7 @@ def test_a_backup_under_load_loses_nothing_that_was_acknowledged(
 
     def load() -> None:
         while not stopping.is_set():
-            acknowledged[0] = writer.write(b"head", b"body" * 20).result(10) + 1
+            acknowledged[0] = writer.write(b"head", b"body" * 20).result(100) + 1
 
     thread = threading.Thread(target=load)
     thread.start()

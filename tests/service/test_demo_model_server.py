@@ -2,8 +2,10 @@ import asyncio
 import os
 import signal
 import socket
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -33,18 +35,20 @@ ROW: dict[str, Any] = {
     "visib": 2.0,
 }
 INFER = "/v2/models/flights/infer"
+# Ends a test that hangs; no slow machine does.
+PATIENCE_S = 150
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[ModelProcess]:
     with ModelProcess() as process:
-        process.ready()
+        process.ready(timeout_s=PATIENCE_S)
         yield process
 
 
 @pytest.fixture(scope="module")
 def client(server: ModelProcess) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=server.ready().url) as http:
+    with httpx.Client(base_url=server.ready().url, timeout=PATIENCE_S) as http:
         yield http
 
 
@@ -177,12 +181,19 @@ def test_a_taken_port_is_said_and_leaves_no_process(capfd: pytest.CaptureFixture
         ModelProcess(port=taken.getsockname()[1]) as process,
         pytest.raises(ModelNotReady, match="exit code 1"),
     ):
-        process.ready()
+        process.ready(timeout_s=PATIENCE_S)
 
     assert "in use" in capfd.readouterr().err
 
 
-def test_a_model_that_stays_silent_is_ended_at_the_deadline() -> None:
+def test_a_model_that_stays_silent_is_ended_at_the_deadline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    silent = tmp_path / "silent"
+    silent.write_text("#!/bin/sh\nexec sleep 1000\n")
+    silent.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(silent))
+
     with ModelProcess() as process, pytest.raises(ModelNotReady, match="-9"):
         process.ready(timeout_s=0.01)
 
@@ -193,9 +204,9 @@ def test_a_terminated_server_leaves_by_the_signal_without_a_word(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     with ModelProcess() as process:
-        process.ready()
+        process.ready(timeout_s=PATIENCE_S)
         os.kill(process.pid, signal.SIGTERM)
-        code = process.wait()
+        code = process.wait(PATIENCE_S)
 
     assert code in {0, -signal.SIGTERM}
     assert capfd.readouterr().err == ""
@@ -203,7 +214,7 @@ def test_a_terminated_server_leaves_by_the_signal_without_a_word(
 
 def test_the_process_ends_when_its_parents_pipe_does() -> None:
     process = ModelProcess()
-    process.ready()
+    process.ready(timeout_s=PATIENCE_S)
 
-    assert process.stop() == 0
+    assert process.stop(grace_s=PATIENCE_S) == 0
     assert process.returncode == 0

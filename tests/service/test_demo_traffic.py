@@ -2,6 +2,7 @@ import asyncio
 import json
 import math
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import pandas as pd
@@ -65,10 +66,12 @@ def serving(answer: Answer, work: Callable[[int], Awaitable[Any]]) -> Any:
                 writer.write(reply.removesuffix(CLOSE))
                 if reply.endswith(CLOSE):
                     break
-        except asyncio.IncompleteReadError:
+        except (asyncio.IncompleteReadError, ConnectionError):
+            # A client that gives up may leave with an answer unread.
             pass
         writer.close()
-        await writer.wait_closed()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
 
     def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         handlers.add(asyncio.get_running_loop().create_task(serve(reader, writer)))
@@ -103,7 +106,8 @@ def test_each_request_is_sent_once_and_nearly_in_order() -> None:
 
     places = {request.id: place for place, request in enumerate(stream.requests)}
     assert sorted(arrived) == sorted(places)
-    assert max(abs(places[name] - place) for place, name in enumerate(arrived)) < 3
+    # None overtakes more than the two others that are under way.
+    assert max(places[name] - place for place, name in enumerate(arrived)) < 3
     assert (report.rows, report.failures) == (200, {})
     assert report.probabilities[:3] == (5 / 24, 11 / 24, 17 / 24)
     assert list(report.sent_at) == sorted(report.sent_at)

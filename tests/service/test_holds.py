@@ -1,7 +1,9 @@
 """Legal holds: durable, exclusive of deletions, and never lost silently."""
 
+import fcntl
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -77,14 +79,27 @@ def test_a_file_that_is_none_of_ours_lets_nothing_be_deleted(
     assert (tmp_path / "access" / "holds.json").read_bytes() == content
 
 
-def test_no_hold_is_added_while_something_is_deleted(tmp_path: Path) -> None:
+def test_no_hold_is_added_while_something_is_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     holds = Holds(tmp_path)
     adding = threading.Thread(target=_add, args=(Holds(tmp_path),))
+    waits = threading.Event()
+    flock = fcntl.flock
+
+    def noted(file: Any, operation: int) -> None:
+        if threading.current_thread() is adding:
+            waits.set()
+        flock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", noted)
     with holds.kept() as active:
         adding.start()
+        assert waits.wait(100)
+        # However long: it is not added.
         adding.join(0.2)
 
         assert adding.is_alive()
-        assert active == ()
-    adding.join(10)
+        assert holds.list() == active == ()
+    adding.join()
     assert len(holds.list()) == 1

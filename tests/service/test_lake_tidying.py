@@ -46,11 +46,12 @@ def _hot(folder: Any) -> list[Path]:
     return sorted((folder.data / "lake" / "hot").rglob("*.arrows"))
 
 
-def _until(step: Callable[[], bool]) -> None:
-    for _ in range(10_000):
-        if step():
+def _until(tidied: Tidied, true: Callable[[], bool] = lambda: True) -> None:
+    """Step until something is committed and a condition holds; each step waits for the thread."""
+    for _ in range(100):
+        if tidied.step() and true():
             return
-        threading.Event().wait(0.001)
+        tidied.tidying._work.wait()
     pytest.fail("nothing was committed")
 
 
@@ -58,8 +59,8 @@ def test_hot_rows_move_when_nothing_comes(many: Any) -> None:
     tidied = Tidied(many)
     hot = _hot(many)
 
-    _until(tidied.step)
-    _until(lambda: tidied.step() and not _hot(many))
+    _until(tidied)
+    _until(tidied, lambda: not _hot(many))
 
     queries = Inferences(many.data, many.documents)
     assert len(hot) == 1
@@ -120,7 +121,7 @@ def test_a_lake_that_cannot_be_written_is_tidied_later(
         tidied.tidying._work.wait()
         tidied.step()
 
-    _until(tidied.step)
+    _until(tidied)
 
     assert len(list((many.data / "lake" / "inferences").rglob("*.parquet"))) == 12
 
@@ -143,7 +144,7 @@ def test_an_error_of_the_thread_is_the_stage_s() -> None:
 def test_a_result_is_taken_once() -> None:
     work: Background[int] = Background("test")
     gate = threading.Event()
-    work.start(lambda: 7 if gate.wait(10) else 0)
+    work.start(lambda: 7 if gate.wait(100) else 0)
 
     before = work.take()
     gate.set()
@@ -186,7 +187,7 @@ def test_what_was_merged_is_made_again_when_its_commit_failed(
         with pytest.raises(JournalError):
             tidied.step()
 
-    _until(lambda: tidied.step() and len(_parquet(many)) == 12)
+    _until(tidied, lambda: len(_parquet(many)) == 12)
 
     files = tidied.manifest.files("inferences", fresh=True)
     assert [file.hot for file in files] == [None] * 12

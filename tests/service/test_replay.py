@@ -36,7 +36,7 @@ class Collector:
         self.statuses: list[int] = []
         self.heads: list[httpx.Request] = []
         self.client = CollectorClient(
-            "http://collector:1", patience_s=0.5, transport=httpx.MockTransport(self._take)
+            "http://collector:1", patience_s=100, transport=httpx.MockTransport(self._take)
         )
         monkeypatch.setattr("time.sleep", lambda _: None)
 
@@ -166,6 +166,7 @@ def test_what_is_refused_is_counted_and_a_dead_collector_is_said(
     collector.statuses = [401]
     with pytest.raises(ServiceError, match="token"):
         replay_to(folder.data, collector.client)
+    collector.client._patience_s = 0.0
     collector.statuses = [0] * 100_000
     with pytest.raises(ServiceError, match="cannot be reached"):
         replay_to(folder.data, collector.client)

@@ -55,7 +55,7 @@ class GatedServer(FakeServer):
 
     def request(self, *arguments: Any) -> Answer:
         self.asked.set()
-        assert self.gate.wait(10)
+        assert self.gate.wait(100)
         return super().request(*arguments)
 
 
@@ -88,7 +88,7 @@ class IndexedFolder(Folder):
         for _ in range(_MOST_STEPS):
             self.now_ns += 10**9
             if self.indexing._result is not None:
-                self.indexing._result.exception(10)
+                self.indexing._result.exception(100)
             worked = self.indexing.step(self.now_ns)
             idle = 0 if worked or self.indexing._result is not None else idle + 1
             if idle == 2:
@@ -182,7 +182,7 @@ def test_a_server_that_does_not_answer_delays_nobody_else(folder: IndexedFolder)
 
     folder.now_ns += 10**9
     assert folder.indexing.step(folder.now_ns)
-    assert folder.server.asked.wait(10)
+    assert folder.server.asked.wait(100)
     for _ in range(80):
         folder.ask([[2, "f"]])
         folder.work()
@@ -323,7 +323,7 @@ def test_an_erasure_waits_for_a_server_that_does_not_answer(folder: IndexedFolde
     _erase(folder, _ids(folder)[0])
     folder.now_ns += 10**9
     assert folder.indexing.step(folder.now_ns)
-    assert folder.server.asked.wait(10)
+    assert folder.server.asked.wait(100)
     assert not folder.indexing.step(folder.now_ns)
     waiting = folder.documents.find(SEARCH_ERASURES)
     folder.server.gate.set()
@@ -383,7 +383,7 @@ def test_a_label_that_comes_while_its_row_is_sent_is_joined(folder: IndexedFolde
     folder.server.gate.clear()
     folder.now_ns += 10**9
     folder.indexing.step(folder.now_ns)
-    assert folder.server.asked.wait(10)
+    assert folder.server.asked.wait(100)
 
     folder.feedback("r000000", late=True)
     folder.work()
@@ -501,7 +501,7 @@ def test_a_template_that_is_refused_is_tried_again(
     folder.now_ns += 10**9
     folder.indexing.step(folder.now_ns)
     assert folder.indexing._result is not None
-    folder.indexing._result.exception(10)
+    folder.indexing._result.exception(100)
     assert not folder.indexing.step(folder.now_ns)
     assert "expected the template to be taken" in caplog.text
 

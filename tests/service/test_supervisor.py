@@ -16,6 +16,8 @@ from sidelight.service._run_folder import RunFolder
 from sidelight.service._supervisor import CANNOT_START, Supervisor
 from sidelight.service.errors import ConfigurationError
 
+# Ends a test that hangs; no slow machine does.
+_PATIENCE_S = 100
 _ROLES = ("door", "consumer", "detection", "api")
 # Says that it is ready, keeps a note of each start, and ends as a process of `serve` does.
 _STUB = """
@@ -51,6 +53,8 @@ class Tree:
             return await start(sys.executable, str(stub), command[-1], **options)
 
         monkeypatch.setattr(asyncio, "create_subprocess_exec", started)
+        # Whoever stops, if late, is not killed.
+        monkeypatch.setattr(_supervisor, "_STOP_GRACE_S", _PATIENCE_S)
         self.settings = {"data": str(folder / "data"), "listen": {"host": "127.0.0.1", "port": 0}}
         self.supervisor = Supervisor(
             load or (lambda: self.settings), lambda *where: self.announced.append(where)
@@ -62,7 +66,7 @@ class Tree:
         return [tuple(map(int, line.strip("[]").split(","))) for line in lines]  # type: ignore[misc]  # two
 
     async def until(self, true: Callable[[], object]) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(_PATIENCE_S):
             while not true():  # noqa: ASYNC110 - other processes set no event of ours
                 await asyncio.sleep(0.01)
 
@@ -74,7 +78,7 @@ class Tree:
             except BaseException:
                 task.cancel()
                 raise
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(_PATIENCE_S):
                 return await task
 
         return asyncio.run(both())
@@ -204,7 +208,6 @@ def test_process_that_cannot_start_ends_everything(
 def test_process_that_does_not_stop_is_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_supervisor, "_STOP_GRACE_S", 0.2)
     stubborn = (
         'if role == "api":\n'
         "    signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
@@ -212,6 +215,7 @@ def test_process_that_does_not_stop_is_killed(
         "    while True: signal.pause()"
     )
     tree = Tree(tmp_path, monkeypatch, stubborn)
+    monkeypatch.setattr(_supervisor, "_STOP_GRACE_S", 0.2)
 
     async def story(tree: Tree) -> None:
         await tree.until(lambda: tree.announced)

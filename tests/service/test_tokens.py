@@ -29,7 +29,6 @@ def test_only_the_digest_of_a_secret_is_kept(tmp_path: Path) -> None:
     token, text = Tokens(tmp_path).create(roles=["read"])
     kept = (tmp_path / "access" / "tokens.json").read_text()
     assert token.id in kept
-    assert text.rpartition("_")[2] not in kept
     assert text.split("_", 2)[2] not in kept
     assert (tmp_path / "access" / "tokens.json").stat().st_mode & 0o077 == 0
     assert (tmp_path / "access").stat().st_mode & 0o077 == 0
@@ -91,7 +90,10 @@ def test_a_token_that_was_found_before_is_refused_when_it_has_expired(tmp_path: 
     token, text = tokens.create(roles=["read"], lifetime=timedelta(days=1))
     assert tokens.find(text) == token
     path = tmp_path / "access" / "tokens.json"
+    before = path.stat().st_mtime_ns
     path.write_text(path.read_text().replace(str(token.expires)[:10], "2001-01-01"))
+    # A quick machine writes both within one tick of the file system's clock.
+    os.utime(path, ns=(before + 10**9, before + 10**9))
     clock.now += _LATER
     assert tokens.find(text) is None
 
