@@ -90,6 +90,8 @@ def _routes() -> Iterator[str]:
         api.include_router(router)
     yield "## Routes of the API"
     yield ""
+    yield "`HEAD` is answered wherever `GET` is: the same without the body."
+    yield ""
     yield "| route | query parameters | what |"
     yield "|---|---|---|"
     for path, operations in sorted(api.openapi()["paths"].items()):

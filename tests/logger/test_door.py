@@ -298,6 +298,46 @@ def test_everything_else_is_relayed(tmp_path: Path) -> None:
     assert stored(tmp_path / "data") == []
 
 
+@pytest.mark.parametrize(
+    ("target", "origin"),
+    [
+        ("http://door:8090/v1/alarms?a=http://b", b"/v1/alarms?a=http://b"),
+        ("HTTPS://u:p@[::1]:8090?a", b"/?a"),
+        ("http://door", b"/"),
+        ("http://door/http://door/x", b"/http://door/x"),
+        # What is no address of ours is passed on as it came, or refused.
+        ("ftp://door/x", b"ftp://door/x"),
+        ("http:///x", b"http:///x"),
+        ("http://do|or/x", b""),
+    ],
+)
+def test_a_target_with_scheme_and_host_is_taken_for_the_one_without(
+    tmp_path: Path, target: str, origin: bytes
+) -> None:
+    socket = tmp_path / "api.sock"
+
+    async def run() -> bytes:
+        api = await asyncio.get_running_loop().create_unix_server(
+            lambda: Connection(Api()), str(socket)
+        )
+        async with serving(tmp_path / "data", api_socket=socket) as (server, _):
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            writer.write(f"GET {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            answer = await reader.readuntil(b"\r\n\r\n")
+            length = int(answer.lower().partition(b"content-length: ")[2].partition(b"\r")[0])
+            said = await reader.readexactly(length)
+            writer.close()
+        api.close()
+        return said
+
+    said = asyncio.run(run())
+
+    if origin:
+        assert said == b"GET " + origin + b" "
+    else:
+        assert json.loads(said)["status"] == 400
+
+
 def test_while_there_is_no_api_a_question_is_told_to_come_again(tmp_path: Path) -> None:
     async def run() -> httpx.Response:
         async with serving(tmp_path / "data", api_socket=tmp_path / "none") as (_, client):

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -107,14 +108,15 @@ class Side:
         self.door = Door(self.journal, LIMITS)
         self.service = self.door if gate is None else GatedDoor(self.door, gate)
         self.heads = LearnedHeads() if short else None
+        self.limits = CONNECTION_LIMITS
         self.connect()
 
     def connect(self) -> None:
         self.wire = Wire()
         self.connection = (
-            Connection(self.service, limits=CONNECTION_LIMITS)
+            Connection(self.service, limits=self.limits)
             if self.heads is None
-            else DoorConnection(self.service, self.heads, limits=CONNECTION_LIMITS)
+            else DoorConnection(self.service, self.heads, limits=self.limits)
         )
         self.connection.connection_made(self.wire)
 
@@ -157,6 +159,24 @@ def wire_requests() -> list[Any]:
         for part in ("http", "http_response")
         if part in sample and sample[part]["body"] is not None
     ]
+
+
+@pytest.mark.parametrize("path", ["/", "/events", f"/events/{TOKEN}", "/events?a=b"])
+def test_an_event_whose_target_names_a_host_is_answered_and_stored_as_without(path: str) -> None:
+    plain, absolute = request(EVENT, path=path), request(EVENT, path=f"http://collector:8090{path}")
+
+    async def run() -> None:
+        side = Side(short=True)
+        side.limits = replace(CONNECTION_LIMITS, takes_absolute_form=True)
+        said, stored, _ = side.told(plain)
+        assert said[0].startswith(b"HTTP/1.1 200")
+        for cut in range(1, len(absolute)):
+            assert side.told(absolute[:cut], absolute[cut:])[:2] == (said, stored), cut
+        side.teach(absolute)
+        assert side.told(absolute)[:2] == (said, stored)
+        assert side.told(absolute + plain + absolute)[1] == stored * 3
+
+    asyncio.run(run())
 
 
 @pytest.mark.parametrize("sample", wire_requests())

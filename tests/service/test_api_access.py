@@ -2,6 +2,7 @@
 
 import base64
 import json
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -166,6 +167,115 @@ def test_what_is_written_down_says_who_what_when_and_why(guarded: Guarded) -> No
     assert (refused["status"], refused["method"]) == (403, "PUT")
     assert explained["parameters"]["deployment"] == "prod/flights"
     assert explained["status"] == 409
+
+
+def test_what_nobody_foresaw_is_written_down_before_it_is_answered(
+    guarded: Guarded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    headers = {**guarded.token("read"), "X-Sidelight-Reason": "ticket 17"}
+    monkeypatch.setattr(type(guarded.api.context.inferences), "find", fails)
+    assert guarded.status("GET", "/v1/inferences?limit=3", headers) == 500
+    (entry,) = guarded.entries()
+
+    assert entry["status"] == 500
+    assert (entry["route"], entry["parameters"]) == ("/v1/inferences", {"limit": "3"})
+    assert entry["reason"] == "ticket 17"
+
+
+def test_what_nobody_foresaw_and_cannot_be_written_down_is_withheld_as_all_else(
+    guarded: Guarded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    def full(_: AccessLog, __: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    headers = guarded.token("read")
+    monkeypatch.setattr(type(guarded.api.context.inferences), "find", fails)
+    monkeypatch.setattr(AccessLog, "append", full)
+
+    assert guarded.status("GET", "/v1/inferences", headers) == 503
+
+
+def test_an_export_that_breaks_off_is_written_down_once(
+    guarded: Guarded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks_off(*_: object, **__: object) -> Iterator[bytes]:
+        yield b"first"
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(type(guarded.api.context.inferences), "export", breaks_off)
+    guarded.status("GET", "/v1/inferences/export", guarded.token("read"))
+
+    assert [entry["status"] for entry in guarded.entries()] == [200]
+
+
+def test_head_is_answered_as_get_is_without_the_body(guarded: Guarded) -> None:
+    inference_id = guarded.api.request(
+        "GET", "/v1/inferences?limit=1", headers=guarded.token("read")
+    ).json()["items"][0]["id"]
+    filled = {**_PLACEHOLDERS, "inference_id": inference_id}
+    tokens = [{}, guarded.token("ingest"), guarded.token("admin")]
+    gets = [path for method, path in _operations(guarded) if method == "GET"]
+    for template in (*gets, "/", "/openapi.json"):
+        path = template.format(**filled)
+        for headers in tokens:
+            before = len(guarded.entries())
+            got, head = (guarded.api.request(m, path, headers=headers) for m in ("GET", "HEAD"))
+            assert head.status_code == got.status_code, path
+            assert _steady(head) == _steady(got), path
+            assert head.content == b"" or head.status_code in {401, 403}, path
+            written = [
+                {name: of for name, of in entry.items() if name not in {"time", "previous"}}
+                for entry in guarded.entries()[before:]
+            ]
+            assert [entry["method"] for entry in written] == (["GET", "HEAD"] if written else [])
+            assert all({**entry, "method": "HEAD"} == written[-1] for entry in written)
+    assert guarded.status("HEAD", "/v1/inferences?wher=x", tokens[2]) == 400
+    assert guarded.status("HEAD", "/nothing", tokens[2]) == 404
+
+
+def _steady(answer: Any) -> dict[str, str]:
+    """Return the headers; the length of what tells of a moment may be another each time."""
+    return {
+        name: value
+        for name, value in answer.headers.items()
+        if name != "content-length" or "text/plain" not in answer.headers["content-type"]
+    }
+
+
+def test_head_does_not_make_the_rest_of_an_export(
+    guarded: Guarded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+
+    def endless(*_: object, **__: object) -> Iterator[bytes]:
+        while True:
+            made.append(b"x")
+            yield b"x"
+
+    monkeypatch.setattr(type(guarded.api.context.inferences), "export", endless)
+    answer = guarded.api.request("HEAD", "/v1/inferences/export", headers=guarded.token("read"))
+
+    assert answer.status_code == 200
+    assert "attachment" in answer.headers["content-disposition"]
+    assert len(made) < 3
+
+
+def test_a_wrong_method_is_told_the_right_ones(guarded: Guarded) -> None:
+    headers = guarded.token("admin")
+    for method, path, allowed in (
+        ("DELETE", "/v1/alarms", "GET, HEAD"),
+        ("PATCH", "/v1/deployments/prod/flights", "DELETE, GET, HEAD, PUT"),
+        ("HEAD", "/v1/feedback", "POST"),
+        ("PUT", "/", "GET, HEAD"),
+    ):
+        answer = guarded.api.request(method, path, headers=headers)
+        assert (answer.status_code, answer.headers.get("allow")) == (405, allowed)
 
 
 def test_an_answer_that_cannot_be_written_down_is_withheld(

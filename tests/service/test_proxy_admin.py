@@ -149,6 +149,11 @@ def test_readiness_ends_with_the_stop_and_not_with_a_wrong_file_or_a_model_that_
     assert (stopping[0], orjson.loads(stopping[1])) == (503, {"status": "stopping"})
 
 
+@pytest.mark.parametrize("target", [b"/healthz", b"/readyz", b"/metrics"])
+def test_head_is_taken_as_get_is(target: bytes, tmp_path: Path) -> None:
+    assert _admin(_state(), tmp_path).admit(b"HEAD", target, b"") == 0
+
+
 @pytest.mark.parametrize(
     ("method", "target", "status"),
     [

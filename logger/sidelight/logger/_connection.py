@@ -7,7 +7,7 @@ from typing import Final
 
 from sidelight.logger._connection_answer import for_client, with_header
 from sidelight.logger._connection_body import CollectedBody, too_long, too_many
-from sidelight.logger._connection_head import read_head, without_empty_lines
+from sidelight.logger._connection_head import in_origin_form, read_head, without_empty_lines
 from sidelight.logger._connection_peer import has_hung_up, keep_asking
 from sidelight.logger._connections import Connections, Limits
 from sidelight.logger._exchange import Tap
@@ -292,7 +292,10 @@ class Connection(asyncio.Protocol):
         data = self._buffer
         head = self._last
         if head is None or not data.startswith(head.raw):
-            data = self._buffer = without_empty_lines(data)
+            data = without_empty_lines(data)
+            if self.limits.takes_absolute_form:
+                data = in_origin_form(data)
+            self._buffer = data
             try:
                 head = read_head(data, self.limits.max_head_bytes)
             except Refused as refused:

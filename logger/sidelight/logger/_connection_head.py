@@ -1,10 +1,36 @@
 """The head of the next request in what a client has sent so far."""
 
+import re
 from typing import Final
 
 from sidelight.logger._http_head import Refused, RequestHead
 
 _TOKEN_START: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ!#$%&'*+.^_`|~0123456789-")
+# A method, and the scheme and authority of a target in absolute form (RFC 9110 4.2); bounded, since
+# it is looked for again whenever more of a head has come.
+_ABSOLUTE: Final = re.compile(
+    rb"([A-Z!#$%&'*+.^_`|~0-9-]{1,32}+ )[Hh][Tt][Tt][Pp][Ss]?://"
+    rb"[A-Za-z0-9._~!$&'()*+,;=:@%\[\]-]{1,512}+(?=[/? ])"
+)
+
+
+def in_origin_form(data: bytes) -> bytes:
+    """Take scheme and authority out of the target of the request that the data begin with.
+
+    A server takes such targets, too (RFC 9112 3.2.2), and what follows is all that tells what is
+    asked for: there is one host here.
+
+    Examples
+    --------
+    >>> in_origin_form(b"GET http://door:8090?a HTTP/1.1")
+    b'GET /?a HTTP/1.1'
+
+    """
+    absolute = _ABSOLUTE.match(data)
+    if absolute is None:
+        return data
+    rest = data[absolute.end() :]
+    return absolute[1] + (rest if rest.startswith(b"/") else b"/" + rest)
 
 
 def without_empty_lines(data: bytes) -> bytes:

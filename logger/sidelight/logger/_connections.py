@@ -51,6 +51,9 @@ class Limits:
     has_few_statuses : bool
         Whether a bad head is answered with 400, or 413 where it is too long, and nothing else:
         senders of events know few answers.
+    takes_absolute_form : bool
+        Whether a target with scheme and authority is taken for the one without; otherwise it is
+        passed on as it came.
     """
 
     max_head_bytes: int = 65536
@@ -65,6 +68,7 @@ class Limits:
     gives_request_id: bool = True
     trusts_request_ids: bool = True
     has_few_statuses: bool = False
+    takes_absolute_form: bool = False
 
 
 class Closing(Protocol):

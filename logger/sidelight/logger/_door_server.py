@@ -106,7 +106,9 @@ class DoorServer:
         self._watch = watch
         self._sync = sync
         self._connection_limits = Limits(
-            max_collected_bytes=self._limits.max_flight_bytes, has_few_statuses=True
+            max_collected_bytes=self._limits.max_flight_bytes,
+            has_few_statuses=True,
+            takes_absolute_form=True,
         )
         self._connections = Connections()
         self._heads = LearnedHeads()

@@ -21,6 +21,7 @@ from sidelight.service import (
 from sidelight.service._access import Access
 from sidelight.service._access_log import AccessLog
 from sidelight.service._api_access import AccessMiddleware
+from sidelight.service._api_head import HeadMiddleware
 from sidelight.service._api_parameters import ParametersMiddleware
 from sidelight.service._context import Context
 from sidelight.service._problems import (
@@ -71,6 +72,7 @@ def create_app(context: Context) -> FastAPI:
     app.add_exception_handler(HTTPException, answer_http)
     app.add_exception_handler(Exception, answer_unforeseen)
     app.add_middleware(ParametersMiddleware, api=app)
+    app.add_middleware(HeadMiddleware)
     app.add_middleware(
         AccessMiddleware,
         api=app,

@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 
 REASON_HEADER: Final = "X-Sidelight-Reason"
 _REASON_CHARS: Final = 500
+_UNFORESEEN: Final = 500
 # Scraped all day by machines, and without a payload in them.
 _NOT_LOGGED: Final = frozenset({"/healthz", "/readyz", "/metrics", "/openapi.json", "/"})
 
@@ -79,7 +80,12 @@ class AccessMiddleware:
         if route in _NOT_LOGGED:
             await answer(scope, receive, send)
             return
-        await answer(scope, receive, _Logged(self._log, entry, send, scope, receive))
+        logged = _Logged(self._log, entry, send, scope, receive)
+        try:
+            await answer(scope, receive, logged)
+        except Exception:
+            await logged.failed()
+            raise
 
     def _needed(self, method: str, route: str) -> Role | None:
         if route == "/metrics" and self._access.is_metrics_open:
@@ -103,27 +109,35 @@ class _Logged:
         self._send = send
         self._scope = scope
         self._receive = receive
+        self._is_begun = False
         self._is_withheld = False
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            self._entry["status"] = message["status"]
-            try:
-                await run_in_threadpool(self._log.append, self._entry)
-            except OSError:
-                log.exception("the access log cannot be written: the answer is withheld")
-                self._is_withheld = True
-                refusal = problem(
-                    503,
-                    "the access log cannot be written",
-                    "an answer that cannot be logged is not given",
-                    hint="make room on the disk of the data folder",
-                )
-                await _response(refusal, {"Retry-After": "5"})(
-                    self._scope, self._receive, self._send
-                )
+            await self._write(message["status"])
         if not self._is_withheld:
             await self._send(message)
+
+    async def failed(self) -> None:
+        """Write down what nobody foresaw; who is in front answers it with 500."""
+        if not self._is_begun:
+            await self._write(_UNFORESEEN)
+
+    async def _write(self, status: int) -> None:
+        self._is_begun = True
+        self._entry["status"] = status
+        try:
+            await run_in_threadpool(self._log.append, self._entry)
+        except OSError:
+            log.exception("the access log cannot be written: the answer is withheld")
+            self._is_withheld = True
+            refusal = problem(
+                503,
+                "the access log cannot be written",
+                "an answer that cannot be logged is not given",
+                hint="make room on the disk of the data folder",
+            )
+            await _response(refusal, {"Retry-After": "5"})(self._scope, self._receive, self._send)
 
 
 def caller_of(request: Request) -> Caller:

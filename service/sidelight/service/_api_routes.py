@@ -38,6 +38,14 @@ def query_parameters(app: FastAPI, template: str, method: str) -> set[str] | Non
     return {item["name"] for item in parameters if item["in"] == "query"}
 
 
+def methods_of(app: FastAPI, scope: Scope) -> list[str]:
+    """Return the methods that are answered at the path of a request, in order."""
+    template, _ = operation_of(app, scope)
+    # What is not in the document is read.
+    methods = {method.upper() for method in app.openapi()["paths"].get(template, {"get": {}})}
+    return sorted({*methods, "HEAD"} if "GET" in methods else methods)
+
+
 @cache
 def _pattern(template: str) -> re.Pattern[str]:
     parts = re.split(r"\{([^}]+)\}", template)

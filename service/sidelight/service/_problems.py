@@ -18,6 +18,7 @@ from sidelight.explainers import (
 )
 from sidelight.logger.errors import EnvelopeError, JournalDamaged, JournalError, JournalFull
 from sidelight.payloads import PayloadError
+from sidelight.service._api_routes import methods_of
 from sidelight.service.errors import (
     BadRequest,
     ConfigurationError,
@@ -54,6 +55,7 @@ _STATUS: tuple[tuple[type[Exception], int, str], ...] = (
     (ServiceError, 500, "internal error"),
 )
 
+_WRONG_METHOD = 405
 # How our messages say it; of several lines the first that does.
 _SAID = re.compile(r"(?:expected|Input should be) (?P<expected>.+?), got (?P<got>.+)")
 
@@ -100,11 +102,15 @@ async def answer_problem(_: Request, error: Exception) -> JSONResponse:
     return _response(problem_of(error))
 
 
-async def answer_http(_: Request, error: Exception) -> JSONResponse:
+async def answer_http(request: Request, error: Exception) -> JSONResponse:
     """Handle what the framework raises: an unknown route, a wrong method."""
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for this class alone
     detail = str(error.detail)
-    return _response(problem(error.status_code, detail.lower(), detail))
+    answer = _response(problem(error.status_code, detail.lower(), detail))
+    if error.status_code == _WRONG_METHOD:
+        # The framework names the methods of one function alone.
+        answer.headers["Allow"] = ", ".join(methods_of(request.app, request.scope))
+    return answer
 
 
 async def answer_unforeseen(_: Request, error: Exception) -> JSONResponse:
@@ -127,6 +133,9 @@ async def answer_validation(_: Request, error: Exception) -> JSONResponse:
 
 
 def _message(item: Mapping[str, Any]) -> str:
+    if item["type"] == "json_invalid":
+        # The place is that of the character; what the framework says it got is an empty object.
+        return "expected JSON, got other bytes"
     return str(item["msg"]).removeprefix("Value error, ")
 
 

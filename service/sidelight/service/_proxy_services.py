@@ -74,7 +74,10 @@ class Admin:
         """Take reads of what is there."""
         if target.partition(b"?")[0] not in self._routes:
             return problem(404, "no such route", expected="/healthz, /readyz or /metrics")
-        return 0 if method == b"GET" else problem(405, "only GET is answered here")
+        if method in {b"GET", b"HEAD"}:
+            return 0
+        allow = ((b"allow", b"GET, HEAD"),)
+        return problem(405, "only GET and HEAD are answered here", headers=allow)
 
     def handle(self, request: Request, respond: Respond) -> None:
         """Answer."""
