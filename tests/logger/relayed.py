@@ -20,7 +20,9 @@ from sidelight.logger._upstream import Upstream
 GET = b"GET /p HTTP/1.1\r\nHost: x\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 # What is passed on is compared byte for byte.
-EXACT = Limits(gives_request_id=False)
+EXACT = Limits(gives_request_id=False, linger_s=3600)
+# No machine stalls for so long.
+PATIENCE_S = 60.0
 
 
 class PassOn:
@@ -52,7 +54,7 @@ class Keep:
 
     def wait(self, count: int = 1) -> list[Exchange]:
         with self._changed:
-            assert self._changed.wait_for(lambda: len(self.exchanges) >= count, 10)
+            assert self._changed.wait_for(lambda: len(self.exchanges) >= count, PATIENCE_S)
         return self.exchanges
 
 
@@ -84,7 +86,7 @@ class Proxy:
         await asyncio.sleep(0)
 
     def close(self) -> None:
-        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(PATIENCE_S)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -92,11 +94,11 @@ class Proxy:
     def block(self) -> threading.Event:
         """Stop the loop until the event is set: what comes meanwhile comes at once."""
         go = threading.Event()
-        self._loop.call_soon_threadsafe(go.wait, 10)
+        self._loop.call_soon_threadsafe(go.wait, PATIENCE_S)
         return go
 
     def connect(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.port), timeout=10)
+        return socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE_S)
 
 
 @contextmanager
@@ -104,7 +106,7 @@ def proxied(
     port: int | None = None, *, tap: Any = None, limits: Limits | None = None, **options: Any
 ) -> Iterator[Proxy]:
     host = "127.0.0.1" if port is not None else None
-    upstream = Upstream(host, port, **options)
+    upstream = Upstream(host, port, connect_s=PATIENCE_S, keep_s=3600, **options)
     proxy = Proxy(upstream, tap, limits if limits is not None else EXACT)
     try:
         yield proxy
@@ -146,7 +148,7 @@ def scripted(script: Script, *, path: str | None = None) -> Iterator[int]:
     try:
         yield port
     finally:
-        asyncio.run_coroutine_threadsafe(close(), loop).result(10)
+        asyncio.run_coroutine_threadsafe(close(), loop).result(PATIENCE_S)
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
@@ -197,7 +199,7 @@ def refused_port() -> int:
 
 
 def wait_for(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_S
     while not true():
         assert time.monotonic() < deadline
         time.sleep(0.005)

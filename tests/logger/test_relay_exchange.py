@@ -625,7 +625,7 @@ def test_half_an_answer_is_never_made_to_look_whole() -> None:
     async def scenario() -> None:
         async with _relaying(script, Limits()) as relay:
             with pytest.raises(httpx.RemoteProtocolError):
-                async with httpx.AsyncClient(trust_env=False) as client:
+                async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
                     await client.post(f"http://127.0.0.1:{relay.port}/p", content=b"[1]")
             exchange = await relay.exchange()
             assert (exchange.status, exchange.aborted_by) == (502, "upstream")
@@ -704,7 +704,7 @@ def test_what_is_cut_is_hashed_whole(*, chunked: bool) -> None:
         script = _answering(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body), body)
         async with _relaying(_chunked_answer(body) if chunked else script, _CUTTING) as relay:
             pieces = iter([body[:100], body[100:200_000], body[200_000:]])
-            async with httpx.AsyncClient(trust_env=False) as client:
+            async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
                 answer = await client.post(
                     f"http://127.0.0.1:{relay.port}/p",
                     content=_later(pieces) if chunked else body,
@@ -807,7 +807,9 @@ def test_upstream_is_spoken_to_by_tls(certificate: tuple[Path, Path]) -> None:
         async with AsyncExitStack() as stack:
             port = await _tls_model(stack, certificate, seen)
             trusting = ssl.create_default_context(cafile=certificate[1])
-            upstream = Upstream("127.0.0.1", port, tls=trusting, server_name="model.test")
+            upstream = Upstream(
+                "127.0.0.1", port, tls=trusting, server_name="model.test", connect_s=60
+            )
             async with _relaying(None, upstream=upstream) as relay:
                 body = os.urandom(200_000)
                 assert await relay.ask(_post(b"[1]") + _post(body)) == _OK * 2
@@ -833,7 +835,7 @@ def test_upstream_that_is_not_trusted_is_502(
         async with AsyncExitStack() as stack:
             port = await _tls_model(stack, certificate, seen)
             context = ssl.create_default_context(cafile=certificate[1] if trusts else None)
-            upstream = Upstream("127.0.0.1", port, tls=context, server_name=name)
+            upstream = Upstream("127.0.0.1", port, tls=context, server_name=name, connect_s=60)
             async with _relaying(None, upstream=upstream) as relay:
                 answer = await relay.ask(_post(b"[1]"))
                 assert answer.startswith(b"HTTP/1.1 502 ")
@@ -857,7 +859,7 @@ def test_upstream_without_tls_is_502_when_tls_is_asked_for() -> None:
             server = await asyncio.start_server(plain, "127.0.0.1", 0)
             stack.callback(server.close)
             port = server.sockets[0].getsockname()[1]
-            upstream = Upstream("127.0.0.1", port, tls=ssl.create_default_context())
+            upstream = Upstream("127.0.0.1", port, tls=ssl.create_default_context(), connect_s=60)
             async with _relaying(None, upstream=upstream) as relay:
                 answer = await relay.ask(_post(b"[1]"))
                 assert answer.startswith(b"HTTP/1.1 502 ")
@@ -874,7 +876,7 @@ def test_standard_client_reads_the_id() -> None:
         async with _relaying(_answering(_OK), Limits()) as relay:
 
             def ask() -> tuple[int, str | None, bytes]:
-                client = http.client.HTTPConnection("127.0.0.1", relay.port, timeout=10)
+                client = http.client.HTTPConnection("127.0.0.1", relay.port, timeout=60)
                 client.request("POST", "/p", b"[1]")
                 answer = client.getresponse()
                 got = answer.status, answer.getheader("x-request-id"), answer.read()
@@ -964,7 +966,7 @@ def test_both_sides_may_be_unix_sockets(tmp_path: Path) -> None:
     async def scenario() -> None:
         model_path, path = str(tmp_path / "model"), str(tmp_path / "proxy")
         model = await asyncio.start_unix_server(serve, model_path)
-        upstream, tap, connections = Upstream(path=model_path), _Keep(), Connections()
+        upstream, tap, connections = Upstream(path=model_path, connect_s=60), _Keep(), Connections()
         server = await asyncio.get_running_loop().create_unix_server(
             lambda: Connection(_PassOn(), upstream, tap, limits=_EXACT, connections=connections),
             path,

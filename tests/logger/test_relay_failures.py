@@ -13,6 +13,7 @@ import pytest
 from tests.logger.relayed import (
     GET,
     OK,
+    PATIENCE_S,
     Keep,
     Script,
     answering,
@@ -69,10 +70,10 @@ def test_bad_chunk_is_refused_and_the_upstream_is_cut() -> None:
     with scripted(script) as port, proxied(port, tap=tap) as proxy, proxy.connect() as client:
         client.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
         client.sendall(b"3\r\nabc\r\n")
-        assert asked.wait(10)
+        assert asked.wait(PATIENCE_S)
         client.sendall(b"3\nabc\r\n0\r\n\r\n")
         answer = read_all(client)
-        assert cut.wait(10)
+        assert cut.wait(PATIENCE_S)
         exchange = tap.wait()[0]
 
     assert answer.startswith(b"HTTP/1.1 400 ")
@@ -132,7 +133,7 @@ def test_chunk_that_cannot_be_read_cuts_the_client() -> None:
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
         writer.write(good)
-        await asyncio.get_running_loop().run_in_executor(None, read.wait, 10)
+        await asyncio.get_running_loop().run_in_executor(None, read.wait, PATIENCE_S)
         writer.write(b"xyz\r\n")
         await reader.read()
 
@@ -280,7 +281,7 @@ def test_connection_that_hung_up_while_idle_is_not_used(monkeypatch: pytest.Monk
             client.sendall(post)
             go.set()
             assert read_until(client, b"ok") == OK
-            assert closed.wait(10)
+            assert closed.wait(PATIENCE_S)
 
 
 # Clients that fail.
@@ -302,10 +303,10 @@ def test_client_that_goes_away_is_recorded_with_499_and_the_upstream_is_cut() ->
     with scripted(script) as port, proxied(port, tap=tap) as proxy:
         with proxy.connect() as client:
             client.sendall(b"POST /p HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nab")
-            assert asked.wait(10)
+            assert asked.wait(PATIENCE_S)
             reset_at_close(client)
         exchange = tap.wait()[0]
-        assert cut.wait(10)
+        assert cut.wait(PATIENCE_S)
 
     assert (exchange.status, exchange.aborted_by) == (499, "client")
     assert (exchange.request_body, exchange.response_head) == (b"ab", b"")
@@ -377,7 +378,7 @@ def test_slow_upstream_stops_the_client() -> None:
                 sent += client.send(b"x" * 1_000_000)
         assert sent < total / 2
         go.set()
-        client.settimeout(10)
+        client.settimeout(PATIENCE_S)
         while sent < total:
             sent += client.send(b"x" * min(1_000_000, total - sent))
         assert read_until(client, b"ok") == OK
@@ -386,18 +387,20 @@ def test_slow_upstream_stops_the_client() -> None:
 def test_connections_to_the_upstream_are_bounded() -> None:
     busy = 0
     most = 0
-    lock = threading.Lock()
+    all_there = asyncio.Event()
 
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal busy, most
         while True:
             await read_request(reader)
-            with lock:
-                busy += 1
-                most = max(most, busy)
+            busy += 1
+            most = max(most, busy)
+            if busy == 3:
+                all_there.set()
+            await all_there.wait()
+            # One more than there may be would have the time to come.
             await asyncio.sleep(0.002)
-            with lock:
-                busy -= 1
+            busy -= 1
             writer.write(OK)
 
     with scripted(script) as port, proxied(port, max_connections=3) as proxy:

@@ -11,6 +11,7 @@ from tests.logger.relayed import (
     EXACT,
     GET,
     OK,
+    PATIENCE_S,
     Keep,
     answering,
     proxied,
@@ -145,7 +146,7 @@ class _Slow(Keep):
         self.go = threading.Event()
 
     def offer(self, exchange: Exchange) -> None:
-        assert self.go.wait(10)
+        assert self.go.wait(PATIENCE_S)
         super().offer(exchange)
 
 
