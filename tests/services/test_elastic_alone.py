@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.parametrize("search_server", ["elasticsearch"], indirect=True)
 
 _N = 120
+_PATIENCE_S = 240.0
 
 
 @pytest.fixture
@@ -24,7 +25,7 @@ def service(
 ) -> "Service":
     monkeypatch.setenv("PYTHONPATH", str(clients()))
     prefix = f"a{random.getrandbits(40):x}"
-    settings = {"url": search_server.url, "index_prefix": prefix, "replicas": 0, "timeout": "5s"}
+    settings = {"url": search_server.url, "index_prefix": prefix, "replicas": 0, "timeout": "60s"}
     reference = {"first_rows": 50}
     return start_service(
         name="alone",
@@ -58,6 +59,14 @@ def _send(service: "Service", numbers: range) -> None:
     assert answer.status_code == 200, answer.text
 
 
+def _wait_indexed(service: "Service", n_documents: int) -> None:
+    service.wait_for(
+        lambda told: told.total("indexed_documents_total") >= n_documents,
+        "it is indexed",
+        timeout_s=_PATIENCE_S,
+    )
+
+
 def _all(service: "Service") -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = service.get_all("/v1/inferences")
     return found
@@ -65,7 +74,7 @@ def _all(service: "Service") -> list[dict[str, Any]]:
 
 def test_everything_but_the_lake_goes_on(service: "Service", search_server: ElasticServer) -> None:
     _send(service, range(_N))
-    service.wait_for(lambda told: told.total("indexed_documents_total") >= 2 * _N, "it is indexed")
+    _wait_indexed(service, 2 * _N)
     service.wait_for(lambda _: len(_all(service)) == _N, "it is found")
     items = {item["request_id"]: item for item in _all(service)}
 
@@ -109,7 +118,7 @@ def test_everything_but_the_lake_goes_on(service: "Service", search_server: Elas
     assert down.json()["title"] == "the search server cannot answer now"
     service.wait_for(lambda told: told.total("inferences_total") == 2 * _N, "counting goes on")
     search_server.start()
-    service.wait_for(lambda told: told.total("indexed_documents_total") >= 4 * _N, "it follows")
+    _wait_indexed(service, 4 * _N)
     service.wait_for(lambda _: len(_all(service)) == 2 * _N, "it is found")
     assert not (service.data / "lake").exists()
     assert service.stop() == 0

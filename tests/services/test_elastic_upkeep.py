@@ -33,7 +33,7 @@ class Store:
     ) -> None:
         self.server = server
         self.prefix = f"u{random.getrandbits(40):x}"
-        self._connection = ElasticConnection(url=server.url, flavour=server.flavour, timeout_s=10)
+        self._connection = ElasticConnection(url=server.url, flavour=server.flavour, timeout_s=120)
         self.store = ElasticStore(
             connect_elastic(self._connection),
             flavour=server.flavour,

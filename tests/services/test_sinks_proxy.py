@@ -1,6 +1,7 @@
 """``sidelight proxy`` with three sinks at once: a collector, a topic and a bucket, each cut off."""
 
 import itertools
+import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 _KEYS = {"S3_KEY": "AKSIDELIGHTTESTS", "S3_SECRET": "not-a-secret-but-like-one"}
 _N_REQUESTS = 600
+_PATIENCE_S = 240.0
 
 
 @pytest.fixture
@@ -80,12 +82,12 @@ def test_every_sink_gets_every_event_although_two_of_them_were_dead_meanwhile(
         },
     ]
     config = tmp_path / "proxy.yaml"
-    config.write_bytes(orjson.dumps({"proxy": {"sinks": sinks}}))
+    config.write_bytes(orjson.dumps({"proxy": {"sinks": sinks, "grace": "2m"}}))
     proxy = start_proxy(upstream=model, config=config)
     numbers = itertools.count()
 
     def ask(n_requests: int) -> None:
-        with httpx.Client(timeout=30) as client:
+        with httpx.Client(timeout=_PATIENCE_S) as client:
             for number in itertools.islice(numbers, n_requests):
                 answer = client.post(
                     f"{proxy.url}/v1/models/doubles:predict",
@@ -108,6 +110,12 @@ def test_every_sink_gets_every_event_although_two_of_them_were_dead_meanwhile(
     expected = {(f"r{number}", side) for number in range(_N_REQUESTS) for side in _SIDES}
     assert {inference["request_id"] for inference in inferences} == {key for key, _ in expected}
     assert set(consumed(kafka.servers, topic, len(expected))) == expected
+    # What is still in the spool would stay there.
+    proxy.wait_for_metrics(
+        lambda metrics: (
+            metrics.total("capture_events_total", outcome="sent", sink="bucket") >= len(expected)
+        )
+    )
     assert proxy.stop() == 0
     table = pq.read_table("sidelight/proxied", filesystem=s3.files())
     rows = list(zip(table["id"].to_pylist(), map(side_of, table["type"].to_pylist()), strict=True))
@@ -136,12 +144,11 @@ def consumed(servers: str, topic: str, n_distinct: int) -> set[tuple[str, str]]:
     )
     consumer.subscribe([topic])
     found: set[tuple[str, str]] = set()
-    for _ in range(300):
+    deadline = time.monotonic() + _PATIENCE_S
+    while len(found) < n_distinct and time.monotonic() < deadline:
         for message in consumer.consume(1000, timeout=0.2):
             if message.error() is None:
                 headers: dict[str, Any] = dict(message.headers() or [])
                 found.add((headers["ce_id"].decode(), side_of(headers["ce_type"].decode())))
-        if len(found) >= n_distinct:
-            break
     consumer.close()
     return found
