@@ -57,7 +57,7 @@ def _store(data: Path, *, is_sealed: bool = True, ids: tuple[str, ...] = ("r0", 
     for request_id in ids:
         who = _MARKER if request_id == "r0" else f"somebody-{request_id}"
         for side in ("request", "response"):
-            write(*_request(request_id, who, side)).result(10)
+            write(*_request(request_id, who, side)).result(100)
     if journal is not None:
         journal.close()
     writer.close()

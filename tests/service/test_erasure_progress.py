@@ -32,7 +32,7 @@ class Working:
 
     def begin(self) -> None:
         settings = Settings(data=self.folder.data)
-        append = lambda head, body: self.folder.writer.write(head, body).result(10)  # noqa: E731
+        append = lambda head, body: self.folder.writer.write(head, body).result(100)  # noqa: E731
         self.stage = ErasingStage(
             self.folder.journals,
             self.folder.documents,

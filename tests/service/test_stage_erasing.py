@@ -91,7 +91,7 @@ class Eraser:
         )
 
     def _append(self, head: bytes, body: bytes) -> None:
-        self.folder.writer.write(head, body).result(10)
+        self.folder.writer.write(head, body).result(100)
 
     def order(self, **what: Any) -> ErasureAnswer:
         """Order an erasure, and let everybody work until it is answered."""
@@ -676,14 +676,14 @@ def test_a_silent_bucket_holds_up_nobody_and_the_erasure_is_done_when_it_answers
 
 def test_what_a_thread_is_asked_is_answered_or_fails() -> None:
     answers: list[int] = []
-    _stage_erasing._in_thread(lambda: answers.append(1)).result(10)
+    _stage_erasing._in_thread(lambda: answers.append(1)).result(100)
     assert answers == [1]
 
     def fails() -> None:
         raise LakeError("no")
 
     with pytest.raises(LakeError, match="no"):
-        _stage_erasing._in_thread(fails).result(10)
+        _stage_erasing._in_thread(fails).result(100)
 
 
 class _Killed(BaseException):
