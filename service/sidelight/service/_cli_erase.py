@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from sidelight.service._erasure_orders import ErasureAnswer
 
 _PLAIN_LEFT = 1
+# Looks that find it waiting for the same: one that comes on is not worth a word.
+_LONG = 20
 ENDS = (
     "Ends 0 when nothing of it can be read any more, 1 when segments of the archive still hold it "
     "as it came (they are named), 2 when nothing was erased."
@@ -103,18 +105,25 @@ def _remote(
 
 
 class _Told:
-    """Says, once, why an erasure that is waited for is not done."""
+    """Says, each once, why an erasure that is waited for is not done."""
 
     def __init__(self) -> None:
-        self._error = ""
+        self._said: set[str] = set()
+        self._waits_for, self._looks = "", 0
 
     def __call__(self, answer: "ErasureAnswer") -> None:
-        if answer.last_error and answer.last_error != self._error:
-            self._error = answer.last_error
+        if answer.last_error:
             hint = f"\n  {answer.hint}" if answer.hint else ""
-            sys.stderr.write(
-                f"sidelight: {answer.id} is not done and tried again: {answer.last_error}{hint}\n"
-            )
+            self._say(f"{answer.id} is not done and tried again: {answer.last_error}{hint}")
+        self._looks = self._looks + 1 if answer.waits_for == self._waits_for else 0
+        self._waits_for = answer.waits_for
+        if answer.waits_for and self._looks == _LONG:
+            self._say(f"{answer.id} waits for {answer.waits_for}")
+
+    def _say(self, what: str) -> None:
+        if what not in self._said:
+            self._said.add(what)
+            sys.stderr.write(f"sidelight: {what}\n")
 
 
 def _lines(path: Path | None) -> list[str]:

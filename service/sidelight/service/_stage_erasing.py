@@ -49,7 +49,7 @@ _AGAIN_NS: Final = 5_000_000_000
 # Half a minute at least where nothing else happens: as long as a large merge.
 _TIDY_STEPS: Final = 3000
 _STRAY_HINT: Final = (
-    "who put it there by hand moves it out of lake/; a start of the service deletes what no entry "
+    "move it out of lake/ if somebody put it there; a start of the service deletes what nothing "
     "names"
 )
 _UNFORESEEN_HINT: Final = "the log of the service says more"
@@ -341,7 +341,7 @@ class ErasingStage:
         for _ in range(_TIDY_STEPS):
             if not (unnamed := self._derived.unnamed()):
                 break
-            self._progress.wait_for(f"lake/{unnamed[0]}, which no entry names, to go")
+            self._progress.wait_for(f"lake/{unnamed[0]} to go: {_STRAY_HINT}")
             yield False
         else:
             # It may hold what is erased: of a merge that is slow, or of a commit that failed.
