@@ -74,7 +74,7 @@ def test_every_command_of_the_guide_does_what_it_says(
             cwd=folder,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=240,
             check=False,
         )
         assert done.returncode == 0, (command, done.stdout, done.stderr)

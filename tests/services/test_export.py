@@ -19,6 +19,7 @@ from tests.services.conftest import Service
 _INFERENCES = 300
 _ROWS = 64
 _EXPORT = "/v1/inferences/export"
+_PATIENCE_S = 240.0
 
 
 def _event(side: str, number: int, payload: bytes) -> str:
@@ -84,7 +85,7 @@ def test_files_are_whole_whoever_else_went_away(service: Any, tmp_path: Path) ->
     assert pq.read_table(io.BytesIO(found["parquet"]))["features.f0"].to_pylist() == expected
     target = tmp_path / "found.parquet"
     command = [*service.program, "export", "--url", service.url, "--output", str(target)]
-    subprocess.run(command, check=True, timeout=60)
+    subprocess.run(command, check=True, timeout=_PATIENCE_S)
     assert pq.read_table(target)["features.f0"].to_pylist() == expected
 
 
@@ -112,7 +113,7 @@ def test_a_stream_that_is_cut_does_not_look_complete(service: Any, tmp_path: Pat
     # What the pipe does not hold waits in the service.
     first = reader.stdout.read(1000)
     os.kill(service.children()["api"], signal.SIGKILL)
-    rest, said = reader.communicate(timeout=60)
+    rest, said = reader.communicate(timeout=_PATIENCE_S)
     assert (reader.returncode, first[:1]) == (1, b"{")
     assert b"to the end" in said
     assert (first + rest).count(b"\n") < _INFERENCES
@@ -127,7 +128,7 @@ def test_the_pipe_that_nobody_reads_ends_quietly(service: Any) -> None:
     reader.stdout.read(100)
     reader.stdout.close()
 
-    assert reader.wait(60) == 141
+    assert reader.wait(_PATIENCE_S) == 141
     assert reader.stderr.read() == b""
     reader.stderr.close()
 
