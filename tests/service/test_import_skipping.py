@@ -1,6 +1,7 @@
 """Files with a bad line: refused whole, or read without it, and named in any case."""
 
 import gzip
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,8 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 
+from sidelight.adapters._sink_files_parquet import write_parquet
+from sidelight.logger import CapturedEvent
 from sidelight.service import _collector_client
 from sidelight.service._cli import app
 from sidelight.service._collector_client import CollectorClient
@@ -157,6 +160,21 @@ def test_a_record_is_known_by_what_stands_behind_a_long_payload(
     path.write_bytes(_blob(0).replace(b"e30=", b"e30g" * 50_000 + b"e30="))
 
     assert import_files([path], collector.client).events == 1
+
+
+def test_files_of_our_own_sink_are_known_by_their_columns(
+    tmp_path: Path, collector: Collector
+) -> None:
+    given = b'{"specversion":"1.0","source":"/s","type":"t","id":"e%d"'
+    file = io.BytesIO()
+    write_parquet([CapturedEvent(given % number, b"{}") for number in range(300)], file)
+    plain, zipped = tmp_path / "events.parquet", tmp_path / "events.gz"
+    plain.write_bytes(file.getvalue())
+    zipped.write_bytes(gzip.compress(file.getvalue()))
+
+    report = import_files([plain, zipped], collector.client)
+
+    assert (report.events, collector.ids) == (600, [f"e{number}" for number in range(300)])
 
 
 def test_the_command_ends_with_1_when_something_was_left_out(

@@ -13,6 +13,7 @@ from sidelight.adapters._elastic_search import ElasticSearch
 from sidelight.adapters._elastic_templates import IndexOptions
 from sidelight.adapters._embedded import EmbeddedJournals
 from sidelight.adapters._embedded_documents import EmbeddedDocuments
+from sidelight.adapters._import_events import EVENT_COLUMNS, sink_events
 from sidelight.adapters._import_kserve import kserve_blob
 from sidelight.adapters._import_sagemaker import sagemaker_capture
 from sidelight.adapters._import_seldon import seldon_log
@@ -51,6 +52,7 @@ from sidelight.adapters.errors import (
 )
 
 __all__ = [
+    "EVENT_COLUMNS",
     "FILE_LIMITS",
     "KAFKA_LIMITS",
     "AdapterError",
@@ -111,6 +113,7 @@ __all__ = [
     "place_of",
     "sagemaker_capture",
     "seldon_log",
+    "sink_events",
     "v1_url",
     "v2_url",
 ]

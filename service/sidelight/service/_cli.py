@@ -216,8 +216,9 @@ def import_(
 ) -> None:
     """Send what other loggers and tables hold to a collector; prints the counts as JSON."""
     from sidelight.service._collector_client import CollectorClient
-    from sidelight.service._import import FORMATS, import_files
+    from sidelight.service._import import import_files
     from sidelight.service._import_csv import CsvForm
+    from sidelight.service._import_format import FORMATS
     from sidelight.service._import_tables import Mapped
     from sidelight.service._logging import configure_logging
     from sidelight.service.errors import ServiceError

@@ -9,37 +9,35 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
-from sidelight.adapters import ImportFileError, kserve_blob, sagemaker_capture, seldon_log
+from sidelight.adapters import (
+    ImportFileError,
+    kserve_blob,
+    sagemaker_capture,
+    seldon_log,
+    sink_events,
+)
 from sidelight.logger import CapturedEvent
 from sidelight.logger._emitter_event import BATCH_CONTENT_TYPE
 from sidelight.service._collector_client import CollectorClient
 from sidelight.service._import_csv import CsvForm, csv_rows
+from sidelight.service._import_format import Format, format_of
 from sidelight.service._import_reading import (
+    is_parquet,
     json_object,
     json_rows,
     lines,
     opened,
-    parquet_names,
+    parquet_batches,
     parquet_rows,
 )
 from sidelight.service._import_tables import Mapped, Table, row_events
 from sidelight.service.errors import BadRequest, ConfigurationError
 
-Format = Literal["kserve", "sagemaker", "seldon", "events", "jsonl", "csv", "parquet"]
-FORMATS: Final[tuple[Format, ...]] = (
-    *("kserve", "sagemaker", "seldon", "events", "jsonl", "csv", "parquet"),
-)
-
 _BATCH_EVENTS: Final = 256
 _BATCH_BYTES: Final = 4 << 20
-_PARQUET: Final = b"PAR1"
-# Columns of KServe's blob files, in lower case.
-_KSERVE: Final = frozenset({"reqtype", "bytes"})
-_PEEK_BYTES: Final = 1 << 16
-# The payload of a record stands before the name that tells it.
-_FIRST_LINE_BYTES: Final = 1 << 26
+_CHUNK_BYTES: Final = 1 << 16
 # Without one of them the collector takes it for no event.
 _REQUIRED: Final = ("id", "type", "source", "specversion")
 
@@ -110,7 +108,7 @@ class _Tables:
         table = Table.of(self._rows(path, format, mapped), mapped)
         digest = hashlib.sha256()
         with opened(path) as file:
-            while chunk := file.read(_PEEK_BYTES):
+            while chunk := file.read(_CHUNK_BYTES):
                 digest.update(chunk)
         rows = self._rows(path, format, mapped)
         return row_events(rows, mapped, table, digest=digest.digest())
@@ -140,7 +138,8 @@ def import_files(
     ----------
     paths : iterable of Path
         Files of KServe's blob logger (JSON, CSV, Parquet), SageMaker's data capture, hits of
-        Seldon's request logger, CloudEvents as JSON lines, or tables (JSON lines, CSV, Parquet).
+        Seldon's request logger, CloudEvents as our own file sink writes them (JSON lines,
+        Parquet), or tables (JSON lines, CSV, Parquet).
     client : CollectorClient
         Takes the events.
     mapped : Mapped, optional
@@ -170,7 +169,7 @@ def import_files(
     for path in paths:
         skip = partial(report.skip, path) if skip_bad else None
         try:
-            for events in _batches(_events(path, format or _format_of(path), tables, skip)):
+            for events in _batches(_events(path, format or format_of(path), tables, skip)):
                 _send(events, client, report)
         except OSError as error:
             raise BadRequest(f"{path}: cannot be read: {error.strerror}") from error
@@ -207,27 +206,6 @@ def _batches(events: Iterator[_Event]) -> Iterator[list[_Event]]:
         yield batch
 
 
-def _format_of(path: Path) -> Format:
-    with opened(path) as file:
-        start = file.read(_PEEK_BYTES)
-        if start.lstrip()[:1] in (b"{", b"["):
-            start += file.readline(_FIRST_LINE_BYTES)
-    if start.startswith(_PARQUET):
-        names = {name.lower() for name in parquet_names(path)}
-        return "kserve" if names >= _KSERVE else "parquet"
-    first = start.lstrip().partition(b"\n")[0]
-    if not first.startswith((b"{", b"[")):
-        names = {name.strip().strip('"').lower() for name in first.decode("latin-1").split(",")}
-        return "kserve" if names >= _KSERVE else "csv"
-    if b'"captureData"' in first:
-        return "sagemaker"
-    if b'"_source"' in first and b'"RequestId"' in first:
-        return "seldon"
-    if b'"specversion"' in first:
-        return "events"
-    return "kserve" if b'"reqtype"' in start.lower() else "jsonl"
-
-
 def _events(
     path: Path,
     format: Format,  # noqa: A002 - as above
@@ -244,9 +222,10 @@ def _events(
         case "seldon":
             return iter(seldon_log(_whole(path)))
         case "events":
+            read = _stored if is_parquet(path) else _structured
             # Read to its end first, as a table.
-            deque(lines(path) if skip else _structured(path, None), maxlen=0)
-            return _structured(path, skip)
+            deque(read(path, skip and _ignore), maxlen=0)
+            return read(path, skip)
     return tables.events(path, format)
 
 
@@ -265,6 +244,17 @@ def _structured(path: Path, skip: _Skip | None) -> Iterator[_Line]:
             skip(error)
         else:
             yield _Line(line)
+
+
+def _stored(path: Path, skip: _Skip | None) -> Iterator[CapturedEvent]:
+    first = 0
+    for records in parquet_batches(path, _BATCH_EVENTS):
+        yield from sink_events(records, first=first, bad=skip)
+        first += records.num_rows
+
+
+def _ignore(_: Exception) -> None:
+    """Let it be told when it is read once more."""
 
 
 def _check_event(event: dict[str, Any], number: int) -> None:

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from sidelight.service.errors import BadRequest
 
 _GZIP: Final = b"\x1f\x8b"
+_PARQUET: Final = b"PAR1"
 _ROWS: Final = 4096
 
 
@@ -81,10 +82,21 @@ def json_rows(path: Path) -> Iterator[Mapping[str, Any]]:
 
 def parquet_rows(path: Path) -> Iterator[Mapping[str, Any]]:
     """Yield the rows of Parquet."""
+    for batch in parquet_batches(path, _ROWS):
+        yield from batch.to_pylist()
+
+
+def parquet_batches(path: Path, n_rows: int) -> Iterator[pa.RecordBatch]:
+    """Yield Parquet, so many rows at once."""
     with _parquet(path) as file:
         check_names(file.schema_arrow.names)
-        for batch in file.iter_batches(batch_size=_ROWS):
-            yield from batch.to_pylist()
+        yield from file.iter_batches(batch_size=n_rows)
+
+
+def is_parquet(path: Path) -> bool:
+    """Whether the first bytes are those of Parquet."""
+    with opened(path) as file:
+        return file.read(len(_PARQUET)) == _PARQUET
 
 
 def parquet_names(path: Path) -> list[str]:
