@@ -47,3 +47,28 @@ def test_times_are_read_as_people_write_them(value: Any, time: str | None) -> No
 def test_what_is_no_time_is_refused_before_anything_is_sent(value: Any) -> None:
     with pytest.raises(BadRequest, match="row 1: the time cannot be read: expected RFC 3339"):
         Table.of([{"t": 0, "x": 1}, {"t": value, "x": 1}], MAPPED)
+
+
+@pytest.mark.parametrize(
+    ("value", "word"),
+    [
+        pytest.param("007", "007", id="text"),
+        pytest.param(7, "7", id="whole"),
+        pytest.param(7.0, "7", id="whole as a float"),
+        pytest.param(1.5, "1.5", id="fraction"),
+        pytest.param(b"ab", "ab", id="bytes of text"),
+        pytest.param(b"\xff", "/w==", id="bytes"),
+        pytest.param(None, None, id="none"),
+        pytest.param(float("nan"), None, id="no number"),
+        pytest.param("", None, id="empty"),
+    ],
+)
+def test_ids_and_versions_are_the_text_that_is_meant(value: Any, word: str | None) -> None:
+    mapped = Mapped(deployment="a/b", request_id="id", version="v")
+    row = {"id": value, "v": value, "x": 1}
+
+    (event,) = row_events([row], mapped, Table.of([row], mapped), digest=b"")
+
+    attributes = orjson.loads(event.attributes + b"}")
+    assert attributes.get("modelversion") == word
+    assert (attributes["id"] == word) == (word is not None)

@@ -1,29 +1,26 @@
 """Rows of a table as events: each row is one inference, with its labels behind it."""
 
-import base64
 import hashlib
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
-from decimal import Decimal
 from typing import Any, Final
 
 import orjson
 
 from sidelight.logger import CapturedEvent
-from sidelight.service.errors import BadRequest, ConfigurationError
+from sidelight.service._import_values import (
+    FLOAT,
+    common_datatype,
+    datatype_of,
+    plain_value,
+    time_of,
+    word_of,
+)
+from sidelight.service.errors import ConfigurationError
 
 _TYPES: Final = "org.kubeflow.serving.inference."
 _FEEDBACK: Final = "io.sidelight.feedback"
 _SOURCE: Final = "sidelight-import"
-_MAX_INT64: Final = 1 << 63
-_INTEGER: Final = "INT64"
-_FLOAT: Final = "FP64"
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECONDS: Final = 1_000_000
-# Seconds, milliseconds, microseconds, nanoseconds.
-_PER_SECOND: Final = (1, 10**3, 10**6, 10**9)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,14 +111,14 @@ class Table:
         for number, row in enumerate(rows):
             for column, value in row.items():
                 kinds = found.setdefault(column, set())
-                if value is not None and (plain := _plain(value)) is not None:
-                    kinds.add(_datatype(plain))
+                if value is not None and (plain := plain_value(value)) is not None:
+                    kinds.add(datatype_of(plain))
             if mapped.time:
-                _time(row.get(mapped.time), number)
+                time_of(row.get(mapped.time), number)
         features = mapped.features_of(list(found)) if found else ()
         return cls(
-            features={name: _common(found[name]) for name in features},
-            outputs={name: _common(found[name]) for name in mapped.outputs if found},
+            features={name: common_datatype(found[name]) for name in features},
+            outputs={name: common_datatype(found[name]) for name in mapped.outputs if found},
         )
 
 
@@ -146,8 +143,8 @@ def row_events(
     prefix = hashlib.blake2b(digest, digest_size=8).hexdigest()
     namespace, _, name = mapped.deployment.partition("/")
     for number, row in enumerate(rows):
-        given = row.get(mapped.request_id) if mapped.request_id else None
-        request_id = str(given) if given not in (None, "") else f"{prefix}-{number}"
+        given = word_of(row.get(mapped.request_id)) if mapped.request_id else None
+        request_id = given or f"{prefix}-{number}"
         shared: dict[str, str] = {
             "specversion": "1.0",
             "source": _SOURCE,
@@ -156,16 +153,18 @@ def row_events(
             "inferenceservicename": name,
             "datacontenttype": "application/json",
         }
-        if mapped.time and (time := _time(row.get(mapped.time), number)):
+        if mapped.time and (time := time_of(row.get(mapped.time), number)):
             shared["time"] = time
-        if mapped.version and row.get(mapped.version) is not None:
-            shared["modelversion"] = str(row[mapped.version])
+        if mapped.version and (version := word_of(row.get(mapped.version))):
+            shared["modelversion"] = version
         yield _event(shared, "request", {"inputs": _tensors(row, table.features)})
         if mapped.outputs:
             answer = {"model_name": name, "outputs": _tensors(row, table.outputs)}
             yield _event(shared, "response", answer)
         labels = {
-            label: value for label in mapped.labels if (value := _plain(row.get(label))) is not None
+            label: value
+            for label in mapped.labels
+            if (value := plain_value(row.get(label))) is not None
         }
         if labels:
             yield _feedback(shared, request_id, mapped.deployment, labels)
@@ -190,105 +189,9 @@ def _feedback(
 def _tensors(row: Mapping[str, Any], columns: Mapping[str, str]) -> list[dict[str, Any]]:
     tensors = []
     for column, known in columns.items():
-        value = _plain(row.get(column))
-        datatype = known or _datatype(value)
-        if datatype == _FLOAT and isinstance(value, int):
+        value = plain_value(row.get(column))
+        datatype = known or datatype_of(value)
+        if datatype == FLOAT and isinstance(value, int):
             value = float(value)
         tensors.append({"name": column, "shape": [1], "datatype": datatype, "data": [value]})
     return tensors
-
-
-def _common(datatypes: set[str]) -> str:
-    """Return the datatype of a column; empty when each value has its own."""
-    if len(datatypes) == 1:
-        return next(iter(datatypes))
-    # Null has no type of its own.
-    return _FLOAT if not datatypes or datatypes == {_INTEGER, _FLOAT} else ""
-
-
-def _datatype(value: object) -> str:
-    match value:
-        case bool():
-            return "BOOL"
-        case int():
-            return _INTEGER if -_MAX_INT64 <= value < _MAX_INT64 else "UINT64"
-        case str():
-            return "BYTES"
-        case _:
-            return _FLOAT
-
-
-def _plain(value: Any) -> Any:
-    """Return a value as JSON has it; what is missing or not finite is null."""
-    match value:
-        case float() if not math.isfinite(value):
-            return None
-        case None | bool() | int() | float() | str():
-            return value
-        case Decimal():
-            return _number(value)
-        case _:
-            return _text(value)
-
-
-def _number(value: Decimal) -> float | None:
-    if not value.is_finite():
-        return None
-    whole = int(value)
-    return whole if whole == value and -_MAX_INT64 <= whole < _MAX_INT64 else float(value)
-
-
-def _text(value: Any) -> str:
-    match value:
-        case datetime() | date():
-            return value.isoformat()
-        case bytes():
-            try:
-                return value.decode()  # text, of a writer that did not say so
-            except UnicodeDecodeError:
-                return base64.b64encode(value).decode()
-        case list() | dict():
-            return orjson.dumps(value, default=_plain, option=orjson.OPT_NON_STR_KEYS).decode()
-        case _:
-            return str(value)
-
-
-def _time(value: Any, number: int) -> str | None:
-    match value:
-        case None | "":
-            return None
-        case datetime():
-            aware = value if value.tzinfo else value.replace(tzinfo=UTC)
-            return aware.isoformat()
-        case date():
-            return datetime(value.year, value.month, value.day, tzinfo=UTC).isoformat()
-        case int() | float() if not isinstance(value, bool):
-            if (moment := _moment(value)) is not None:
-                return moment.isoformat()
-        case str():
-            try:
-                read = datetime.fromisoformat(value)
-            except ValueError:
-                pass
-            else:
-                return (read if read.tzinfo else read.replace(tzinfo=UTC)).isoformat()
-    raise BadRequest(
-        f"row {number}: the time cannot be read: expected RFC 3339, or a number since 1970, "
-        f"got {type(value).__name__}"
-    )
-
-
-def _moment(since_1970: float) -> datetime | None:
-    """Return the moment of a number of seconds, or of the largest smaller unit that it can be."""
-    for per_second in _PER_SECOND:
-        # Whole numbers of nanoseconds have more digits than a float.
-        microseconds = since_1970 * _MICROSECONDS
-        if isinstance(since_1970, int):
-            microseconds //= per_second
-        else:
-            microseconds /= per_second
-        try:
-            return _EPOCH + timedelta(microseconds=microseconds)
-        except (ValueError, OverflowError):
-            continue
-    return None
