@@ -32,7 +32,7 @@ _BUCKET = "sidelight"
 _LIMITS = EmitterLimits(
     batch_events=200, linger_s=0.05, spill_after_s=0.05, max_backoff_s=0.5, batch_bytes=1 << 22
 )
-_PATIENCE_S = 60.0
+_PATIENCE_S = 240.0
 
 
 # Sends batches as an emitter does: what was taken is noted behind it, and a start goes on there.
