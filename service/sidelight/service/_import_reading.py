@@ -83,7 +83,25 @@ def json_rows(path: Path) -> Iterator[Mapping[str, Any]]:
 def parquet_rows(path: Path) -> Iterator[Mapping[str, Any]]:
     """Yield the rows of Parquet."""
     for batch in parquet_batches(path, _ROWS):
-        yield from batch.to_pylist()
+        columns = [_without_nanoseconds(column) for column in batch.columns]
+        yield from pa.RecordBatch.from_arrays(columns, names=batch.schema.names).to_pylist()
+
+
+def _without_nanoseconds(column: pa.Array) -> pa.Array:
+    """Return what Python has a type for: without pandas it has none with nanoseconds."""
+    kind = column.type
+    if pa.types.is_timestamp(kind) and kind.unit == "ns":
+        coarse = pa.timestamp("us", kind.tz)
+    elif pa.types.is_time64(kind) and kind.unit == "ns":
+        coarse = pa.time64("us")
+    elif pa.types.is_duration(kind) and kind.unit == "ns":
+        coarse = pa.duration("us")
+    else:
+        return column
+    try:
+        return column.cast(coarse)
+    except pa.ArrowInvalid:
+        return column.cast(pa.int64() if pa.types.is_duration(kind) else pa.string())
 
 
 def parquet_batches(path: Path, n_rows: int) -> Iterator[pa.RecordBatch]:
