@@ -105,6 +105,17 @@ def test_command_erases_and_verify_counts_it(tmp_path: Path) -> None:
     assert _erase(tmp_path, "--subject", f"who={_MARKER}").exit_code == 0
 
 
+def test_verify_without_the_keys_does_not_say_how_many_are_erased(tmp_path: Path) -> None:
+    _store(tmp_path)
+    _erase(tmp_path, "--subject", f"who={_MARKER}")
+    (tmp_path / "keys" / "wrapping.key").unlink()
+    verified = _run("verify", "--data", tmp_path)
+
+    assert verified.exit_code == 0, verified.output
+    assert "sealed events were not opened: " in verified.output
+    assert "4 events sealed, none of them opened, " in verified.output
+
+
 def test_command_tells_the_access_log_who_and_why_and_no_value(tmp_path: Path) -> None:
     _store(tmp_path)
     _erase(tmp_path, "--where", f"features.who = '{_MARKER}'", "--dry-run")

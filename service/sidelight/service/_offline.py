@@ -43,9 +43,9 @@ def run_verify(data: Path, public_key: str | None = None, *, sealed_only: bool =
         else ""
     )
     adopted = f"{report.adopted} records of before the first signature, " if report.adopted else ""
-    erased = (
-        f"{sealed.sealed} events sealed, {sealed.erased} of them erased, " if sealed.sealed else ""
-    )
+    # Who opened nothing cannot say how many are erased.
+    opened = "none of them opened" if sealed.unchecked else f"{sealed.erased} of them erased"
+    erased = f"{sealed.sealed} events sealed, {opened}, " if sealed.sealed else ""
     sys.stdout.write(
         f"{word}: {report.records} records, {report.bytes} bytes in {report.segments} segments, "
         f"{adopted}{unsigned}{retired}{erased}{_entries(access)}, "
