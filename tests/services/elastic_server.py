@@ -30,6 +30,13 @@ NARROW: Final[Mapping[str, object]] = {
 
 Flavour = Literal["elasticsearch", "opensearch"]
 
+# One that is killed opens all its indices again before it is ready: four at a time by default.
+_USUAL: Final[Mapping[str, object]] = {
+    "cluster.routing.allocation.node_initial_primaries_recoveries": 50,
+}
+# However slow the machine is, and however often it stands still.
+_START_S: Final = 900.0
+
 _FILES: Final = Path(__file__).parent / "opensearch"
 _MODULE: Final = Path(__file__).parent / "elasticsearch"
 _OPENSEARCH: Final = "3.8.0"
@@ -99,7 +106,7 @@ class ElasticServer:
         self.flavour: Flavour = flavour
         self._version = version
         self._folder = folder
-        self._settings = dict(settings or {})
+        self._settings = {**_USUAL, **(settings or {})}
         self.port, self._transport = free_ports(2)
         self.url = f"http://127.0.0.1:{self.port}"
         java = _jdk()
@@ -111,7 +118,7 @@ class ElasticServer:
 
     def start(self) -> None:
         """Start, or start again; return when it answers."""
-        self.process.start(lambda _: self._is_ready())
+        self.process.start(lambda _: self._is_ready(), timeout_s=_START_S)
 
     def kill(self) -> None:
         """End it with SIGKILL, and what it has started; its data stays."""
@@ -169,9 +176,10 @@ class ElasticServer:
 
     def _opensearch(self, java: Path) -> list[str | Path]:
         home = cached(f"opensearch-{_OPENSEARCH}", _prepare_opensearch)
+        node = _opensearch_node(home)
         told = [f"{name}={value}" for name, value in self._settings.items()]
         return [
-            *(java / "bin" / "java", *_JVM, "-cp", f"{home}/classes:{home}/lib/*"),
+            *(java / "bin" / "java", *_JVM, "-cp", f"{node}:{home}/lib/*"),
             *("OpenSearchNode", self._folder / "data", str(self.port), str(self._transport)),
             *told,
         ]
@@ -256,10 +264,17 @@ def _prepare_opensearch(folder: Path) -> None:
         *(needed("mvn"), "-q", "-B", "-f", _FILES / "pom.xml", "dependency:copy-dependencies"),
         f"-DoutputDirectory={folder / 'lib'}",
     )
-    run(
-        *(_jdk() / "bin" / "javac", "-cp", f"{folder}/lib/*", "-d", folder / "classes"),
-        _FILES / "OpenSearchNode.java",
-    )
+
+
+def _opensearch_node(home: Path) -> Path:
+    """Return the folder of the program that starts OpenSearch, made of its source as it is now."""
+    source = _FILES / "OpenSearchNode.java"
+
+    def prepare(folder: Path) -> None:
+        run(_jdk() / "bin" / "javac", "-cp", f"{home}/lib/*", "-d", folder, source)
+
+    digest = hashlib.sha256(source.read_bytes()).hexdigest()[:12]
+    return cached(f"opensearch-{_OPENSEARCH}-node-{digest}", prepare)
 
 
 def _prepare_elasticsearch(folder: Path) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from tests.adapters.conftest import batch, row
+from tests.services.conftest import wait_until
 from tests.services.elastic_server import ElasticServer, clients
 
 from sidelight.adapters import (
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 _N_KILL_ROUNDS = 8
 _N_KILL_ROWS = 300
 _DAY_MINUTES = 24 * 60
+_PATIENCE_S = 600.0
 
 
 class Store:
@@ -41,13 +43,14 @@ class Store:
         server: ElasticServer,
         connections: int = 2,
         seldon: SeldonOptions | None = None,
+        timeout_s: float = 120.0,
         **options: Any,
     ) -> None:
         self.troubles: list[str] = []
         self.server = server
         self.prefix = f"t{random.getrandbits(40):x}"
         connection = ElasticConnection(
-            url=server.url, flavour=server.flavour, timeout_s=5, connections=connections
+            url=server.url, flavour=server.flavour, timeout_s=timeout_s, connections=connections
         )
         self.store = ElasticStore(
             connect_elastic(connection),
@@ -297,7 +300,7 @@ def test_documents_in_seldons_layout_are_merged_from_what_comes_in_any_order(
 def test_a_server_that_answers_too_late_has_every_row_once(
     search_server: ElasticServer, open_store: Callable[..., Store]
 ) -> None:
-    store = open_store(connections=3)
+    store = open_store(connections=3, timeout_s=5)
     store.store.write([_rows("first", 1)])
     search_server.pause()
     writer = threading.Thread(target=lambda: store.store.write([_rows("slow", 3000)]))
@@ -309,7 +312,7 @@ def test_a_server_that_answers_too_late_has_every_row_once(
             assert writer.is_alive()
     finally:
         search_server.go_on()
-    writer.join(60)
+    writer.join(_PATIENCE_S)
 
     assert not writer.is_alive()
     assert set(store.troubles) <= {"unreachable", "throttled"}
@@ -335,7 +338,7 @@ def test_a_server_killed_under_load_has_every_row_once(
                     halfway.set()
                 # However quick the server is, it is away for the last ones.
                 if number == _N_KILL_ROUNDS - 3:
-                    assert killed.wait(60)
+                    assert killed.wait(_PATIENCE_S)
         except BaseException as error:
             failed.append(error)
             halfway.set()
@@ -343,11 +346,13 @@ def test_a_server_killed_under_load_has_every_row_once(
 
     writer = threading.Thread(target=write)
     writer.start()
-    assert halfway.wait(60)
+    assert halfway.wait(_PATIENCE_S)
     search_server.kill()
     killed.set()
+    # It stays away until that was noticed, however long the writer sleeps.
+    wait_until(lambda: "unreachable" in store.troubles or failed, "trouble", timeout_s=_PATIENCE_S)
     search_server.start()
-    writer.join(90)
+    writer.join(_PATIENCE_S)
 
     assert not failed
     assert not writer.is_alive()
@@ -397,10 +402,14 @@ def test_what_serve_stores_is_in_the_server_as_well_whoever_is_killed(
     settings = {"url": search_server.url, "flavour": search_server.flavour, "index_prefix": prefix}
     service = start_service(
         name=f"serve-{search_server.flavour}",
-        config={"store": {"elasticsearch": {**settings, "replicas": 0, "timeout": "2s"}}},
+        config={"store": {"elasticsearch": {**settings, "replicas": 0, "timeout": "30s"}}},
     )
     _send(service, range(200))
-    service.wait_for(lambda told: _lag(told) == 0 and _indexed(told) >= 400, "it is indexed")
+    service.wait_for(
+        lambda told: _lag(told) == 0 and _indexed(told) >= 400,
+        "it is indexed",
+        timeout_s=_PATIENCE_S,
+    )
 
     search_server.kill()
     _send(service, range(200, 400))
@@ -417,7 +426,9 @@ def test_what_serve_stores_is_in_the_server_as_well_whoever_is_killed(
         return len(found) == 800 and sum(bool(item.get("labels")) for item in found) == 2
 
     # The lag alone does not tell: a service that has just started has not said any.
-    service.wait_for(lambda told: _lag(told) == 0 and is_whole(), "it catches up")
+    service.wait_for(
+        lambda told: _lag(told) == 0 and is_whole(), "it catches up", timeout_s=_PATIENCE_S
+    )
     documents = search_server.documents(f"{prefix}-inferences-*")
     stored = [
         (item["id"], number, line["features"], line["outputs"], line["labels"])

@@ -40,7 +40,7 @@ def test_rows_go_in_and_come_out_with_either_client(
         capture_output=True,
         check=False,
         text=True,
-        timeout=120,
+        timeout=480,
     )
 
     assert done.returncode == 0, done.stderr
