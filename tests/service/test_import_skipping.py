@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
@@ -138,6 +140,20 @@ def test_files_of_which_nothing_can_be_read_are_left_out_whole(
     assert (report.files, report.skipped, collector.ids) == (1, 3, ["e0"])
     named = capsys.readouterr().err
     assert [f"{path}: " in named for path in paths] == [True, True, True, False]
+
+
+def test_damaged_text_of_parquet_is_told(
+    tmp_path: Path, collector: Collector, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "rows.parquet"
+    damaged = pa.array([b"good", b"\xff"]).view(pa.string())
+    pq.write_table(pa.table({"x": damaged}), path)
+
+    with pytest.raises(BadRequest, match=r"rows\.parquet: expected text in UTF-8"):
+        import_files([path], collector.client, mapped=MAPPED)
+    assert import_files([path], collector.client, mapped=MAPPED, skip_bad=True).skipped == 1
+    assert "expected text in UTF-8" in capsys.readouterr().err
+    assert collector.ids == []
 
 
 def test_what_was_asked_wrongly_is_no_bad_line(tmp_path: Path, collector: Collector) -> None:

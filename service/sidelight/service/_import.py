@@ -66,7 +66,7 @@ class ImportReport:
             counts["skipped"] = self.skipped
         sys.stdout.write(f"{json.dumps(counts)}\n")
 
-    def skip(self, path: Path, error: Exception) -> None:
+    def skip(self, path: Path, error: Exception | str) -> None:
         """Count what is left out of a file, and name it."""
         self.skipped = (self.skipped or 0) + 1
         sys.stderr.write(f"sidelight: skipped: {path}: {error}\n")
@@ -175,10 +175,13 @@ def import_files(
             raise BadRequest(f"{path}: cannot be read: {error.strerror}") from error
         except ConfigurationError as error:
             raise BadRequest(f"{path}: {error}") from error
-        except (ImportFileError, BadRequest) as error:
+        except (ImportFileError, BadRequest, UnicodeDecodeError) as error:
+            # The last is text of a damaged Parquet file, and shows a byte of it.
+            is_text = isinstance(error, UnicodeDecodeError)
+            why = "expected text in UTF-8, got other bytes" if is_text else str(error)
             if skip is None:
-                raise BadRequest(f"{path}: {error}") from error
-            skip(error)
+                raise BadRequest(f"{path}: {why}") from error
+            skip(why)
             continue
         report.files += 1
     return report
