@@ -52,7 +52,7 @@ def explained(
             broker=broker,
             model=LocalModel(function),
             target=TARGET,
-            deadline_s=60,
+            deadline_s=3600,
             **options,
         )
 
@@ -337,7 +337,7 @@ def test_warm_cache_changes_the_cost_and_nothing_else(budget: int) -> None:
                 broker=broker,
                 model=LocalModel(smooth),
                 target=TARGET,
-                deadline_s=60,
+                deadline_s=3600,
             )
             for _ in range(2)
         )
@@ -371,7 +371,7 @@ def test_chunks_and_concurrency_do_not_change_the_answer() -> None:
                     broker=broker,
                     model=LocalModel(function),
                     target=TARGET,
-                    deadline_s=60,
+                    deadline_s=3600,
                 )
             )
 
@@ -389,7 +389,7 @@ def test_several_rows_share_the_background() -> None:
             broker=broker,
             model=LocalModel(smooth),
             target=TARGET,
-            deadline_s=60,
+            deadline_s=3600,
         )
 
     assert len(answer.rows) == 2

@@ -136,6 +136,10 @@ def scripted(script: Script, *, path: str | None = None) -> Iterator[int]:
 
     async def close() -> None:
         server.close()
+        # A connection that has just been accepted gets its task some turns later, and one that is
+        # cancelled before it began would leave it open.
+        for _ in range(6):
+            await asyncio.sleep(0)
         tasks = asyncio.all_tasks() - {cast("asyncio.Task[Any]", asyncio.current_task())}
         for task in tasks:
             task.cancel()

@@ -531,7 +531,9 @@ def test_everything_is_with_the_collector_when_the_server_has_ended(
     )
     with served(app) as url:
         told = {
-            httpx.post(f"{url}/v2/models/m/infer", json=[number]).headers["x-request-id"]
+            httpx.post(f"{url}/v2/models/m/infer", json=[number], timeout=PATIENCE_S).headers[
+                "x-request-id"
+            ]
             for number in range(20)
         }
 
@@ -548,7 +550,10 @@ def test_a_dead_sink_changes_nothing_for_the_caller(tmp_path: Path) -> None:
     # Port 9 is "discard", and nobody listens there.
     app.add_middleware(CaptureMiddleware, sink="http://127.0.0.1:9/", spool=tmp_path)
     with served(app) as url:
-        answers = [httpx.post(f"{url}/v2/models/m/infer", json=1).text for _ in range(20)]
+        answers = [
+            httpx.post(f"{url}/v2/models/m/infer", json=1, timeout=PATIENCE_S).text
+            for _ in range(20)
+        ]
 
     assert answers == ["42"] * 20
     assert list(tmp_path.rglob("*.spool1"))

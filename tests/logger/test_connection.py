@@ -138,7 +138,7 @@ def listening(service: Service, **options: Any) -> Iterator[int]:
     try:
         yield cast("asyncio.Server", server).sockets[0].getsockname()[1]
     finally:
-        asyncio.run_coroutine_threadsafe(end(), loop).result(10)
+        asyncio.run_coroutine_threadsafe(end(), loop).result(60)
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
@@ -421,7 +421,7 @@ def test_drained_connections_end_with_their_answer() -> None:
         service = Later()
         idle, idle_transport = _fed_later(Echo(), [], connections=connections)
         busy, transport = _fed_later(service, [_GET], connections=connections)
-        draining = asyncio.create_task(connections.drain(5.0))
+        draining = asyncio.create_task(connections.drain(60.0))
         await asyncio.sleep(0)
         assert idle_transport.closed
         idle.connection_lost(None)
@@ -498,7 +498,7 @@ def _with_http_client(port: int) -> list[tuple[int, bytes]]:
 
 
 def _with_httpx(port: int) -> list[tuple[int, bytes]]:
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=60) as client:
         answers = [
             client.get("/p"),
             client.post("/p", content=b"hello"),

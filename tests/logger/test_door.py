@@ -50,7 +50,9 @@ async def serving(
     server = DoorServer(data, "127.0.0.1", 0, **options)
     await server.start()
     try:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}") as client:
+        async with httpx.AsyncClient(
+            base_url=f"http://127.0.0.1:{server.port}", timeout=60
+        ) as client:
             yield server, client
     finally:
         await server.stop()
@@ -571,7 +573,9 @@ def test_the_gate_is_for_strangers_only(tmp_path: Path) -> None:
     async def run() -> tuple[list[int], dict[str, Any]]:
         async with serving(tmp_path, ingest_socket=socket, gate=OnlyTheGood()) as (_, client):
             inside = httpx.AsyncHTTPTransport(uds=str(socket))
-            async with httpx.AsyncClient(transport=inside, base_url="http://door") as beside:
+            async with httpx.AsyncClient(
+                transport=inside, base_url="http://door", timeout=60
+            ) as beside:
                 allowed = {**BINARY, "authorization": "bearer good"}
                 statuses = [
                     (await client.post("/", headers=BINARY)).status_code,
@@ -722,7 +726,7 @@ def test_a_sender_that_repeats_loses_nothing_to_kills(tmp_path: Path) -> None:
     process, port = start_door(tmp_path)
     asyncio.run(send(port, left, -1, process.pid))
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=10) == 0
+    assert process.wait(timeout=60) == 0
     assert process.stdout is not None
     process.stdout.close()
 

@@ -116,7 +116,10 @@ async def _relaying(
             server.close()
             await connections.drain(0)
             await upstream.close()
-            # They have read the end of their connections by now.
+            # They have read the end of their connections by now; one that has just been accepted
+            # begins some turns later.
+            for _ in range(6):
+                await asyncio.sleep(0)
             await asyncio.gather(*tasks)
             while len(connections):  # noqa: ASYNC110 - turns of the loop, not a poll
                 await asyncio.sleep(0)

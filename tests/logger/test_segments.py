@@ -113,7 +113,7 @@ def test_records_are_read_as_they_were_written(
 
 
 def test_a_lone_record_needs_no_company(writer: SegmentWriter) -> None:
-    assert writer.write(b"head", b"body").result(timeout=10) == 0
+    assert writer.write(b"head", b"body").result(timeout=60) == 0
     assert writer.end == 1
     assert writer.groups == 1
 
@@ -126,15 +126,15 @@ def test_what_arrives_during_a_sync_is_the_next_group(
 
     def slow(_: int) -> None:
         syncing.set()
-        assert go_on.wait(10)
+        assert go_on.wait(60)
 
     monkeypatch.setattr(os, "fdatasync", slow)
     futures = [writer.write(b"", b"first")]
-    assert syncing.wait(10)
+    assert syncing.wait(60)
     futures += [writer.write(b"", b"%d" % index) for index in range(20)]
     go_on.set()
 
-    assert [future.result(timeout=10) for future in futures] == list(range(21))
+    assert [future.result(timeout=60) for future in futures] == list(range(21))
     assert (writer.groups, writer.largest_group) == (2, 20)
     writer.close()
 
@@ -146,22 +146,22 @@ def test_on_a_slow_disk_those_who_came_together_are_waited_for(
 
     def slow(descriptor: int) -> None:
         syncing.set()
-        assert go_on.wait(10)
+        assert go_on.wait(60)
         os.fdatasync(descriptor)
 
     monkeypatch.setattr("sidelight.logger._segments._PATIENCE_S", 60.0)
     writer = SegmentWriter(tmp_path, sync=slow)
     futures = [writer.write(b"", b"first")]
-    assert syncing.wait(10)
+    assert syncing.wait(60)
     futures += [writer.write(b"", b"%d" % index) for index in range(40)]
     writer._archive.usual_sync_s = 1.0
     go_on.set()
     for _ in range(3):
         # Who was answered comes again, one after the other.
-        assert all(future.result(timeout=10) is not None for future in futures)
+        assert all(future.result(timeout=60) is not None for future in futures)
         futures = [writer.write(b"", b"again") for _ in range(40)]
 
-    assert [future.result(timeout=10) for future in futures] == list(range(121, 161))
+    assert [future.result(timeout=60) for future in futures] == list(range(121, 161))
     assert writer.groups <= 2 + 3 * 2
     writer.close()
     assert verify(tmp_path).ok
@@ -243,12 +243,12 @@ def test_who_is_waited_for_and_does_not_come_delays_nobody_for_long(tmp_path: Pa
     writer._archive.usual_sync_s = 1.0
     writer._wanted = 1000.0
 
-    assert writer.write(b"", b"alone").result(timeout=10) == 0
+    assert writer.write(b"", b"alone").result(timeout=60) == 0
     writer._wanted = 1000.0
     writer._archive.usual_sync_s = 1.0
     futures = [writer.write(b"", b"the last")]
     writer.close()
-    assert futures[0].result(timeout=10) == 1
+    assert futures[0].result(timeout=60) == 1
 
 
 def test_nothing_is_read_before_it_is_durable(
@@ -260,15 +260,15 @@ def test_nothing_is_read_before_it_is_durable(
 
     def slow(_: int) -> None:
         syncing.set()
-        assert go_on.wait(10)
+        assert go_on.wait(60)
 
     monkeypatch.setattr(os, "fdatasync", slow)
     future = writer.write(b"", b"body")
-    assert syncing.wait(10)
+    assert syncing.wait(60)
 
     assert reader.read(0, max_records=9, max_bytes=99) == []
     go_on.set()
-    future.result(timeout=10)
+    future.result(timeout=60)
     assert len(reader.read(0, max_records=9, max_bytes=99)) == 1
     reader.close()
     writer.close()
@@ -278,7 +278,7 @@ def test_a_reader_follows_a_writer_from_segment_to_segment(tmp_path: Path) -> No
     writer = SegmentWriter(tmp_path, segment_bytes=500)
     reader = SegmentReader(tmp_path)
     for index in range(50):
-        writer.write(b"h", b"%0100d" % index).result(timeout=10)
+        writer.write(b"h", b"%0100d" % index).result(timeout=60)
         (record,) = reader.read(index, max_records=9, max_bytes=1)
         assert record.body == b"%0100d" % index
 
@@ -290,7 +290,7 @@ def test_a_reader_follows_a_writer_from_segment_to_segment(tmp_path: Path) -> No
 
 
 def test_a_record_larger_than_the_bound_is_still_read(writer: SegmentWriter) -> None:
-    writer.write(b"", bytes(100_000)).result(timeout=10)
+    writer.write(b"", bytes(100_000)).result(timeout=60)
     reader = SegmentReader(writer._archive._data)
 
     assert len(reader.read(0, max_records=9, max_bytes=10)[0].body) == 100_000
@@ -338,7 +338,7 @@ def test_a_journal_cut_at_any_byte_keeps_its_whole_groups(tmp_path: Path, mark: 
         assert writer.end == len(expected)
         torn = size - ends[kept] if kept else max(0, size - SEGMENT_HEADER_BYTES)
         assert writer.recovery.cut_bytes == (torn if kept or size >= 52 else size)
-        assert writer.write(b"", b"new").result(timeout=10) == len(expected)
+        assert writer.write(b"", b"new").result(timeout=60) == len(expected)
         writer.close()
         assert read_all(data) == [*expected, (b"", b"new")]
         assert verify(data).ok
@@ -353,7 +353,7 @@ def test_acknowledged_records_that_are_gone_are_reported_not_replaced(tmp_path: 
     assert writer.recovery.damaged == (path.name,)
     assert writer.recovery.lost_records == 1
     # Position 1 may have been consumed: it is never given to another record.
-    assert writer.write(b"", b"3").result(timeout=10) == 2
+    assert writer.write(b"", b"3").result(timeout=60) == 2
     writer.close()
     reader = SegmentReader(tmp_path)
     assert reader.read(0, max_records=9, max_bytes=99)[0].body == b"1"
@@ -378,7 +378,7 @@ def test_damage_in_the_middle_is_never_cut(tmp_path: Path) -> None:
     assert writer.recovery.damaged == (path.name,)
     assert writer.recovery.cut_bytes == 0
     assert path.read_bytes() == content
-    assert writer.write(b"", b"4").result(timeout=10) == 3
+    assert writer.write(b"", b"4").result(timeout=60) == 3
     writer.close()
     reader = SegmentReader(tmp_path)
     assert len(reader.read(0, max_records=9, max_bytes=999)) == 1
@@ -401,7 +401,7 @@ def test_a_failed_write_takes_the_whole_group_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, expected: type[JournalError]
 ) -> None:
     writer = SegmentWriter(tmp_path)
-    writer.write(b"", b"before").result(timeout=10)
+    writer.write(b"", b"before").result(timeout=60)
 
     def half(file: int, buffers: tuple[bytes, ...]) -> None:
         write_all(file, (b"".join(buffers)[:20],))
@@ -409,10 +409,10 @@ def test_a_failed_write_takes_the_whole_group_back(
 
     monkeypatch.setattr("sidelight.logger._segments_archive.write_all", half)
     with pytest.raises(expected):
-        writer.write(b"", b"refused").result(timeout=10)
+        writer.write(b"", b"refused").result(timeout=60)
     monkeypatch.undo()
 
-    assert writer.write(b"", b"after").result(timeout=10) == 1
+    assert writer.write(b"", b"after").result(timeout=60) == 1
     writer.close()
     assert [body for _, body in read_all(tmp_path)] == [b"before", b"after"]
     assert verify(tmp_path).ok
@@ -424,7 +424,7 @@ def test_a_file_whose_sync_failed_is_left(
 ) -> None:
     writer = SegmentWriter(tmp_path)
     for index in range(before):
-        writer.write(b"", b"%d" % index).result(timeout=10)
+        writer.write(b"", b"%d" % index).result(timeout=60)
     left = writer._archive._file
 
     def fail(_: int) -> None:
@@ -432,11 +432,11 @@ def test_a_file_whose_sync_failed_is_left(
 
     monkeypatch.setattr(os, "fdatasync", fail)
     with pytest.raises(JournalError):
-        writer.write(b"", b"refused").result(timeout=10)
+        writer.write(b"", b"refused").result(timeout=60)
     monkeypatch.undo()
     assert writer._archive._file != left
 
-    assert writer.write(b"", b"after").result(timeout=10) == before
+    assert writer.write(b"", b"after").result(timeout=60) == before
     writer.close()
     assert len(segment_paths(tmp_path / "raw")) == (2 if before else 1)
     assert len(read_all(tmp_path)) == before + 1
@@ -454,12 +454,12 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (5000, resource.RLIM_INFINITY))
 taken, full = 0, 0
 for index in range(20):
     try:
-        writer.write(b"", bytes(1000)).result(timeout=10)
+        writer.write(b"", bytes(1000)).result(timeout=60)
         taken += 1
     except JournalFull:
         full += 1
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-writer.write(b"", b"after").result(timeout=10)
+writer.write(b"", b"after").result(timeout=60)
 writer.close()
 print(taken, full)
 """
@@ -540,7 +540,7 @@ def test_a_clean_stop_covers_every_byte_and_leaves_no_empty_segment(tmp_path: Pa
     assert [path.name for path in (tmp_path / "raw").iterdir()] == ["checkpoint.json"]
 
     writer = SegmentWriter(tmp_path)
-    writer.write(b"", b"1").result(timeout=10)
+    writer.write(b"", b"1").result(timeout=60)
     writer.close()
     writer.close()
     checkpoint = Checkpoint.load(tmp_path)
@@ -679,7 +679,7 @@ def test_what_is_handed_over_before_the_gathering_ends_is_one_group(tmp_path: Pa
     futures = [writer.write(b"h", b"%d" % number) for number in range(5)]
     assert len(later) == 1
     later[0]()
-    assert [future.result(10) for future in futures] == [0, 1, 2, 3, 4]
+    assert [future.result(60) for future in futures] == [0, 1, 2, 3, 4]
     assert writer.groups == 1
     writer.write(b"h", b"not told yet")
     writer.close()

@@ -65,8 +65,8 @@ def test_what_nobody_foresaw_costs_its_group_and_neither_the_thread_nor_the_segm
 
     writer = SegmentWriter(tmp_path, sync=sync)
     with pytest.raises(JournalError, match="MemoryError"):
-        writer.write(b"head", b"one").result(timeout=10)
-    assert writer.write(b"head", b"two").result(timeout=10) == 0
+        writer.write(b"head", b"one").result(timeout=60)
+    assert writer.write(b"head", b"two").result(timeout=60) == 0
     writer.close()
     assert writer.failed_groups == 1
     assert [record.levelno for record in caplog.records] == [logging.ERROR, logging.WARNING]

@@ -165,11 +165,11 @@ def test_checkpoint_that_cannot_be_stored_leaves_the_former_one(
 
 def test_writer_signs_when_it_is_asked(tmp_path: Path) -> None:
     writer = SegmentWriter(tmp_path, signer=_SIGNER)
-    writer.write(b"head", b"one").result(10)
+    writer.write(b"head", b"one").result(60)
     writer.sign_progress()
     # What is handed over later is written later: the thread has signed by then.
-    writer.write(b"head", b"two").result(10)
-    writer.write(b"head", b"three").result(10)
+    writer.write(b"head", b"two").result(60)
+    writer.write(b"head", b"three").result(60)
     stored = Checkpoint.load(tmp_path)
     writer.close()
 
@@ -187,11 +187,11 @@ def test_questions_alone_are_signed_when_there_are_new_ones_and_events_wait(
     for grows in (False, True, False):
         if grows:
             heads.append(LogHead(entries=1, file="log", bytes=9, digest="d"))
-        writer.write(b"head", b"before").result(10)
+        writer.write(b"head", b"before").result(60)
         writer.sign_progress(for_events=False)
         # What is handed over later is written later: the thread has signed by then, or did not.
-        writer.write(b"head", b"after").result(10)
-        writer.write(b"head", b"after").result(10)
+        writer.write(b"head", b"after").result(60)
+        writer.write(b"head", b"after").result(60)
         stored = Checkpoint.load(tmp_path)
         assert stored is not None
         signed.append((stored.access, 0 if stored.open is None else stored.open.records))

@@ -37,7 +37,7 @@ def writer(tmp_path: Path, signer: Signer) -> Iterator[SegmentWriter]:
     """Segments 0, 1 and 2 are sealed, 3 is written to."""
     opened = _open(tmp_path, signer)
     for number in range(4):
-        opened.write(b"head", b"body %d" % number).result(10)
+        opened.write(b"head", b"body %d" % number).result(60)
     yield opened
     opened.close()
 
@@ -55,7 +55,7 @@ def test_a_retired_segment_is_gone_and_the_archive_intact(
     assert [segment.first for segment in retired] == chosen
     assert _names(tmp_path) == {segment_name(n) for n in range(4) if n not in chosen}
     assert verify(tmp_path).findings == ()
-    writer.write(b"head", b"later").result(10)
+    writer.write(b"head", b"later").result(60)
     writer.close()
     report = verify(tmp_path, public_key=signer.public_key)
     assert (report.findings, report.retired, report.records) == ((), len(chosen), 5 - len(chosen))
@@ -124,7 +124,7 @@ def test_only_what_is_sealed_and_sound_is_retired(writer: SegmentWriter, tmp_pat
 def test_a_damaged_segment_is_evidence_and_stays(tmp_path: Path, signer: Signer) -> None:
     writer = _open(tmp_path / "data", signer)
     for number in range(3):
-        writer.write(b"head", b"body %d" % number).result(10)
+        writer.write(b"head", b"body %d" % number).result(60)
     # As a kill leaves it: the last one is not in the checkpoint yet.
     killed = tmp_path / "killed"
     shutil.copytree(tmp_path / "data", killed)
@@ -145,7 +145,7 @@ def test_a_kill_between_checkpoint_and_deletion_is_made_good(
 ) -> None:
     writer = _open(tmp_path / "data", signer)
     for number in range(4):
-        writer.write(b"head", b"body %d" % number).result(10)
+        writer.write(b"head", b"body %d" % number).result(60)
     saved = {n: (tmp_path / "data" / "raw" / segment_name(n)).read_bytes() for n in (0, 1)}
     writer.retire({segment_name(n): _WHY for n in (0, 1)})
     killed = tmp_path / "killed"
@@ -278,7 +278,7 @@ def test_a_kill_at_any_step_leaves_an_archive_that_is_intact(
     data = tmp_path / "data"
     writer = _open(data, signer)
     for number in range(4):
-        writer.write(b"head", b"body %d" % number).result(10)
+        writer.write(b"head", b"body %d" % number).result(60)
     images: list[Path] = []
 
     def before(change: Callable[..., Any]) -> Callable[..., Any]:
@@ -315,15 +315,15 @@ def test_a_segment_that_was_begun_long_ago_is_sealed_without_another_record(
     now_ns = 1_000
     writer = SegmentWriter(tmp_path, signer=signer, clock=lambda: now_ns)
     writer.seal_begun_before(10**18)
-    writer.write(b"head", b"0").result(10)
+    writer.write(b"head", b"0").result(60)
     now_ns = 2_000
-    writer.write(b"head", b"1").result(10)
+    writer.write(b"head", b"1").result(60)
 
     writer.seal_begun_before(1_000)
-    writer.write(b"head", b"2").result(10)
+    writer.write(b"head", b"2").result(60)
     assert _names(tmp_path) == {segment_name(0)}
     writer.seal_begun_before(1_001)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while _names(tmp_path) != {segment_name(0), segment_name(3)}:
         assert time.monotonic() < deadline, "not sealed"
     # Nothing is in the new one, however long that lasts.
@@ -338,7 +338,7 @@ def test_a_segment_that_cannot_be_begun_now_is_with_the_next_record(
     tmp_path: Path, signer: Signer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     writer = SegmentWriter(tmp_path, signer=signer)
-    writer.write(b"head", b"0").result(10)
+    writer.write(b"head", b"0").result(60)
     tried = threading.Event()
 
     def full(*_: object) -> None:
@@ -348,11 +348,11 @@ def test_a_segment_that_cannot_be_begun_now_is_with_the_next_record(
     with monkeypatch.context() as patch:
         patch.setattr(Checkpoint, "store", full)
         writer.seal_begun_before(2**62)
-        assert tried.wait(10)
+        assert tried.wait(60)
         with pytest.raises(JournalFull):
-            writer.write(b"head", b"lost").result(10)
+            writer.write(b"head", b"lost").result(60)
 
-    assert writer.write(b"head", b"1").result(10) == 1
+    assert writer.write(b"head", b"1").result(60) == 1
     writer.close()
     assert _names(tmp_path) == {segment_name(0), segment_name(1)}
     assert verify(tmp_path).findings == ()

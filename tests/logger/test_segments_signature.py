@@ -30,7 +30,7 @@ def _signer(folder: Path, name: str = "own", **options: Any) -> Signer:
 def _write(data: Path, signer: Signer | None, *bodies: bytes) -> tuple[str, ...]:
     writer = SegmentWriter(data, signer=signer)
     for body in bodies:
-        writer.write(b"head", body).result(10)
+        writer.write(b"head", body).result(60)
     writer.close()
     return writer.recovery.findings
 
