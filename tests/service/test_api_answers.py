@@ -467,6 +467,8 @@ def test_readiness_names_the_part_that_is_missing(
     assert (answer.status_code, answer.json()["detection"]) == (200, False)
     run.mark("detection")
     assert api.get("/readyz").json()["detection"] is True
+    monkeypatch.setattr(_api_operation, "_STALE_S", -1.0)
+    assert api.get("/readyz").json()["consumer"] is False
     folder.door.is_there = False
     assert api.get("/readyz").json()["door"] is False
     assert api.get("/healthz").json() == {"status": "ok"}
