@@ -1,12 +1,15 @@
 """``sidelight hold``: what it prints, refuses and writes down."""
 
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
+from sidelight.adapters import EmbeddedDocuments
+from sidelight.logger import Document
 from sidelight.service._access_log_check import verify_access_log
 from sidelight.service._cli import app
 from sidelight.service._holds import Holds
@@ -41,6 +44,18 @@ def test_a_hold_is_added_listed_and_released(data: Path) -> None:
     assert _lines(_hold(data, "list", "--released").stdout)[0]["release_reason"] == "closed"
 
 
+def test_a_hold_of_a_name_that_nothing_is_stored_of_is_kept_and_doubted(data: Path) -> None:
+    with closing(EmbeddedDocuments(data)) as documents:
+        documents.put([Document(collection="deployments", key="prod/a", value={})])
+    known, unknown = (
+        _hold(data, "add", "--deployment", name, "--reason", "x") for name in ("prod/a", "prod/b")
+    )
+
+    assert (known.exit_code, known.stderr) == (0, "")
+    assert (unknown.exit_code, len(_lines(unknown.stdout))) == (0, 1)
+    assert unknown.stderr.startswith("sidelight: nothing of prod/b is stored here yet")
+
+
 def test_holds_are_written_down_in_the_access_log(data: Path) -> None:
     _hold(data, "add", "--deployment", "prod/a", "--reason", "case 17")
     _hold(data, "release", "hold-0", "--reason", "closed")
@@ -57,6 +72,7 @@ def test_holds_are_written_down_in_the_access_log(data: Path) -> None:
     ("arguments", "says"),
     [
         (["add", "--deployment", "prod", "--reason", "x"], "expected namespace/name"),
+        (["add", "--deployment", "prod/*", "--reason", "x"], "the name of one deployment"),
         (["add", "--deployment", "a/b", "--reason", "x", "--from", "soon"], "--from"),
         (
             ["add", "--deployment", "a/b", "--reason", "x", "--from", "2026", "--to", "2025"],

@@ -116,6 +116,16 @@ def test_verify_without_the_keys_does_not_say_how_many_are_erased(tmp_path: Path
     assert "4 events sealed, none of them opened, " in verified.output
 
 
+def test_command_that_finds_nothing_says_so_and_takes_no_pattern(tmp_path: Path) -> None:
+    _store(tmp_path)
+    other = ("erase", "--request-id", "r0", "--reason", "x", "--data", tmp_path, "--deployment")
+    nothing, pattern = (_run(*other, name) for name in ("prod/flihgts", "prod/*"))
+
+    assert (nothing.exit_code, "nothing was found" in nothing.stderr) == (0, True)
+    assert (pattern.exit_code, "the name of one deployment" in pattern.stderr) == (2, True)
+    assert _ids(tmp_path) == ["r0", "r1"]
+
+
 def test_command_tells_the_access_log_who_and_why_and_no_value(tmp_path: Path) -> None:
     _store(tmp_path)
     _erase(tmp_path, "--where", f"features.who = '{_MARKER}'", "--dry-run")
@@ -297,6 +307,7 @@ def test_order_over_the_api_is_written_down_without_its_values(folder: Any, api:
     [
         ({"deployment": _NAME, "reason": " ", "where": "x = 1"}, 400),
         ({"deployment": _NAME, "reason": "r"}, 400),
+        ({"deployment": "prod/*", "reason": "r", "where": "x = 1"}, 400),
         ({"deployment": _NAME, "reason": "r", "were": "x = 1"}, 400),
     ],
 )

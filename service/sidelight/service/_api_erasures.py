@@ -16,7 +16,7 @@ from sidelight.service._erasure_orders import (
     ErasureOrders,
     noted,
 )
-from sidelight.service._names import DeploymentName
+from sidelight.service._names import DeploymentName, OneDeployment
 from sidelight.service.errors import NotFound, NotReady
 
 router = APIRouter(prefix="/v1/erasures", tags=["erasures"])
@@ -33,7 +33,7 @@ class ErasureRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    deployment: DeploymentName
+    deployment: OneDeployment
     reason: str
     where: str = ""
     subject: str = ""

@@ -77,14 +77,14 @@ def _local(
     from sidelight.service._access_log import AccessLog, command_entry
     from sidelight.service._erasing import erase as erased
     from sidelight.service._erasure_orders import ErasureOrder, noted
-    from sidelight.service._names import full_name
+    from sidelight.service._names import one_name
     from sidelight.service._settings import load_settings
 
     settings = load_settings(config, {} if data is None else {"data": data})
     existing(settings.data)
     entry = command_entry("erase", {})
     try:
-        name = full_name(deployment)
+        name = one_name(deployment)
     except ValueError as error:
         fail(f"--deployment: {error}")
     order = ErasureOrder(deployment=name, reason=reason, by=str(entry["caller"]), **what)
@@ -140,6 +140,8 @@ def _show(answer: "ErasureAnswer") -> None:
 
     sys.stdout.buffer.write(orjson.dumps(answer.to_json()) + b"\n")
     sys.stdout.flush()
+    if not (answer.inferences or answer.keys):
+        sys.stderr.write("sidelight: nothing was found; look whether --deployment is right\n")
     if not answer.plain:
         return
     sys.stderr.write(

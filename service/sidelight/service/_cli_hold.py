@@ -28,11 +28,11 @@ def add(
     from sidelight.adapters import QueryError
     from sidelight.adapters._query_time import parse_time
     from sidelight.service._holds import Holds
-    from sidelight.service._names import full_name
+    from sidelight.service._names import one_name
     from sidelight.service.errors import ServiceError
 
     try:
-        name = full_name(deployment)
+        name = one_name(deployment)
     except ValueError as error:
         fail(f"--deployment: {error}")
     try:
@@ -47,6 +47,21 @@ def add(
     except ServiceError as error:
         fail(str(error), error.hint)
     _show(hold)
+    if not _has(data, name):
+        sys.stderr.write(
+            f"sidelight: nothing of {name} is stored here yet; is it the right name?\n"
+        )
+
+
+def _has(data: Path, deployment: str) -> bool:
+    from contextlib import closing
+
+    from sidelight.adapters import EmbeddedDocuments
+
+    if not (data / "state.db").exists():
+        return False
+    with closing(EmbeddedDocuments(data)) as documents:
+        return documents.get("deployments", deployment) is not None
 
 
 @app.command("list")

@@ -44,4 +44,28 @@ def full_name(text: str) -> str:
     return stored_name(text)
 
 
+def one_name(text: str) -> str:
+    """Return the stored form of a name that keeps or deletes something, which is no pattern.
+
+    Taken for a name, a pattern would keep, or delete, nothing, and say that it was done.
+
+    Raises
+    ------
+    ValueError
+        When it has no namespace, nothing else, or a star that is not written as ``%2A``.
+
+    Examples
+    --------
+    >>> one_name("prod/*")
+    Traceback (most recent call last):
+    ValueError: expected the name of one deployment, got 'prod/*'; ask once for each
+
+    """
+    if "*" in text:
+        raise ValueError(f"expected the name of one deployment, got {text!r}; ask once for each")
+    return full_name(text)
+
+
 DeploymentName = Annotated[str, AfterValidator(full_name)]
+
+OneDeployment = Annotated[str, AfterValidator(one_name)]
