@@ -54,6 +54,9 @@ def test_a_hold_of_a_name_that_nothing_is_stored_of_is_kept_and_doubted(data: Pa
     assert (known.exit_code, known.stderr) == (0, "")
     assert (unknown.exit_code, len(_lines(unknown.stdout))) == (0, 1)
     assert unknown.stderr.startswith("sidelight: nothing of prod/b is stored here yet")
+    (data / "state.db").write_bytes(b"no database")
+    unreadable = _hold(data, "add", "--deployment", "prod/c", "--reason", "x")
+    assert (unreadable.exit_code, unreadable.stderr) == (0, "")
 
 
 def test_holds_are_written_down_in_the_access_log(data: Path) -> None:

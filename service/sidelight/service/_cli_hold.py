@@ -57,11 +57,16 @@ def _has(data: Path, deployment: str) -> bool:
     from contextlib import closing
 
     from sidelight.adapters import EmbeddedDocuments
+    from sidelight.logger.errors import JournalError
 
     if not (data / "state.db").exists():
         return False
-    with closing(EmbeddedDocuments(data)) as documents:
-        return documents.get("deployments", deployment) is not None
+    try:
+        with closing(EmbeddedDocuments(data)) as documents:
+            return documents.get("deployments", deployment) is not None
+    except JournalError:
+        # The hold stands; who cannot look has nothing to say.
+        return True
 
 
 @app.command("list")
