@@ -52,7 +52,8 @@ async def peered(**options: Any) -> AsyncIterator[tuple[Upstream, list[Any]]]:
     transports: list[Any] = []
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: _Peer(transports), "127.0.0.1", 0)
-    upstream = Upstream("127.0.0.1", server.sockets[0].getsockname()[1], **options)
+    port = server.sockets[0].getsockname()[1]
+    upstream = Upstream("127.0.0.1", port, **{"connect_s": 60.0} | options)
     try:
         yield upstream, transports
     finally:
@@ -70,7 +71,7 @@ async def _linked(upstream: Upstream) -> Link:
 
 
 async def _until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not holds():  # noqa: ASYNC110 - nothing tells
             await asyncio.sleep(0)
 
@@ -162,7 +163,7 @@ async def _one_that_waits_gets_a_fresh_one_when_another_ends() -> None:
 async def _those_that_wait_learn_that_nobody_listens() -> None:
     async with peered() as (upstream, _):
         port = upstream._port
-    upstream = Upstream("127.0.0.1", port, max_connections=1)
+    upstream = Upstream("127.0.0.1", port, max_connections=1, connect_s=60)
     users = [User(), User()]
     for user in users:
         upstream.take(user)
