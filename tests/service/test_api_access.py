@@ -272,7 +272,7 @@ def test_a_wrong_method_is_told_the_right_ones(guarded: Guarded) -> None:
         ("DELETE", "/v1/alarms", "GET, HEAD"),
         ("PATCH", "/v1/deployments/prod/flights", "DELETE, GET, HEAD, PUT"),
         ("HEAD", "/v1/feedback", "POST"),
-        ("PUT", "/", "GET, HEAD"),
+        ("PUT", "/", "GET, HEAD, OPTIONS, POST"),
     ):
         answer = guarded.api.request(method, path, headers=headers)
         assert (answer.status_code, answer.headers.get("allow")) == (405, allowed)

@@ -41,8 +41,9 @@ def query_parameters(app: FastAPI, template: str, method: str) -> set[str] | Non
 def methods_of(app: FastAPI, scope: Scope) -> list[str]:
     """Return the methods that are answered at the path of a request, in order."""
     template, _ = operation_of(app, scope)
-    # What is not in the document is read.
-    methods = {method.upper() for method in app.openapi()["paths"].get(template, {"get": {}})}
+    # The door answers the others of the root itself.
+    beside = ("GET", "OPTIONS", "POST") if template == "/" else ("GET",)
+    methods = {method.upper() for method in app.openapi()["paths"].get(template, beside)}
     return sorted({*methods, "HEAD"} if "GET" in methods else methods)
 
 
