@@ -419,6 +419,13 @@ def test_malformed_json_is_told_as_such(api: Any) -> None:
     assert problem["detail"] == "body.2: expected JSON, got other bytes"
 
 
+def test_what_was_expected_is_told_without_a_sentence_around_it(api: Any) -> None:
+    asked = {"deployment": "a/b", "instances": [[1]], "method": "guess"}
+    problem = api.problem("POST", "/v1/explanations", json=asked)
+
+    assert (problem["expected"], problem["got"]) == ("'auto' or 'shapley'", "'guess'")
+
+
 def test_metrics_count_what_was_sent(folder: Any, api: Any) -> None:
     for number in range(6):
         folder.ask([[number, "f"], [1.5, "m"]], version="v1")

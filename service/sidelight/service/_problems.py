@@ -126,8 +126,10 @@ async def answer_validation(_: Request, error: Exception) -> JSONResponse:
         path = ".".join(str(part) for part in item["loc"])
         lines.append(f"{path}: {_message(item)}")
     first = error.errors()[0]
-    parts = {"expected": _message(first), "got": repr(first.get("input"))[:200]}
-    if said := _SAID.search(parts["expected"]):
+    message = _message(first)
+    expected = message.removeprefix("Input should be ")
+    parts = {"expected": expected, "got": repr(first.get("input"))[:200]}
+    if said := _SAID.search(message):
         parts = said.groupdict()
     return _response(problem(400, "the request cannot be understood", "; ".join(lines), **parts))
 
