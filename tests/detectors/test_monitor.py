@@ -177,6 +177,29 @@ def test_alarms_that_open_and_end_do_not_depend_on_batches_either(
     assert parts.snapshot() == whole.snapshot()
 
 
+@pytest.mark.parametrize("changed", ["f0", "all"])
+def test_what_was_played_beyond_the_end_of_an_alarm_is_taken_back(changed: str) -> None:
+    # All drift, or outliers alone: what begins anew is the one evidence, or the other.
+    n, few = 3000, DetectionSettings(reference_rows=300, window_rows=100, look_rows=50)
+    rng = np.random.default_rng(5)
+    columns: Columns = {f"f{j}": rng.normal(size=n) for j in range(4)}
+    hit = rng.random(n) < 0.2
+    hit[:900] = hit[1200:] = False
+    for values in columns.values():
+        values[hit] *= 9 if changed == "all" else 1
+    if changed == "f0":
+        columns["f0"][900:1200] += 1
+    whole, parts = (DeploymentMonitor("ns/m", settings=few) for _ in range(2))
+
+    expected = watch(columns, n, parts, batch=50)
+
+    assert same(watch(columns, n, whole, batch=n), expected)
+    assert {alarm.kind for alarm in expected.alarms if alarm.state == "ended"} == {
+        "outlier_rate" if changed == "all" else "drift"
+    }
+    assert whole.snapshot() == parts.snapshot()
+
+
 def test_a_reference_given_is_the_same_as_one_collected() -> None:
     columns = mixed(500, 1, shift_at=300)
     collected = watch(columns, 500, DeploymentMonitor("ns/m", settings=SMALL))

@@ -258,6 +258,23 @@ def test_all_columns_at_once_are_the_same_to_the_last_bit(
         assert effects.stability[index] == PopulationStability().compare(column.bin_counts, bins)
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    columns_of_all_kinds(),
+    st.lists(st.tuples(st.integers(0, 399), st.integers(1, 400)), min_size=1, max_size=6),
+)
+def test_several_windows_at_once_are_the_same_as_each_alone(
+    drawn: tuple[dict[str, ColumnReference], Window], spans: list[tuple[int, int]]
+) -> None:
+    columns, rows = drawn
+    tests = WindowTests(columns, DetectionSettings())
+    windows = [slice(first % len(rows), first % len(rows) + size) for first, size in spans]
+
+    together = tests.compare_each(rows + tests.offsets, windows)
+
+    assert together == [tests.compare(rows[window]) for window in windows]
+
+
 def test_counts_beyond_32_bits_are_compared_as_well() -> None:
     reference, window = np.array([70_001, 0, 60_000]), np.array([65_536, 1, 65_537])
 

@@ -1,8 +1,8 @@
 """Evidence of all monitored columns of a deployment since its tests last began."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,8 +10,27 @@ from numpy.typing import NDArray
 from sidelight.detectors._capital import Capital, play_together
 from sidelight.detectors._conformal_ranks import ConformalRanks
 from sidelight.detectors._outlier_rate import OutlierRate
-from sidelight.detectors._rise import Rise
+from sidelight.detectors._rise import Rise, Risen
 from sidelight.detectors._simple_jumper import SimpleJumper, average_log10, bets_on
+
+
+class Played(NamedTuple):
+    """What was played between two looks.
+
+    Attributes
+    ----------
+    evidence : ndarray of float, shape (n_rows, n_columns)
+        Decimal logarithm of the capital of each column after each row.
+    largest : ndarray of float, shape (n_rows,)
+        Of the columns.
+    risen : Risen
+        What it makes of ``Evidence.rise``.
+
+    """
+
+    evidence: NDArray[np.float64]
+    largest: NDArray[np.float64]
+    risen: Risen
 
 
 @dataclass(slots=True)
@@ -51,7 +70,7 @@ class Evidence:
         Returns
         -------
         ndarray of float, shape (n_rows, n_columns)
-            Decimal logarithm of the capital of each column after each row, for ``note``.
+            Decimal logarithm of the capital of each column after each row, for ``after_each``.
 
         """
         return self.jumper.update(self.bag.update(ranks, u))
@@ -68,13 +87,25 @@ class Evidence:
         factors[:, :, ranks.shape[1] :] = other_factors
         return play_together(self.jumper.capital, other, factors)
 
-    def note(self, evidence: NDArray[np.float64], times: Sequence[str]) -> None:
-        """Take what was played since the last look, shape (n_rows, n_columns)."""
-        self.rise.update(evidence, times)
+    def after_each(self, evidence: NDArray[np.float64], n_looks: int) -> list["Played"]:
+        """Part what was played since the last look by the looks to come, for ``note``."""
+        n_columns = evidence.shape[1]
+        blocks = evidence.T.reshape(n_columns, n_looks, -1).transpose(1, 2, 0)
+        largest = evidence.max(axis=1).reshape(n_looks, -1)
+        return list(map(Played, blocks, largest, self.rise.after_each(evidence, n_looks)))
+
+    def note(self, played: "Played", times: Sequence[str]) -> None:
+        """Take what was played since the last look, of rows at these times."""
+        self.rise.take(played.risen, times)
         # An average is not above the largest: most rows need not be averaged.
-        chosen = evidence[evidence.max(axis=1) > self.average_peak]
-        if len(chosen):
+        if played.largest.max() > self.average_peak:
+            chosen = played.evidence[played.largest > self.average_peak]
             self.average_peak = max(self.average_peak, float(average_log10(chosen).max()))
+
+    def copy(self) -> "Evidence":
+        """Return the same, to be played while this stays where it is; they share their rise."""
+        jumper = SimpleJumper.resume(replace(self.jumper.capital))
+        return replace(self, bag=replace(self.bag), jumper=jumper)
 
     def to_parts(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Return what a snapshot keeps."""
@@ -109,9 +140,9 @@ class RateEvidence:
         """Largest log10 evidence so far."""
         return float(self.rise.peaks[0])
 
-    def note(self, evidence: NDArray[np.float64], times: Sequence[str]) -> None:
-        """Take what was played since the last look, shape (n_rows, 1)."""
-        self.rise.update(evidence, times)
+    def copy(self) -> "RateEvidence":
+        """Return the same as ``Evidence.copy`` does."""
+        return replace(self, capital=replace(self.capital))
 
     def to_parts(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Return what a snapshot keeps."""

@@ -152,6 +152,23 @@ def column_answers(
     return answers
 
 
+def average_answer(
+    effects: Effects,
+    distances: NDArray[np.float64],
+    average_peak: float,
+    threshold: float,
+    *,
+    is_open: bool,
+) -> Answer:
+    """Return what is said of all columns together."""
+    if not effects.sufficient:
+        reason = effects.shift[0].reason
+        return Answer(AVERAGE_EVIDENCE, None, "insufficient", None, None, None, threshold, reason)
+    state: State = "drift" if is_open else "ok"
+    distance = float(distances.max())
+    return Answer(AVERAGE_EVIDENCE, None, state, distance, None, average_peak, threshold, "")
+
+
 def _tested(
     detector: str, name: str, comparison: Comparison, threshold: float, alpha: float
 ) -> Answer:

@@ -19,8 +19,10 @@ from sidelight.detectors.errors import DetectorError, SnapshotError
 from sidelight.payloads import Alarm, Schema, Verdict
 
 _WHAT = "snapshot"
-# Rows that are told apart at once: of more the arrays leave the cache.
-_ENCODED_ROWS = 1024
+# Rows that are taken at once, and values: of fewer the calls cost more than the work, of more the
+# arrays leave the cache.
+_TAKEN_ROWS = 4096
+_TAKEN_VALUES = 1 << 17
 # Columns that appear after the reference are named, but not without bound.
 _MAX_LATE = 1000
 
@@ -160,7 +162,7 @@ class DeploymentMonitor:
         if self._watch is not None and taken < len(rows):
             self._note_late(self._watch.reference, rows.columns)
         while self._watch is not None and taken < len(rows):
-            part = slice(taken, min(taken + _ENCODED_ROWS, len(rows)))
+            part = slice(taken, min(taken + _taken_rows(self._watch), len(rows)))
             cells, matrix = self._watch.encoding.encode(rows.columns, part)
             if self._watch.rate is not None and self._watch.reference.outlier is not None:
                 found = self._watch.reference.outlier.score(matrix)
@@ -314,3 +316,7 @@ def _belonging(reference: bytes | None, digest: str) -> Reference:
         got = "none" if found is None else found.digest
         raise SnapshotError("reference", expected=f"digest {digest}", got=got)
     return found
+
+
+def _taken_rows(watch: Watch) -> int:
+    return max(1, min(_TAKEN_ROWS, _TAKEN_VALUES // max(1, len(watch.reference.columns))))

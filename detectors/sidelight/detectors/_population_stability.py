@@ -60,7 +60,8 @@ class PopulationStability:
 
     def compare(self, reference: NDArray[np.int64], window: NDArray[np.int64]) -> Comparison:
         """Compare counts of shape (B,) on the same bins."""
-        (answer,) = Bins([reference]).compare(window, int(window.sum()))
+        bins = Bins([reference])
+        ((answer,),) = bins.compare_each(window[np.newaxis], np.array([window.sum()]))
         return answer
 
 
@@ -87,24 +88,46 @@ class Bins:
         self._empty = np.flatnonzero(self._counts == 0)
         self._usual = self._used(self._counts > 0)
 
-    def compare(self, window: NDArray[np.int64], rows: int) -> list[Comparison]:
-        """Compare counts of a window of so many rows, shape (n_bins of all columns,)."""
-        known = self._usual
-        if window.take(self._empty).any():
-            known = self._used((self._counts + window) > 0)
+    def compare_each(
+        self, windows: NDArray[np.int64], rows: NDArray[np.int64]
+    ) -> list[list[Comparison]]:
+        """Compare counts of windows, shape (n_windows, n_bins of all columns).
+
+        Parameters
+        ----------
+        rows : ndarray of int, shape (n_windows,)
+            Of each window.
+
+        """
+        if not windows.take(self._empty, axis=1).any():
+            return self._compared(self._usual, windows, rows)
+        answers = []
+        for place, used in enumerate((self._counts + windows) > 0):
+            one = slice(place, place + 1)
+            answers += self._compared(self._used(used), windows[one], rows[one])
+        return answers
+
+    def _compared(
+        self, known: "_Used", windows: NDArray[np.int64], rows: NDArray[np.int64]
+    ) -> list[list[Comparison]]:
+        of_window = rows[:, np.newaxis]
         p = known.p
-        q = window.take(known.bins) + _PSEUDO_COUNT
-        q /= (rows + known.added).take(known.column)
+        q = windows.take(known.bins, axis=1) + _PSEUDO_COUNT
+        q /= (of_window + known.added).take(known.column, axis=1)
         index = _sums((q - p) * np.log(q / p), known.n_used)
-        enough = np.minimum(self._n, rows) >= known.needed
-        scale = self._inverse_n + 1 / max(rows, 1)
+        enough = np.minimum(self._n, of_window) >= known.needed
+        scale = self._inverse_n + 1 / np.maximum(of_window, 1)
         distances = np.maximum(0.0, index - known.degrees * scale)
-        tails = chi_square_tails(np.where(enough, index / scale, 0.0), known.degrees)
-        answers = list(map(Comparison, distances.tolist(), tails.tolist()))
-        for place in np.flatnonzero(np.logical_not(enough)).tolist():
-            n, least = self._n_rows[place], int(known.needed[place])
-            answers[place] = insufficient(
-                min(n, rows), least, "window" if rows < n else "reference"
+        degrees = np.broadcast_to(known.degrees, index.shape)
+        tails = chi_square_tails(np.where(enough, index / scale, 0.0), degrees)
+        answers = [
+            list(map(Comparison, *found))
+            for found in zip(distances.tolist(), tails.tolist(), strict=True)
+        ]
+        for window, place in np.argwhere(np.logical_not(enough)).tolist():
+            n, m, least = self._n_rows[place], int(rows[window]), int(known.needed[place])
+            answers[window][place] = insufficient(
+                min(n, m), least, "window" if m < n else "reference"
             )
         return answers
 
@@ -140,12 +163,14 @@ class _Used:
 
 
 def _sums(terms: NDArray[np.float64], sizes: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Sum the terms of each column, in the order in which ``sum`` adds up those of one."""
+    """Sum the terms of each column of each window, in the order in which ``sum`` adds up those."""
     first = int(sizes[0])
     if (sizes == first).all():
-        return np.asarray(terms.reshape(sizes.size, first).sum(axis=1))
-    sums = np.zeros(sizes.size)
+        each = terms.reshape(len(terms) * sizes.size, first).sum(axis=1)
+        return np.asarray(each.reshape(len(terms), sizes.size))
+    sums = np.zeros((len(terms), sizes.size))
     of_column = np.repeat(sizes, sizes)
     for size in np.unique(sizes[sizes > 0]).tolist():
-        sums[sizes == size] = terms[of_column == size].reshape(-1, size).sum(axis=1)
+        chosen = np.ascontiguousarray(terms[:, of_column == size]).reshape(-1, size)
+        sums[:, sizes == size] = chosen.sum(axis=1).reshape(len(terms), -1)
     return sums

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,26 @@ _NEAR = 0.02
 # A chance gain stays in the capital, so the low may rise by this much a look, in decades; a change
 # that matters gains decades a look.
 _RISE = 0.1
+
+
+class Risen(NamedTuple):
+    """What the evidence of the rows of one look makes of several streams.
+
+    Attributes
+    ----------
+    peaks, lows : ndarray of float, shape (n,)
+        As of ``Rise``.
+    were_low : ndarray of bool, shape (n,)
+        Which streams have been at their low.
+    began : ndarray of int, shape (n,)
+        The row of the look that comes after the last low one, where there is one.
+
+    """
+
+    peaks: NDArray[np.float64]
+    lows: NDArray[np.float64]
+    were_low: NDArray[np.bool_]
+    began: NDArray[np.intp]
 
 
 @dataclass(slots=True)
@@ -42,18 +62,37 @@ class Rise:
         """Begin with no evidence."""
         return cls(np.zeros(n), np.full(n, np.inf), [""] * n)
 
-    def update(self, evidence: NDArray[np.float64], times: Sequence[str]) -> None:
-        """Take the evidence after each row since the last look, shape (n_rows, n)."""
-        self.peaks = np.maximum(self.peaks, evidence.max(axis=0))
-        self.lows = np.minimum(self.lows + _RISE, evidence.min(axis=0))
-        last = len(evidence) - 1
+    def after_each(self, evidence: NDArray[np.float64], n_looks: int) -> list["Risen"]:
+        """Say what each of some looks makes of the evidence after each row, for ``take``.
+
+        Parameters
+        ----------
+        evidence : ndarray of float, shape (n_rows, n)
+            Of the rows since the last look, as many for each of these.
+
+        """
+        # Stream after stream, look after look.
+        blocks = evidence.T.reshape(evidence.shape[1], n_looks, -1)
+        peaks = np.maximum.accumulate(blocks.max(axis=2).T, axis=0)
+        np.maximum(peaks, self.peaks, out=peaks)
+        lows = np.ascontiguousarray(blocks.min(axis=2).T)
+        before = self.lows
+        for own in lows:
+            before = np.minimum(before + _RISE, own, out=own)
         # Newest first, so that the first low row found is the last one.
-        low = np.ascontiguousarray((evidence[::-1] <= self.lows + _NEAR).T)
-        columns = np.flatnonzero(low.any(axis=1))
-        low_rows = last - low.argmax(axis=1)[columns]
+        low = np.empty(blocks.shape, dtype=np.bool_)
+        np.less_equal(blocks[:, :, ::-1], (lows + _NEAR).T[:, :, np.newaxis], out=low)
+        last = blocks.shape[2] - 1
         # The low row itself is still unchanged; its successor may be in the next block.
-        began = marks(times, np.minimum(low_rows + 1, last))
-        for column, mark in zip(columns.tolist(), began, strict=True):
+        began = np.minimum(last - low.argmax(axis=2) + 1, last).T
+        were_low = np.logical_or.reduce(low, axis=2).T
+        return list(map(Risen, peaks, lows, were_low, began))
+
+    def take(self, risen: "Risen", times: Sequence[str]) -> None:
+        """Take what one look made of the rows since the last one, which were at these times."""
+        self.peaks, self.lows = risen.peaks, risen.lows
+        columns = np.flatnonzero(risen.were_low)
+        for column, mark in zip(columns.tolist(), marks(times, risen.began[columns]), strict=True):
             self.marks[column] = mark
 
     def since(self, place: int) -> str:

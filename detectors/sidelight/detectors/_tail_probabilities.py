@@ -36,9 +36,9 @@ def chi_square_tail(statistic: float, degrees: int) -> float:
 def chi_square_tails(
     statistics: NDArray[np.float64], degrees: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """Return the same for several statistics, shape (n,)."""
+    """Return the same for several statistics and degrees of one shape."""
     chosen = (degrees >= 1) & (statistics > 0)
-    tails = np.ones(statistics.size)
+    tails = np.ones(statistics.shape)
     if chosen.any():
         from scipy import special  # noqa: PLC0415 - as above
 

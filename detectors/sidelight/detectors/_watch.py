@@ -7,33 +7,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sidelight.detectors._ahead import N_RANKS, Ahead, Found, Game, Stretch
 from sidelight.detectors._alarms import Place, drift_alarm, rate_alarm
 from sidelight.detectors._encoding import Encoding
 from sidelight.detectors._evidence import Evidence, RateEvidence
 from sidelight.detectors._latch import Latch
 from sidelight.detectors._look import (
-    AVERAGE_EVIDENCE,
     MAHALANOBIS,
     Answer,
     Look,
+    average_answer,
     column_answers,
     drifted_columns,
 )
 from sidelight.detectors._outlier_rate import OutlierRate
 from sidelight.detectors._reference import Reference
-from sidelight.detectors._settings import (
-    OUTLIER_CALIBRATION_SHARE,
-    DetectionSettings,
-)
+from sidelight.detectors._settings import DetectionSettings
 from sidelight.detectors._times import Times, joined
-from sidelight.detectors._uniforms import seed_of, uniforms
-from sidelight.detectors._window_tests import Effects, WindowTests
+from sidelight.detectors._window_tests import Effects
 from sidelight.payloads import Alarm
-
-# Ranks of the bag; a Jumper's bets are smooth, so finer ranks add nothing but state.
-_N_RANKS = 64
-# Rows that are played at once: of more the arrays leave the cache.
-_PLAYED_ROWS = 1000
 
 
 @dataclass(slots=True)
@@ -48,11 +40,7 @@ class Watch:
     reference: Reference
     settings: DetectionSettings
     encoding: Encoding
-    rate: OutlierRate | None
-    tests: WindowTests | None
-    ranks: NDArray[np.uint8]
-    reference_ranks: NDArray[np.int64]
-    seeds: NDArray[np.uint64]
+    game: Game | None
     cells: NDArray[np.uint16]
     outliers: NDArray[np.bool_]
     rows: int
@@ -65,37 +53,27 @@ class Watch:
     @classmethod
     def start(cls, deployment: str, reference: Reference, settings: DetectionSettings) -> "Watch":
         """Begin after the reference."""
-        columns = reference.columns
-        maps = [column.ranks(_N_RANKS) for column in columns.values()]
-        ranks = np.zeros((len(columns), _N_RANKS + 1), dtype=np.int64)
-        for index, column in enumerate(columns.values()):
-            # Float sums of counts are exact far beyond any window.
-            sums = np.bincount(maps[index], weights=column.counts).astype(np.int64)
-            ranks[index, : sums.size] = sums
-        tests = WindowTests(columns, settings) if columns else None
-        flat = np.zeros(0 if tests is None else tests.n_cells, dtype=np.uint8)
-        if tests is not None:
-            for offset, mapped in zip(tests.offsets.tolist(), maps, strict=True):
-                flat[offset : offset + mapped.size] = mapped
+        game = Game.of(deployment, reference, settings) if reference.columns else None
         return cls(
             deployment=deployment,
             reference=reference,
             settings=settings,
             encoding=Encoding(reference),
-            rate=_rate(reference, settings),
-            tests=tests,
-            ranks=flat,
-            reference_ranks=ranks,
-            seeds=np.array([seed_of(deployment, name) for name in columns], dtype=np.uint64),
-            cells=np.zeros((settings.window_rows, len(columns)), dtype=np.uint16),
+            game=game,
+            cells=np.zeros((settings.window_rows, len(reference.columns)), dtype=np.uint16),
             outliers=np.zeros(settings.window_rows, dtype=np.bool_),
             rows=0,
             times=[],
-            evidence=Evidence.start(ranks),
+            evidence=_no_evidence(game),
             rate_evidence=RateEvidence.start(),
             drift_latch=Latch(settings.window_rows),
             rate_latch=Latch(settings.window_rows),
         )
+
+    @property
+    def rate(self) -> OutlierRate | None:
+        """What share of outliers is allowed; None where they are not watched."""
+        return None if self.game is None else self.game.rate
 
     @property
     def to_next_look(self) -> int:
@@ -126,33 +104,32 @@ class Watch:
         alarms: list[Alarm] = []
         taken = 0
         while taken < len(cells):
-            n_looks = min(self._looks_within(len(cells) - taken), self._most_looks())
+            n_looks = self._looks_within(len(cells) - taken)
             if not n_looks:
                 self._keep(cells[taken:], outliers[taken:], times[taken:])
                 break
             end = taken + self.to_next_look + (n_looks - 1) * self.settings.look_rows
-            played = self._play(cells[taken:end], outliers[taken:end])
-            for number in range(n_looks):
+            ahead = None
+            found: list[Found] | list[None] = [None] * n_looks
+            if self.game is not None:
+                stretch = self._stretch(self.game, cells[taken:end], outliers[taken:end])
+                ahead = Ahead(self.game, stretch, self.evidence, self.rate_evidence)
+                found = ahead.looks()
+            for number, each in enumerate(found, start=1):
                 end = taken + self.to_next_look
                 self._keep(cells[taken:end], outliers[taken:end], times[taken:end])
                 taken = end
-                look, changed = self._look(number, *played, version)
+                look, changed = self._look(each, version)
                 looks.append(look)
                 alarms += changed
+                if ahead is not None and not ahead.goes_on(
+                    number, self.evidence, self.rate_evidence
+                ):
+                    break
         return looks, alarms
 
     def _looks_within(self, n_rows: int) -> int:
         return (self.rows % self.settings.look_rows + n_rows) // self.settings.look_rows
-
-    def _most_looks(self) -> int:
-        """Return how many looks are played at once: evidence begins anew after the last one only.
-
-        It does when an alarm ends, which takes a whole window without effect.
-        """
-        if self.drift_latch.is_open or self.rate_latch.is_open:
-            return 1
-        most = max(1, _PLAYED_ROWS // self.settings.look_rows)
-        return min(most, 1 + self.settings.window_rows // self.settings.look_rows)
 
     def _keep(
         self, cells: NDArray[np.uint16], outliers: NDArray[np.bool_], times: Sequence[str]
@@ -163,35 +140,25 @@ class Watch:
         self.times.append(times)
         self.rows += len(cells)
 
-    def _play(
-        self, cells: NDArray[np.uint16], outliers: NDArray[np.bool_]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Play the rows since the last look and these; return the evidence after each."""
-        waiting = self.rows % self.settings.look_rows
-        place = self.rows % self.settings.window_rows
-        before = slice(place - waiting, place)
-        if waiting:
-            cells = np.concatenate([self.cells[before], cells])
-            outliers = np.concatenate([self.outliers[before], outliers])
-        if self.tests is None:
-            return np.zeros((len(cells), 0)), np.zeros((len(cells), 0))
-        ranks = self.ranks.take(cells + self.tests.offsets)
-        u = uniforms(self.seeds, self.rows - waiting, len(cells))
-        if self.rate is None:
-            return self.evidence.play(ranks, u), np.zeros((len(cells), 0))
-        return self.evidence.play_beside(
-            ranks, u, self.rate_evidence.capital, self.rate.factors(outliers)
+    def _stretch(
+        self, game: Game, cells: NDArray[np.uint16], outliers: NDArray[np.bool_]
+    ) -> Stretch:
+        """Put what is in the window of the next look before some rows."""
+        begin = self.rows - self.rows % self.settings.look_rows
+        first = max(0, begin + self.settings.look_rows - self.settings.window_rows)
+        start, end = first % self.settings.window_rows, self.rows % self.settings.window_rows
+        # Less than a window: around its end in two parts.
+        kept = [slice(start, end)] if start <= end else [slice(start, None), slice(end)]
+        return Stretch(
+            begin=begin,
+            n_before=begin - first,
+            places=np.concatenate([*(self.cells[part] for part in kept), cells])
+            + game.tests.offsets,
+            outliers=np.concatenate([*(self.outliers[part] for part in kept), outliers]),
         )
 
-    def _look(
-        self,
-        number: int,
-        evidence: NDArray[np.float64],
-        rate_evidence: NDArray[np.float64],
-        version: str | None,
-    ) -> tuple[Look, list[Alarm]]:
+    def _look(self, found: Found | None, version: str | None) -> tuple[Look, list[Alarm]]:
         """Judge the window, with the rows since the last look added to the evidence."""
-        block = slice(number * self.settings.look_rows, (number + 1) * self.settings.look_rows)
         times = joined(self.times)
         self.times = []
         at = Place(
@@ -206,11 +173,11 @@ class Watch:
         )
         answers: list[Answer] = []
         alarms: list[Alarm] = []
-        if self.tests is not None:
-            self.evidence.note(evidence[block], times)
-            self._drift(self.tests, at, answers, alarms)
-        if self.rate is not None:
-            self.rate_evidence.note(rate_evidence[block], times)
+        if found is not None:
+            self.evidence.note(found.evidence, times)
+            self._drift(found.effects, at, answers, alarms)
+        if self.rate is not None and found is not None and found.rate_evidence is not None:
+            self.rate_evidence.rise.take(found.rate_evidence, times)
             self._outlier_rate(self.rate, at, answers, alarms)
         look = Look(
             deployment=self.deployment,
@@ -222,9 +189,8 @@ class Watch:
         return look, alarms
 
     def _drift(
-        self, tests: WindowTests, at: Place, answers: list[Answer], alarms: list[Alarm]
+        self, effects: Effects, at: Place, answers: list[Answer], alarms: list[Alarm]
     ) -> None:
-        effects = tests.compare(self.cells[: min(self.rows, self.settings.window_rows)])
         distances = effects.distances()
         drifted = drifted_columns(self.evidence, distances, self.settings)
         columns = self.reference.columns
@@ -232,28 +198,18 @@ class Watch:
         changed = drift_alarm(
             at, self.drift_latch, self.evidence, (distances, drifted), list(columns), self.settings
         )
-        answers.append(self._average(effects, distances))
+        answers.append(
+            average_answer(
+                effects,
+                distances,
+                self.evidence.average_peak,
+                self.settings.drift_threshold,
+                is_open=self.drift_latch.is_open,
+            )
+        )
         alarms += changed
         if changed and changed[-1].state == "ended":
-            self.evidence = Evidence.start(self.reference_ranks)
-
-    def _average(self, effects: Effects, distances: NDArray[np.float64]) -> Answer:
-        threshold = self.settings.drift_threshold
-        if not effects.sufficient:
-            reason = effects.shift[0].reason
-            return Answer(
-                AVERAGE_EVIDENCE, None, "insufficient", None, None, None, threshold, reason
-            )
-        return Answer(
-            AVERAGE_EVIDENCE,
-            None,
-            "drift" if self.drift_latch.is_open else "ok",
-            float(distances.max()),
-            None,
-            self.evidence.average_peak,
-            threshold,
-            "",
-        )
+            self.evidence = _no_evidence(self.game)
 
     def _outlier_rate(
         self, rate: OutlierRate, at: Place, answers: list[Answer], alarms: list[Alarm]
@@ -321,11 +277,7 @@ class Watch:
             self.outliers[: len(arrays["outliers"])] = arrays["outliers"]
 
 
-def _rate(reference: Reference, settings: DetectionSettings) -> OutlierRate | None:
-    if reference.outlier is None:
-        return None
-    return OutlierRate(
-        n_calibration=reference.outlier.held_out.size,
-        p_value=settings.outlier_p_value,
-        calibration_risk=settings.false_alarm_probability * OUTLIER_CALIBRATION_SHARE,
-    )
+def _no_evidence(game: Game | None) -> Evidence:
+    if game is None:
+        return Evidence.start(np.zeros((0, N_RANKS + 1), dtype=np.int64))
+    return Evidence.start(game.reference_ranks)
