@@ -35,7 +35,7 @@ class Broker:
     >>> with Broker() as broker:
     ...     explained = Shapley().explain(
     ...         [(3.0, 1.0)], background, broker=broker, model=model,
-    ...         target=Target(deployment="test/sum"), deadline_s=10,
+    ...         target=Target(deployment="test/sum"), deadline_s=60,
     ...     )
     >>> {name: item.value for name, item in explained.rows[0].attributions.items()}
     {'a': 2.5, 'b': 1.0}
