@@ -81,27 +81,60 @@ def json_rows(path: Path) -> Iterator[Mapping[str, Any]]:
 
 
 def parquet_rows(path: Path) -> Iterator[Mapping[str, Any]]:
-    """Yield the rows of Parquet."""
+    """Yield the rows of Parquet; times to the microsecond."""
+    first = 0
     for batch in parquet_batches(path, _ROWS):
-        columns = [_without_nanoseconds(column) for column in batch.columns]
-        yield from pa.RecordBatch.from_arrays(columns, names=batch.schema.names).to_pylist()
+        try:
+            rows = pa.RecordBatch.from_arrays(
+                [_without_nanoseconds(column) for column in batch.columns],
+                names=batch.schema.names,
+            ).to_pylist()
+        except UnicodeDecodeError:
+            # Who reads the file says it of all formats.
+            raise
+        except (KeyError, ValueError, OverflowError) as error:
+            # The first is an unknown zone; later versions of Arrow call it the second.
+            raise BadRequest(
+                f"rows {first} to {first + len(batch) - 1}: expected times of the years 1 to 9999, "
+                "of zones that are known here, got others"
+            ) from error
+        yield from rows
+        first += len(batch)
 
 
 def _without_nanoseconds(column: pa.Array) -> pa.Array:
     """Return what Python has a type for: without pandas it has none with nanoseconds."""
-    kind = column.type
-    if pa.types.is_timestamp(kind) and kind.unit == "ns":
-        coarse = pa.timestamp("us", kind.tz)
-    elif pa.types.is_time64(kind) and kind.unit == "ns":
-        coarse = pa.time64("us")
-    elif pa.types.is_duration(kind) and kind.unit == "ns":
-        coarse = pa.duration("us")
-    else:
-        return column
-    try:
-        return column.cast(coarse)
-    except pa.ArrowInvalid:
-        return column.cast(pa.int64() if pa.types.is_duration(kind) else pa.string())
+    coarse = _coarse(column.type)
+    # Of a column's values not one but all lose them: else some would be times and others text.
+    return column if coarse == column.type else column.cast(coarse, safe=False)
+
+
+def _coarse(kind: pa.DataType) -> pa.DataType:
+    """Return a type with microseconds in the place of nanoseconds, however deep they are."""
+    match kind:
+        case pa.TimestampType(unit="ns"):
+            coarse = pa.timestamp("us", kind.tz)
+        case pa.Time64Type(unit="ns"):
+            coarse = pa.time64("us")
+        case pa.DurationType(unit="ns"):
+            coarse = pa.duration("us")
+        case pa.StructType():
+            coarse = pa.struct([_coarse_field(field) for field in kind])
+        case pa.MapType():
+            coarse = pa.map_(_coarse(kind.key_type), _coarse_field(kind.item_field))
+        case pa.FixedSizeListType():
+            coarse = pa.list_(_coarse_field(kind.value_field), kind.list_size)
+        case pa.LargeListType():
+            coarse = pa.large_list(_coarse_field(kind.value_field))
+        case pa.ListType():
+            coarse = pa.list_(_coarse_field(kind.value_field))
+        case _:
+            coarse = kind
+    return coarse
+
+
+def _coarse_field(field: pa.Field) -> pa.Field:
+    return field.with_type(_coarse(field.type))
 
 
 def parquet_batches(path: Path, n_rows: int) -> Iterator[pa.RecordBatch]:
