@@ -48,7 +48,7 @@ class Look:
     time : str
         Occurrence time of the last row of the look, RFC 3339.
     rows : int
-        Rows of the deployment seen when it was taken.
+        Rows of the deployment seen when it was taken, with those of its reference.
     answers : tuple of Answer
         Of every detector about every column.
 
