@@ -1,8 +1,9 @@
 """Who may ask for what: every route with every role, limited tokens, and what is written down."""
 
+import asyncio
 import base64
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from datetime import timedelta
 from typing import Any
 
@@ -12,10 +13,17 @@ from sidelight.logger import Document
 from sidelight.service._access import NEEDED
 from sidelight.service._access_log import AccessLog
 from sidelight.service._api import create_app
+from sidelight.service._erasure_orders import (
+    COLLECTION,
+    ErasureAnswer,
+    ErasureOrder,
+    ErasureOrders,
+)
 from sidelight.service._settings import Settings
 from sidelight.service._settings_access import AuthSettings
 from sidelight.service._tokens import ROLES, Role, Tokens
 
+_NAMESPACES = ("prod", "test")
 _IMPLIED = {"ingest": ["ingest"], "read": ["read"], "explain": ["read", "explain"]}
 # What a route answers to an empty question, once the caller may ask.
 _ALLOWED = {200, 204, 400, 404, 409}
@@ -146,6 +154,91 @@ def test_a_limited_token_sees_its_namespaces_and_nothing_of_others(guarded: Guar
         assert guarded.status("POST", "/v1/explanations", limited, json=question) == 404
 
 
+def _order(guarded: Guarded, deployment: str) -> ErasureOrder:
+    order = ErasureOrder(deployment=deployment, by="me", reason="asked", where="x = 1")
+    ErasureOrders(guarded.data).ask(order)
+    return order
+
+
+def _decided(order: ErasureOrder) -> Document:
+    value = {
+        "id": order.id,
+        "deployment": order.deployment,
+        "by": "me",
+        "reason": "asked",
+        "time": "2026-03-01T12:00:00.000Z",
+        "state": "done",
+        "inferences": 1,
+        "rows": 1,
+        "keys": 1,
+        "unknown": 0,
+        "plain": [],
+    }
+    return Document(collection=COLLECTION, key=order.id, deployment=order.deployment, value=value)
+
+
+def test_a_limited_token_sees_erasures_of_its_namespaces_whatever_became_of_them(
+    guarded: Guarded,
+) -> None:
+    limited, whole = guarded.token("admin", namespaces=["prod"]), guarded.token("admin")
+    orders = ErasureOrders(guarded.data)
+    own, foreign = ([_order(guarded, f"{name}/flights") for _ in range(3)] for name in _NAMESPACES)
+    for order in (own[1], foreign[1]):
+        orders.close(ErasureAnswer(id=order.id, state="found"))
+    for order in (own[2], foreign[2]):
+        guarded.api.context.documents.put([_decided(order)])
+        orders.forget(order.id)
+    nobodys = ErasureAnswer(id="erasure-0123456789ab", state="refused", detail="x = 1")
+    orders.close(nobodys)
+
+    def status(headers: dict[str, str], *asked: ErasureOrder | ErasureAnswer) -> list[int]:
+        return [guarded.status("GET", f"/v1/erasures/{one.id}", headers) for one in asked]
+
+    assert status(limited, *own) == [202, 200, 200]
+    assert status(limited, *foreign, nobodys) == [404] * 4
+    # Nothing was taken away by who may not see it.
+    assert status(whole, *own, *foreign, nobodys) == [202, 200, 200, 202, 200, 200, 400]
+    for headers, seen in ((limited, own), (whole, [*own, *foreign])):
+        items = guarded.api.request("GET", "/v1/erasures", headers=headers).json()["items"]
+        expected = {order.id for order in seen} - {own[1].id, foreign[1].id}
+        assert {item["id"] for item in items} == expected
+
+
+def test_an_erasure_of_another_namespace_is_answered_as_one_that_is_not_there(
+    guarded: Guarded,
+) -> None:
+    limited = guarded.token("admin", namespaces=["prod"])
+    waiting, decided = (_order(guarded, "test/flights") for _ in range(2))
+    guarded.api.context.documents.put([_decided(decided)])
+
+    def problem(erasure_id: str) -> str:
+        answer = guarded.api.request("GET", f"/v1/erasures/{erasure_id}", headers=limited)
+        return str(answer.text).replace(erasure_id, "ID")
+
+    assert problem(waiting.id) == problem(decided.id) == problem("erasure-0123456789ab")
+
+
+def test_an_erasure_that_is_decided_while_it_is_asked_for_is_there(
+    guarded: Guarded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = _order(guarded, "prod/flights")
+    orders, headers = ErasureOrders(guarded.data), guarded.token("admin")
+    documents = guarded.api.context.documents
+    get = type(documents).get
+
+    def decides(self: Any, collection: str, key: str) -> Any:
+        found = get(self, collection, key)
+        if collection == COLLECTION:
+            documents.put([_decided(order)])
+            orders.forget(order.id)
+        return found
+
+    monkeypatch.setattr(type(documents), "get", decides)
+    paths = [f"/v1/erasures/{order.id}"] * 2
+
+    assert [guarded.status("GET", path, headers) for path in paths] == [202, 200]
+
+
 def test_what_is_written_down_says_who_what_when_and_why(guarded: Guarded) -> None:
     headers = guarded.token("read")
     where = {"where": "features.age > 0", "deployment": "prod/flights"}
@@ -263,6 +356,48 @@ def test_head_does_not_make_the_rest_of_an_export(
 
     assert answer.status_code == 200
     assert "attachment" in answer.headers["content-disposition"]
+    assert len(made) < 3
+
+
+@pytest.mark.parametrize("version", ["2.3", "2.4"])
+def test_head_ends_an_export_whose_server_takes_all_that_is_sent(
+    guarded: Guarded, monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
+    made, sent = [], []
+
+    def many(*_: object, **__: object) -> Iterator[bytes]:
+        for _part in range(1000):
+            made.append(b"x")
+            yield b"x"
+
+    async def receive() -> dict[str, Any]:
+        # The caller says no more and stays.
+        await asyncio.Event().wait()
+        return {}
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        sent.append(message)
+
+    monkeypatch.setattr(type(guarded.api.context.inferences), "export", many)
+    token = guarded.token("read")["Authorization"].encode()
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": version},
+        "http_version": "1.1",
+        "method": "HEAD",
+        "scheme": "http",
+        "path": "/v1/inferences/export",
+        "raw_path": b"/v1/inferences/export",
+        "query_string": b"",
+        "root_path": "",
+        "headers": [(b"host", b"x"), (b"authorization", token)],
+        "client": ("127.0.0.1", 1),
+        "server": ("127.0.0.1", 2),
+    }
+    asyncio.run(create_app(guarded.api.context)(scope, receive, send))
+
+    assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
+    assert (sent[0]["status"], sent[1]["body"], sent[1]["more_body"]) == (200, b"", False)
     assert len(made) < 3
 
 

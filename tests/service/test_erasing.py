@@ -287,8 +287,9 @@ def test_order_over_the_api_is_worked_off_and_shown(
     assert order is not None
     assert (order.by, order.reason, order.where) == ("local", "asked", "features.age = 1")
     orders.close(ErasureAnswer(id=order.id, state="held", detail="on hold"))
-    assert api.problem("GET", f"/v1/erasures/{erasure_id}")["status"] == 409
-    assert api.problem("GET", f"/v1/erasures/{erasure_id}")["status"] == 404
+    # Who looks takes nothing away, whatever the method.
+    path = f"/v1/erasures/{erasure_id}"
+    assert [api.request(method, path).status_code for method in ("HEAD", "GET", "GET")] == [409] * 3
     assert api.get("/v1/erasures").json() == {"items": [], "next": None}
     monkeypatch.undo()
 
@@ -419,6 +420,40 @@ def test_replay_leaves_out_what_is_erased_and_seals_the_rest(tmp_path: Path) -> 
 def test_door_that_does_not_answer_is_said(tmp_path: Path) -> None:
     with pytest.raises(Exception, match="the door does not answer"):
         _erasing.through_door(tmp_path)(b"head", b"body")
+
+
+def test_an_answer_is_there_until_it_is_old_or_who_waited_took_it(tmp_path: Path) -> None:
+    orders = ErasureOrders(tmp_path)
+    kept, old, taken = (
+        ErasureOrder(deployment=_NAME, by="me", reason="asked", where="x = 1") for _ in range(3)
+    )
+    for order in (kept, old, taken):
+        orders.ask(order)
+        orders.close(ErasureAnswer(id=order.id, state="found", inferences=2))
+    os.utime(tmp_path / "run" / "erasures" / f"{old.id}.answer", (0, 0))
+    seen = [orders.state(order.id) for order in (kept, old, taken)]
+    orders.sweep()
+    answer = orders.wait(taken, patience_s=0)
+
+    assert seen == [
+        (_NAME, ErasureAnswer(id=order.id, state="found", inferences=2))
+        for order in (kept, old, taken)
+    ]
+    assert answer == ErasureAnswer(id=taken.id, state="found", inferences=2)
+    assert orders.state(kept.id) == seen[0]
+    assert orders.state(old.id) is None
+    assert orders.state(taken.id) is None
+
+
+def test_an_answer_of_a_consumer_of_an_older_version_is_read(tmp_path: Path) -> None:
+    orders = ErasureOrders(tmp_path)
+    answer = ErasureAnswer(id="erasure-0123456789ab", state="found")
+    (tmp_path / "run" / "erasures").mkdir(parents=True)
+    path = tmp_path / "run" / "erasures" / f"{answer.id}.answer"
+    path.write_text(json.dumps(answer.to_json()))
+
+    assert orders.state(answer.id) == ("", answer)
+    assert orders.answer(answer.id) == answer
 
 
 def test_an_order_that_a_kill_left_half_written_goes(tmp_path: Path) -> None:

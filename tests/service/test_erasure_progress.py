@@ -1,5 +1,6 @@
 """Whoever waits for an erasure is told why it does not come on, and what to do."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,40 @@ def test_what_an_erasure_waits_for_is_said_before_it_fails(working: Working, api
             break
 
     assert any(text and text.startswith(f"{_STRAY} to go: move it out of lake/") for text in told)
+
+
+def test_answers_that_nobody_comes_for_go_while_the_service_runs(working: Working) -> None:
+    old, new = working.order(dry_run=True), working.order(dry_run=True)
+    working.steps(60)
+    os.utime(working.folder.data / "run" / "erasures" / f"{old}.answer", (0, 0))
+    before = [working.orders.state(order) is None for order in (old, new)]
+    working.steps(90, others=False)
+
+    assert before == [False, False]
+    assert [working.orders.state(order) is None for order in (old, new)] == [True, False]
+
+
+def test_a_kill_before_the_answer_of_what_found_nothing_loses_no_order(
+    working: Working, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    erasure = working.order(request_ids=(), where="features.age = 7")
+
+    class Killed(BaseException):
+        """Nothing more is done."""
+
+    def killed(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ErasureOrders, "close", killed)
+        with pytest.raises(Killed):
+            working.steps(60)
+    working.begin()
+    working.steps(60)
+    found = working.orders.state(erasure)
+
+    assert found is not None
+    assert (found[0], found[1].state, found[1].inferences) == (_NAME, "done", 0)
 
 
 def test_a_stage_that_stands_still_is_named(working: Working, api: Any) -> None:

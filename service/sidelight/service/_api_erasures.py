@@ -105,15 +105,16 @@ def get_erasure(
 ) -> dict[str, Any]:
     """One erasure; 202 while it is worked on."""
     orders = ErasureOrders(context.settings.data)
+    # Before what is decided: what is decided between the two is found there.
+    found = orders.state(erasure_id)
     value = context.documents.get(COLLECTION, erasure_id)
     if value is not None:
-        caller.must_see(value["deployment"], f"erasure {erasure_id}")
         answer = ErasureAnswer.of_document(value).with_progress(orders.progress())
-    else:
-        found = orders.state(erasure_id)
-        if found is None:
-            raise NotFound(f"no erasure {erasure_id}", hint="GET /v1/erasures lists them")
-        answer = found.checked()
+        found = value["deployment"], answer
+    # What is another's is answered as what is not there.
+    if found is None or not caller.may_see(found[0]):
+        raise NotFound(f"no erasure {erasure_id}", hint="GET /v1/erasures lists them")
+    answer = found[1].checked()
     if answer.state == "running":
         response.status_code = _ACCEPTED
     return answer.to_json()

@@ -245,13 +245,11 @@ class ErasureOrders:
 
     def answer(self, order_id: str) -> ErasureAnswer | None:
         """Take the answer to an order, None while there is none."""
-        path = self._folder / f"{order_id}.answer"
-        try:
-            answer = ErasureAnswer.from_json(orjson.loads(path.read_bytes()))
-        except FileNotFoundError:
+        found = self._answered(order_id)
+        if found is None:
             return None
-        path.unlink(missing_ok=True)
-        return answer
+        (self._folder / f"{order_id}.answer").unlink(missing_ok=True)
+        return found[1]
 
     def next(self) -> ErasureOrder | None:
         """Return an order that is not answered, the oldest first."""
@@ -269,17 +267,28 @@ class ErasureOrders:
                 self.close(ErasureAnswer(id=path.stem, state="refused", detail=str(error)))
         return None
 
-    def state(self, order_id: str) -> ErasureAnswer | None:
-        """Return what is known of an order that nothing was written down of; None for none."""
+    def state(self, order_id: str) -> tuple[str, ErasureAnswer] | None:
+        """Return what is known of an order that nothing was written down of; None for none.
+
+        Who looks takes nothing away: it can be asked for again until it is swept.
+
+        Returns
+        -------
+        tuple of str and ErasureAnswer or None
+            The deployment, empty where it cannot be told, and what is known.
+
+        """
         if not _ID.fullmatch(order_id):
             return None
+        # Before it is looked whether the order is there: it may go between the two.
+        deployment = self._deployment(order_id)
         if since := self.since(order_id):
             running = ErasureAnswer(id=order_id, state="running", since=since)
-            return running.with_progress(self.progress())
-        return self.answer(order_id)
+            return deployment, running.with_progress(self.progress())
+        return self._answered(order_id)
 
     def sweep(self) -> None:
-        """Delete answers that nobody has come for in a long while, and orders cut off by a kill."""
+        """Delete answers that are an hour old, and orders that a kill cut off."""
         for path in self._folder.glob("*.answer"):
             with suppress(FileNotFoundError):
                 if time.time() - path.stat().st_mtime > _KEPT_S:
@@ -297,8 +306,24 @@ class ErasureOrders:
         """Answer an order, and delete it."""
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         path = self._folder / f"{answer.id}.answer"
-        replace_file(path, orjson.dumps(answer.to_json()), scratch=self._folder)
+        value = answer.to_json() | {"deployment": self._deployment(answer.id)}
+        replace_file(path, orjson.dumps(value), scratch=self._folder)
         self.forget(answer.id)
+
+    def _deployment(self, order_id: str) -> str:
+        """Return whose inferences an order names; empty when it is gone or cannot be read."""
+        try:
+            return _order_of(self._folder / f"{order_id}.order").deployment
+        except (OSError, ValueError, TypeError, ServiceError):
+            return ""
+
+    def _answered(self, order_id: str) -> tuple[str, ErasureAnswer] | None:
+        try:
+            value = orjson.loads((self._folder / f"{order_id}.answer").read_bytes())
+        except FileNotFoundError:
+            return None
+        # A consumer of an older version told no deployment.
+        return value.pop("deployment", ""), ErasureAnswer.from_json(value)
 
 
 def _order_of(path: Path) -> ErasureOrder:

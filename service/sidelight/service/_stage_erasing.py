@@ -46,6 +46,7 @@ log = logging.getLogger(__name__)
 
 _LOOK_NS: Final = 200_000_000
 _AGAIN_NS: Final = 5_000_000_000
+_SWEEP_NS: Final = 60_000_000_000
 # Half a minute at least where nothing else happens: as long as a large merge.
 _TIDY_STEPS: Final = 3000
 _STRAY_HINT: Final = (
@@ -118,6 +119,7 @@ class ErasingStage:
         self._now_ns = 0
         self._may_be_unfinished = True
         self._orders.sweep()
+        self._swept_ns = 0
         self._progress = ErasureProgressFile(settings.data)
         self._progress.forget()
         self.failure = ""
@@ -168,11 +170,22 @@ class ErasingStage:
                     self._progress.begin(value["id"], value["time"])
                     return self._reached(self._erase(value))
             self._may_be_unfinished = False
+        self._sweep()
         order = self._orders.next()
         if order is None:
             return None
         self._progress.begin(order.id, self._orders.since(order.id) or _now())
         return self._reached(self._order(order))
+
+    def _sweep(self) -> None:
+        """Let old answers go, now and then; whatever way the clock was set."""
+        if abs(self._now_ns - self._swept_ns) < _SWEEP_NS:
+            return
+        self._swept_ns = self._now_ns
+        try:
+            self._orders.sweep()
+        except OSError as error:
+            log.warning("old answers not deleted", extra={"reason": str(error)})
 
     def _waiting(self, what: str, is_over: Callable[[], bool]) -> _Steps:
         """Wait, and say for what."""
@@ -212,12 +225,12 @@ class ErasingStage:
         except (QueryError, ServiceError) as error:
             self._orders.close(_refusal(order.id, "refused", error))
             return
-        # The values that somebody was found by are not needed any more.
-        self._orders.forget(order.id)
         if value is None:
             self._orders.close(_answer(order.id, found, state="done"))
-        else:
-            yield from self._erase(value, found)
+            return
+        # The values that somebody was found by are not needed any more.
+        self._orders.forget(order.id)
+        yield from self._erase(value, found)
 
     def _caught_up(self) -> _Steps:
         """Wait until everything that was acknowledged before now is in the lake."""
