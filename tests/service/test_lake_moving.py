@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from tests.adapters.bucket_folder import FolderStore, folder_bucket
 
 from sidelight.adapters import Bucket, Inferences, Lake, LakeError, LakeUnreachable, Manifest, Place
 from sidelight.logger import verify
+from sidelight.logger._checkpoint import Checkpoint, LogHead, SealedSegment
 from sidelight.service._backup import back_up
 from sidelight.service._erasure_derived import ErasureDerived
 from sidelight.service._lake_moving import LakeMover
@@ -293,6 +295,41 @@ def test_sealed_segments_are_copied_byte_for_byte_and_can_be_checked(
     content[-1] ^= 1
     segment.write_bytes(content)
     assert not verify(copy).ok
+
+
+def test_a_checkpoint_that_came_on_goes_now_and_then_and_one_with_other_segments_at_once(
+    moved: Moved,
+) -> None:
+    moved.mover = moved.new_mover(copies_archive=True)
+    copy = moved.store.folder / "bucket/prefix/raw/checkpoint.json"
+    sealed = SealedSegment(
+        name="00000000000000000000.seg", bytes=9, records=1, first=0, digest="d", time_ns=1
+    )
+    (moved.folder.data / "raw" / sealed.name).write_bytes(b"x" * 9)
+    entries, put = 0, []
+
+    def round_at(now_s: float, **what: Any) -> None:
+        """Go round after somebody has asked once more."""
+        nonlocal entries
+        entries += 1
+        head = LogHead(entries=entries, file="log", bytes=entries, digest="d")
+        Checkpoint(access=head, **what).store(moved.folder.data)
+        moved.now_s = now_s
+        moved.mover.round()
+        access = Checkpoint.decode(copy.read_bytes()).access
+        assert access is not None
+        put.append(access.entries)
+
+    for now_s in (0.0, 2.0, 9.9, 10.0, 12.0):
+        round_at(now_s)
+    round_at(14.0, segments=(sealed,))
+    round_at(16.0, segments=(sealed,))
+    round_at(18.0, segments=(replace(sealed, retired_ns=1, why="old"),))
+    assert not (copy.parent / sealed.name).exists()
+    moved.mover = moved.new_mover(copies_archive=True)
+    round_at(19.0, segments=(replace(sealed, retired_ns=1, why="old"),))
+
+    assert put == [1, 1, 1, 4, 4, 6, 6, 8, 9]
 
 
 def test_a_backup_holds_what_is_in_the_bucket(moved: Moved, tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 import hashlib
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,6 +17,8 @@ COPIES: Final = "archive_copies"
 """Collection of the files that are in the bucket, by their name."""
 
 _PAGE: Final = 1000
+# In a bucket that keeps versions each checkpoint is one more object.
+_PROGRESS_S: Final = 10.0
 
 
 class ArchiveCopies:
@@ -28,13 +32,24 @@ class ArchiveCopies:
         Where ``raw/`` and ``format`` go, under the names that they have in the folder.
     documents : Documents
         What is written down of the copies.
+    clock : callable, default time.monotonic
+        Seconds.
 
     """
 
-    def __init__(self, data: Path, bucket: Bucket, documents: Documents) -> None:
+    def __init__(
+        self,
+        data: Path,
+        bucket: Bucket,
+        documents: Documents,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._data = data
         self._bucket = bucket
         self._documents = documents
+        self._clock = clock
+        self._put: tuple[Checkpoint, float] | None = None
 
     def round(self, stopping: threading.Event) -> None:
         """Copy and delete whatever is due; done again it changes nothing.
@@ -60,7 +75,7 @@ class ArchiveCopies:
             if not segment.is_retired and segment.name not in copied:
                 self._copy(segment)
         # Behind its segments: whoever downloads the folder finds all that it names.
-        self._replace("raw/checkpoint.json", checkpoint.encode(), copied)
+        self._put_checkpoint(checkpoint, copied)
         self._replace("format", (self._data / "format").read_bytes(), copied)
         for segment in checkpoint.segments:
             if segment.is_retired and segment.name in copied:
@@ -74,11 +89,24 @@ class ArchiveCopies:
             return  # retired meanwhile; the next checkpoint says so
         self._note(segment.name, {"bytes": size})
 
-    def _replace(self, name: str, content: bytes, copied: dict[str, Any]) -> None:
+    def _put_checkpoint(self, checkpoint: Checkpoint, copied: dict[str, Any]) -> None:
+        """Put it at once when it says other things of segments; else what came on, now and then."""
+        steady, now_s = replace(checkpoint, open=None, access=None, signature=""), self._clock()
+        if self._put is not None:
+            known, put_s = self._put
+            if steady == known and now_s - put_s < _PROGRESS_S:
+                return
+        if self._replace("raw/checkpoint.json", checkpoint.encode(), copied):
+            self._put = steady, now_s
+
+    def _replace(self, name: str, content: bytes, copied: dict[str, Any]) -> bool:
+        """Put what the bucket does not have; return whether it had to be."""
         value = {"sha256": hashlib.sha256(content).hexdigest()}
-        if copied.get(name) != value:
-            self._bucket.put_bytes(content, name)
-            self._note(name, value)
+        if copied.get(name) == value:
+            return False
+        self._bucket.put_bytes(content, name)
+        self._note(name, value)
+        return True
 
     def _note(self, key: str, value: dict[str, Any] | None) -> None:
         self._documents.put([Document(collection=COPIES, key=key, value=value)])

@@ -78,7 +78,8 @@ class LakeMover:
         self._bucket = bucket
         self._documents = documents
         self._keep_bytes = keep_bytes
-        self._archive = ArchiveCopies(data, bucket, documents) if copies_archive else None
+        archive = ArchiveCopies(data, bucket, documents, clock=clock)
+        self._archive = archive if copies_archive else None
         self._calm_s = calm_s
         self._clock = clock
         self._manifest = Manifest(documents)
