@@ -112,6 +112,7 @@ class SegmentWriter:
         self.groups = 0
         self.failed_groups = 0
         self._outage = Outage()
+        self._unsigned = Outage("checkpoints")
         self.largest_group = 0
         self._waiting: deque[_Waiting] = deque()
         # What waits is taken at once; only a thread that sleeps needs to be told.
@@ -295,11 +296,12 @@ class SegmentWriter:
     def _sign_progress(self) -> None:
         begun_s = time.perf_counter()
         try:
-            self._archive.sign_progress()
+            if self._archive.sign_progress():
+                self._unsigned.passed()
             self.sign_seconds = time.perf_counter() - begun_s
-        except OSError:
+        except OSError as failure:
             # The next time tries again; until then the checkpoint covers what it did.
-            log.exception("the checkpoint could not be brought up to date")
+            self._unsigned.failed(failure)
 
     def _commit(self, group: list[_Waiting], deliver: Deliver | None = None) -> None:
         position, error = self._archive.end, None

@@ -157,11 +157,16 @@ class Archive:
         self.end += len(group)
         self._mark.value = self.end
 
-    def sign_progress(self) -> None:
+    def sign_progress(self) -> bool:
         """Have the checkpoint cover what is durable by now, unless it does already.
 
         Only a clean end covers the last segment otherwise: after a kill whoever can write to the
-        folder could make anew what was acknowledged since that segment was begun.
+        could make anew what was acknowledged since that segment was begun.
+
+        Returns
+        -------
+        bool
+            Whether there was anything to sign, and it is durable.
 
         Raises
         ------
@@ -170,10 +175,10 @@ class Archive:
 
         """
         if self._signer is None or self._file < 0:
-            return
+            return False
         signed = self._first if self._progress is None else self._progress.next_position
         if signed == self.end and not self.is_beside_new:
-            return
+            return False
         with self._listing:
             before = self._progress
             if self.end > self._first:
@@ -183,6 +188,7 @@ class Archive:
             except OSError:
                 self._progress = before
                 raise
+        return True
 
     def look_beside(self) -> None:
         """Look how far the access log goes; the next checkpoint says it. In any thread."""
