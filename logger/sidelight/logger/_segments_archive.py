@@ -161,7 +161,7 @@ class Archive:
         """Have the checkpoint cover what is durable by now, unless it does already.
 
         Only a clean end covers the last segment otherwise: after a kill whoever can write to the
-        could make anew what was acknowledged since that segment was begun.
+        folder could make anew what was acknowledged since that segment was begun.
 
         Returns
         -------
