@@ -53,3 +53,19 @@ def test_time_before_1970_is_exact_too() -> None:
 
     assert spent is not None
     assert spent[0] == 2e-6
+
+
+@pytest.mark.parametrize(
+    ("sent", "came"),
+    [
+        ("1755-01-01T00:00:00Z", "2048-01-01T00:00:00Z"),
+        ("2048-01-01T00:00:00Z", "1755-01-01T00:00:00Z"),
+    ],
+)
+def test_more_than_nanoseconds_hold_is_no_latency(sent: str, came: str) -> None:
+    found, spent = times([sent, "2026-05-01T10:00:00Z"], [came, "2026-05-01T10:00:01Z"], [0, 0])
+
+    assert spent is not None
+    assert np.isnan(spent[0])
+    assert spent[1] == 1000
+    assert found[0].as_py().isoformat() == sent.replace("Z", "+00:00")
