@@ -1,6 +1,7 @@
 """Which store answers, as it is configured; and what is said where rows are elsewhere."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +38,11 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 @pytest.fixture
-def documents(tmp_path: Path) -> EmbeddedDocuments:
+def documents(tmp_path: Path) -> Iterator[EmbeddedDocuments]:
     EmbeddedJournals(tmp_path / "data", groups=()).close()
-    return EmbeddedDocuments(tmp_path / "data")
+    made = EmbeddedDocuments(tmp_path / "data")
+    yield made
+    made.close()
 
 
 @pytest.mark.parametrize(
@@ -88,7 +91,6 @@ def test_rows_that_are_elsewhere_are_said_and_not_shown_as_none(
 
     note_store(settings(), documents)
     refuse_without_lake(documents)
-    documents.close()
 
 
 @pytest.mark.parametrize(
